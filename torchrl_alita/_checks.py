@@ -1,0 +1,84 @@
+"""Checks of arguments and batches, with one clear error each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+
+__all__ = [
+    "agent_indices",
+    "check_agent_range",
+    "check_listed",
+    "check_non_negative",
+    "check_weights",
+    "default_influencees",
+    "require_keys",
+]
+
+
+def agent_indices(name: str, agents: int | Sequence[int]) -> tuple[int, ...]:
+    """One index or several as a tuple of distinct, non-negative integers."""
+    indices = (agents,) if isinstance(agents, int) else tuple(agents)
+    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+        raise ValueError(f"{name} must be distinct agents, from 0 on, got {agents}.")
+    return indices
+
+
+def check_agent_range(name: str, agents: Iterable[int], num_agents: int) -> None:
+    for agent in agents:
+        if not 0 <= agent < num_agents:
+            raise ValueError(
+                f"{name} must be at least 0 and below the number of agents, {num_agents}, "
+                f"got {agent}."
+            )
+
+
+def check_listed(influencer: int, influencees: Sequence[int] | None) -> None:
+    """What can be said of the agents before their number is known."""
+    agent_indices("influencer", influencer)
+    if influencees is not None and influencer in agent_indices("influencees", influencees):
+        raise ValueError(
+            f"The influencer {influencer} cannot be among its influencees {list(influencees)}."
+        )
+
+
+def default_influencees(
+    influencer: int, influencees: Sequence[int] | None, num_agents: int
+) -> tuple[int, ...]:
+    """The teammates that count: those listed, or everybody but the influencer."""
+    check_agent_range("influencer", [influencer], num_agents)
+    if influencees is None:
+        influencees = [agent for agent in range(num_agents) if agent != influencer]
+    check_listed(influencer, influencees)
+    check_agent_range("influencees", influencees, num_agents)
+    return tuple(influencees)
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> torch.Tensor:
+    """Positive weights ``[count]`` that sum to 1. Default: equal ones."""
+    if weights is None:
+        return torch.full((count,), 1 / count)
+    values = [float(weight) for weight in weights]
+    if len(values) != count:
+        raise ValueError(f"weights must be {count}, one for each influencee, got {values}.")
+    if not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
+        raise ValueError(f"weights must be positive and sum to 1, got {values}.")
+    return torch.tensor(values)
+
+
+def check_non_negative(**values: float | torch.Tensor) -> None:
+    for name, value in values.items():
+        tensor = torch.as_tensor(value)
+        if not bool((tensor >= 0).all()) or math.isinf(float(tensor.max())):
+            raise ValueError(f"{name} must be finite and at least 0, got {value}.")
+
+
+def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Raise a KeyError that names the first missing key and the keys present."""
+    for key in keys:
+        if tensordict.get(key, None) is None:
+            present = sorted(str(k) for k in tensordict.keys(True, True))
+            raise KeyError(f"The batch has no {key}; it has {present}.")

@@ -1,0 +1,258 @@
+"""ALITA: asymmetric learning for influencing a team of agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+
+from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative
+from torchrl_alita.algorithms.maddpg import MADDPG
+from torchrl_alita.data import ConditionalSampler
+from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of
+from torchrl_alita.modules import Autoencoder, make_influence_network
+from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
+from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
+
+__all__ = ["ALITA"]
+
+ESTIMATORS = ("marginal", "clones", "centralized")
+
+
+class ALITA(MADDPG):
+    """MADDPG whose influencers are rewarded for novelty and for their influence.
+
+    Source: https://arxiv.org/abs/2108.12581. The ablations of Sec. 4.3:
+    ``influence_coeff=0`` is No F, ``novelty_coeff=diversity_coeff=0`` is No IM, and
+    ``influencers="all"`` is Symmetric.
+
+    Args:
+        env: an environment in the layout of this package.
+        influencers: index, several, ``"random"`` (one, from torch's global generator)
+            or ``"all"``.
+        influencees: indices of the teammates that count. Default: all. An adversary
+            is left out here.
+        weights: alpha, one for each influencee of an influencer. Default: equal.
+        influence_coeff: lambda. Default: 0.1, Appendix D.1 and Table 5 for MAPE.
+        novelty_coeff: lambda_pi. Default: 0.01, Table 5 for MAPE.
+        diversity_coeff: of the penalty. The paper has none; taken literally, 1, it
+            froze the team on cooperative navigation. Default: 0.1.
+        omega: Default: 0.01, Table 5 for MAPE.
+        estimator: of the influenced values: ``"marginal"``, ``"clones"`` (Eq. 8) or
+            ``"centralized"`` (Eq. 6).
+        estimator_updates: of the estimator at each step. Default: 4, Appendix D.1.
+        estimator_lr: Adam's step.
+        autoencoder_lr: Adam's step.
+        optimum: see :class:`torchrl_alita.objectives.InfluenceLoss`.
+        optimum_at: see :class:`torchrl_alita.objectives.InfluenceLoss`.
+        num_optimum_samples: see :class:`torchrl_alita.objectives.InfluenceLoss`.
+        normalize: see :class:`torchrl_alita.objectives.InfluenceLoss`.
+        conditional: kind of the batches D_t, see
+            :class:`torchrl_alita.data.ConditionalSampler`.
+        **options: those of :class:`MADDPG`.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown.
+        KeyError: if the environment has another layout.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> algorithm = ALITA(env, influencers=0, estimator="marginal")
+        >>> logs = algorithm.update(env.rollout(4).reshape(-1))
+        >>> sorted(key for key in logs.keys() if key.startswith("gap"))
+        ['gap_0_1', 'gap_0_2']
+    """
+
+    def __init__(
+        self,
+        env: EnvBase,
+        *,
+        influencers: int | Sequence[int] | Literal["random", "all"] = 0,
+        influencees: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
+        influence_coeff: float = 0.1,
+        novelty_coeff: float = 0.01,
+        diversity_coeff: float = 0.1,
+        omega: float | Sequence[float] = 0.01,
+        estimator: Literal["marginal", "clones", "centralized"] = "marginal",
+        estimator_updates: int = 4,
+        estimator_lr: float = 1e-3,
+        autoencoder_lr: float = 1e-3,
+        optimum: Literal["policy", "sampled", "enumerated"] = "sampled",
+        optimum_at: Literal["current", "next"] = "current",
+        num_optimum_samples: int = 4,
+        normalize: bool = False,
+        conditional: Literal["nearest", "exact", "uniform"] = "nearest",
+        **options: Any,
+    ):
+        if estimator not in ESTIMATORS:
+            raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}.")
+        if estimator_updates < 1:
+            raise ValueError(f"estimator_updates must be at least 1, got {estimator_updates}.")
+        for name, value in (("estimator_lr", estimator_lr), ("autoencoder_lr", autoencoder_lr)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}.")
+        check_non_negative(
+            influence_coeff=influence_coeff,
+            novelty_coeff=novelty_coeff,
+            diversity_coeff=diversity_coeff,
+        )
+        layout = layout_of(env)
+        self.influencers = _resolve(influencers, layout.num_agents)
+        check_agent_range("influencees", influencees or (), layout.num_agents)
+        super().__init__(env, **options)
+        self.estimator_updates = estimator_updates
+        self.conditional = conditional
+
+        self.autoencoder = Autoencoder(
+            layout.observation_size + layout.action_size,
+            num_influencers=len(self.influencers),
+            device=self.device,
+        )
+        self.novelty = NoveltyReward(self.autoencoder, influencer=self.influencers)
+        self.novelty_loss = NoveltyLoss(self.autoencoder, influencer=self.influencers)
+        self.diversity = DiversityPenalty(
+            self.actor, influencer=self.influencers, influencees=influencees, omega=omega
+        ).to(self.device)
+        self.total_reward = TotalReward(
+            {NOVELTY: novelty_coeff, DIVERSITY_PENALTY: diversity_coeff}
+        ).to(self.device)
+        self.modules["novelty_loss"] = self.novelty_loss
+        self.optimizers["autoencoder"] = torch.optim.Adam(
+            self.novelty_loss.parameters(), lr=autoencoder_lr
+        )
+        self.maddpg.set_keys(reward=self.total_reward.out_keys[0][1:])
+
+        self.estimators: list[InfluenceEstimatorLoss] = []
+        self.influences: list[InfluenceLoss] = []
+        for influencer in self.influencers if influence_coeff else ():
+            others = None if influencees is None else [i for i in influencees if i != influencer]
+            agents = {"influencer": influencer, "influencees": others}
+            source = self.maddpg
+            if estimator != "marginal":
+                network = (
+                    make_influence_network(env, device=self.device)
+                    if estimator == "centralized"
+                    else None
+                )
+                source = InfluenceEstimatorLoss(
+                    self.maddpg, kind=estimator, estimator_network=network, **agents
+                ).to(self.device)
+                source.set_keys(reward=self.maddpg.tensor_keys.reward)
+                self.estimators.append(source)
+                self.modules[f"estimator_{influencer}"] = source
+                self.optimizers[f"estimator_{influencer}"] = torch.optim.Adam(
+                    source.parameters(), lr=estimator_lr
+                )
+            influence = InfluenceLoss(
+                self.actor,
+                source,
+                weights=weights,
+                influence_coeff=influence_coeff,
+                optimum=optimum,
+                optimum_at=optimum_at,
+                num_optimum_samples=num_optimum_samples if optimum == "sampled" else 0,
+                action_spec=self.action_spec,
+                normalize=normalize,
+                **agents,
+            ).to(self.device)
+            self.influences.append(influence)
+            self.modules[f"influence_{influencer}"] = influence
+
+    @property
+    def conditional_samplers(self) -> list[ConditionalSampler]:
+        """A sampler of D_t for each influencer with a trained estimator."""
+        return [
+            ConditionalSampler(influencer=estimator.influencer, kind=self.conditional)
+            for estimator in self.estimators
+        ]
+
+    def start_episode(self) -> None:
+        """Set the clones back to the critics, Sec. 3.1.2."""
+        for estimator in self.estimators:
+            if estimator.kind == "clones":
+                estimator.reset_clones()
+
+    def update(
+        self,
+        batch: TensorDictBase,
+        conditional_batches: Sequence[TensorDictBase] = (),
+        recent_batch: TensorDictBase | None = None,
+    ) -> TensorDict:
+        """One step of every network, and ``estimator_updates`` of the estimators.
+
+        Args:
+            batch: transitions ``[B]`` of the replay buffer.
+            conditional_batches: D_t, one for each of :attr:`conditional_samplers`.
+            recent_batch: recent transitions, for the autoencoders. Default: the batch.
+
+        Returns:
+            Detached scalars to log: the losses, ``novelty`` (of the influencers),
+            ``diversity_penalty``, ``influence_k`` and ``gap_k_i`` of influencer k on
+            influencee i, and the gradients' norms.
+
+        Raises:
+            ValueError: if there is not one conditional batch for each sampler.
+            KeyError: if a batch lacks a key.
+        """
+        if len(conditional_batches) != len(self.estimators):
+            raise ValueError(
+                f"{len(self.estimators)} conditional batches are needed, one for each "
+                f"estimator, got {len(conditional_batches)}."
+            )
+        logs = TensorDict()
+        for estimator, conditional_batch in zip(
+            self.estimators, conditional_batches, strict=True
+        ):  # Eq. 6, 8
+            logs.update(self._train_estimator(estimator, self._rewarded(conditional_batch)))
+        batch = self._rewarded(batch)  # Eq. 10, 11
+        losses = self.maddpg(batch)  # Eq. 1, 2
+        losses.update(self.novelty_loss(batch if recent_batch is None else recent_batch))
+        for influence in self.influences:  # Eq. 4, 7, 9
+            result = influence(batch)
+            k = influence.influencer
+            losses.set(f"loss_influence_{k}", result["loss_influence"])
+            logs.set(f"influence_{k}", result["influence"])
+            others = influence.influencees or [
+                i for i in range(self.layout.num_agents) if i != k
+            ]
+            for i, gap in zip(others, result["gap"], strict=True):
+                logs.set(f"gap_{k}_{i}", gap)
+        norms = self._step(losses)
+        self.target_updater.step()
+        logs.set("novelty", batch[NOVELTY][..., list(self.influencers), :].mean())
+        logs.set("diversity_penalty", batch[DIVERSITY_PENALTY].mean())
+        return logs.update(losses.detach()).update(norms)
+
+    def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:
+        return self.total_reward(self.diversity(self.novelty(batch)))
+
+    def _train_estimator(
+        self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
+    ) -> dict[str, torch.Tensor]:
+        name = f"estimator_{estimator.influencer}"
+        optimizer = self.optimizers[name]
+        for _ in range(self.estimator_updates):
+            optimizer.zero_grad(set_to_none=True)
+            loss = estimator(batch)["loss_estimator"]
+            loss.backward()
+            norm = self._follow(optimizer)
+        return {f"loss_{name}": loss.detach(), f"grad_norm_{name}": norm}
+
+
+def _resolve(
+    influencers: int | Sequence[int] | Literal["random", "all"], num_agents: int
+) -> tuple[int, ...]:
+    if influencers == "random":
+        return (int(torch.randint(num_agents, ())),)
+    if influencers == "all":
+        return tuple(range(num_agents))
+    if isinstance(influencers, str):
+        raise ValueError(f"influencers must be indices, 'random' or 'all', got {influencers!r}.")
+    indices = agent_indices("influencer", influencers)
+    check_agent_range("influencer", indices, num_agents)
+    return indices

@@ -1,0 +1,228 @@
+"""MADDPG, MATD3 and independent DDPG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from torchrl.objectives import SoftUpdate
+
+from torchrl_alita.data import ConditionalSampler
+from torchrl_alita.envs.layout import ACTION, layout_of
+from torchrl_alita.modules import make_actor, make_critic
+from torchrl_alita.objectives import MADDPGLoss
+
+__all__ = ["DDPG", "MADDPG"]
+
+
+class MADDPG:
+    """Multi-agent deep deterministic policy gradient.
+
+    Source: Sec. 2.2 of https://arxiv.org/abs/2108.12581, after
+    https://arxiv.org/abs/1706.02275. With ``num_critics=2``, ``policy_noise=0.2`` and
+    ``policy_delay=2`` it is MATD3 (https://arxiv.org/abs/1910.01465).
+
+    Args:
+        env: an environment in the layout of this package.
+        scope: bool ``[N, N]``, whose observation and action critic i (row) sees.
+            Default: all True.
+        num_cells: width of each hidden layer. Default: (128, 128), the paper's.
+        share_params: one policy and one critic for all agents.
+        num_critics: of each agent.
+        gamma: discount factor of a step. Default: 0.95, Appendix D.1.
+        others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
+        policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`.
+        policy_delay: critics' updates for each of the actors', at least 1.
+        actor_lr: Adam's step of the actors. The paper gives none.
+        critic_lr: Adam's step of the critics. The paper gives none.
+        tau: share by which the targets move at each update, in (0, 1].
+        max_grad_norm: gradients of a network are scaled down to this norm. Default:
+            0.5, Appendix D.1.
+        device: of the networks. Default: the environment's.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        KeyError: if the environment has another layout.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> algorithm = MADDPG(env)
+        >>> logs = algorithm.update(env.rollout(4).reshape(-1))
+        >>> sorted(logs.keys())[:3]
+        ['grad_norm_actor', 'grad_norm_qvalue', 'loss_actor']
+    """
+
+    def __init__(
+        self,
+        env: EnvBase,
+        *,
+        scope: torch.Tensor | None = None,
+        num_cells: Sequence[int] = (128, 128),
+        share_params: bool = False,
+        num_critics: int = 1,
+        gamma: float = 0.95,
+        others_actions: str = "buffer",
+        policy_noise: float = 0.0,
+        policy_delay: int = 1,
+        actor_lr: float = 1e-3,
+        critic_lr: float = 1e-3,
+        tau: float = 0.01,
+        max_grad_norm: float = 0.5,
+        device: torch.device | str | None = None,
+    ):
+        if policy_delay < 1:
+            raise ValueError(f"policy_delay must be at least 1, got {policy_delay}.")
+        for name, value in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("tau", tau)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}.")
+        if tau > 1 or not max_grad_norm > 0:
+            raise ValueError(
+                f"tau must be in (0, 1] and max_grad_norm positive, got {tau}, {max_grad_norm}."
+            )
+        self.layout = layout_of(env)
+        self.device = torch.device(device or env.device or "cpu")
+        networks = {"num_cells": num_cells, "share_params": share_params, "device": self.device}
+        self.action_spec = env.full_action_spec_unbatched[ACTION].to(self.device)
+        self.actor = make_actor(env, **networks)
+        self.maddpg = MADDPGLoss(
+            self.actor,
+            make_critic(env, num_critics=num_critics, scope=scope, **networks),
+            gamma=gamma,
+            others_actions=others_actions,
+            policy_noise=policy_noise,
+            action_bounds=(
+                self.action_spec.space.low.min().item(),
+                self.action_spec.space.high.max().item(),
+            ),
+        ).to(self.device)
+        self.target_updater = SoftUpdate(self.maddpg, tau=tau)
+        self.policy_delay = policy_delay
+        self.max_grad_norm = max_grad_norm
+        self.updates = 0
+        self.modules: dict[str, nn.Module] = {"maddpg": self.maddpg}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "actor": torch.optim.Adam(self.maddpg.actor_network_params.parameters(), lr=actor_lr),
+            "qvalue": torch.optim.Adam(
+                self.maddpg.qvalue_network_params.parameters(), lr=critic_lr
+            ),
+        }
+
+    @property
+    def conditional_samplers(self) -> list[ConditionalSampler]:
+        """A sampler for each conditional batch that :meth:`update` wants: none."""
+        return []
+
+    def start_episode(self) -> None:
+        """Called by the training loop when an episode starts."""
+
+    def update(
+        self,
+        batch: TensorDictBase,
+        conditional_batches: Sequence[TensorDictBase] = (),
+        recent_batch: TensorDictBase | None = None,
+    ) -> TensorDict:
+        """One step of every network.
+
+        Args:
+            batch: transitions ``[B]`` of the replay buffer.
+            conditional_batches: not used.
+            recent_batch: not used.
+
+        Returns:
+            Detached scalars to log.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
+        losses = self.maddpg(batch)  # Eq. 1, 2
+        norms = self._step(losses)
+        self.target_updater.step()
+        return losses.detach().update(norms)
+
+    def _step(self, losses: TensorDictBase) -> dict[str, torch.Tensor]:
+        """Follow the gradient of the sum of the losses; the gradients' norms by network."""
+        self.updates += 1
+        skipped = {"actor"} if self.updates % self.policy_delay else set()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
+        return {
+            f"grad_norm_{name}": self._follow(optimizer, skip=name in skipped)
+            for name, optimizer in self.optimizers.items()
+            if not name.startswith("estimator")
+        }
+
+    def _follow(self, optimizer: torch.optim.Optimizer, *, skip: bool = False) -> torch.Tensor:
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        norm = nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+        if not skip:
+            optimizer.step()
+        return norm
+
+    @torch.no_grad()
+    def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """Signs of trouble that no loss shows, as scalars.
+
+        Args:
+            batch: fresh transitions.
+
+        Returns:
+            ``saturated_share``: share of the greedy policies' action entries within
+            1 % of the end of their range.
+
+        Raises:
+            KeyError: if the batch lacks what the actors read.
+        """
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            action = self.actor(batch.select(*self.actor.in_keys)).get(ACTION)
+        low, high = self.action_spec.space.low, self.action_spec.space.high
+        margin = 0.01 * (high - low) / 2
+        saturated = (action < low + margin) | (action > high - margin)
+        return {"saturated_share": saturated.float().mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training has changed."""
+        return {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            KeyError: if the state is of another algorithm; the parts are named.
+        """
+        for part, own in (("modules", self.modules), ("optimizers", self.optimizers)):
+            if set(own) != set(state_dict[part]):
+                raise KeyError(
+                    f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
+                )
+            for name, member in own.items():
+                member.load_state_dict(state_dict[part][name])
+        self.updates = state_dict["updates"]
+
+
+class DDPG(MADDPG):
+    """Independent DDPG: MADDPG whose critics see their own agent alone.
+
+    Args:
+        env: an environment in the layout of this package.
+        **options: those of :class:`MADDPG`, but ``scope``.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> bool(DDPG(env).maddpg.qvalue_network.module.scope[0, 1])
+        False
+    """
+
+    def __init__(self, env: EnvBase, **options):
+        num_agents = layout_of(env).num_agents
+        super().__init__(env, scope=torch.eye(num_agents, dtype=torch.bool), **options)

@@ -1,0 +1,212 @@
+"""Batches in which the influencer's situation is held, D_t of Eq. 6 and 8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tensordict import NestedKey
+from torchrl.data.replay_buffers.samplers import Sampler
+from torchrl.data.replay_buffers.storages import Storage
+
+from torchrl_alita.envs.layout import ACTION, OBSERVATION
+
+__all__ = ["ConditionalSampler"]
+
+KINDS = ("nearest", "exact", "uniform")
+
+
+class ConditionalSampler(Sampler):
+    r"""Samples transitions near the newest ones in the influencer's eyes.
+
+    .. math:: D_t = \{(x, a, r, x') \in B : x_1 = s_{1,t},\ a_1 = a_{1,t}\}
+
+    Source: Eq. 6 of https://arxiv.org/abs/2108.12581. Continuous data never repeat,
+    so that this set holds one transition; here its place is taken by the nearest
+    stored transitions. Anchors are drawn from the newest transitions, and for each
+    the nearest in the influencer's (observation, action) are taken from a uniform
+    set of candidates and the anchors, every feature divided by its standard
+    deviation among them. The cost is bounded by the number of candidates, whatever
+    the size of the buffer.
+
+    The sampler learns of new transitions from the storage, so it may share one with
+    any other buffer::
+
+        storage = LazyTensorStorage(1_000_000)
+        buffer = ReplayBuffer(storage=storage, batch_size=1024)
+        conditional = ReplayBuffer(
+            storage=storage, sampler=ConditionalSampler(influencer=0), batch_size=1024
+        )
+
+    Args:
+        influencer: index of the agent whose observation and action are held.
+        num_anchors: anchors of a batch; each is given an equal share of it.
+        num_candidates: transitions among which the search is made.
+        anchor_window: how many of the newest transitions the anchors are drawn from.
+        kind: ``"nearest"``; ``"exact"``, for discrete data: drawn with replacement
+            from the candidates that equal the anchor in every feature, which the
+            anchor itself always does; or ``"uniform"``, the control: plain uniform
+            sampling.
+        observation: key of the observations ``[B, N, O]`` in the storage.
+        action: key of the actions ``[B, N, A]`` in the storage.
+
+    Raises:
+        ValueError: if an argument is out of range or the kind is unknown; when
+            sampling, if the storage has more than one dimension or no such agent,
+            or the batch is smaller than the number of anchors.
+        KeyError: when sampling, if the storage lacks one of the keys.
+        RuntimeError: when sampling from an empty storage.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import LazyTensorStorage, ReplayBuffer
+        >>> agents = TensorDict(
+        ...     {"observation": torch.randn(50, 3, 4), "action": torch.randn(50, 3, 2)}, [50, 3]
+        ... )
+        >>> buffer = ReplayBuffer(
+        ...     storage=LazyTensorStorage(100),
+        ...     sampler=ConditionalSampler(influencer=0, num_anchors=2, num_candidates=20),
+        ...     batch_size=8,
+        ... )
+        >>> _ = buffer.extend(TensorDict({"agents": agents}, [50]))
+        >>> buffer.sample().shape
+        torch.Size([8])
+    """
+
+    def __init__(
+        self,
+        *,
+        influencer: int = 0,
+        num_anchors: int = 32,
+        num_candidates: int = 4096,
+        anchor_window: int = 1024,
+        kind: Literal["nearest", "exact", "uniform"] = "nearest",
+        observation: NestedKey = OBSERVATION,
+        action: NestedKey = ACTION,
+    ):
+        if influencer < 0:
+            raise ValueError(f"influencer must be at least 0, got {influencer}.")
+        for name, value in (
+            ("num_anchors", num_anchors),
+            ("num_candidates", num_candidates),
+            ("anchor_window", anchor_window),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+        self.influencer = influencer
+        self.num_anchors = num_anchors
+        self.num_candidates = num_candidates
+        self.anchor_window = anchor_window
+        self.kind = kind
+        self.observation = observation
+        self.action = action
+        self._newest = torch.empty(0, dtype=torch.long)
+
+    def mark_update(self, index: int | torch.Tensor, *, storage: Storage | None = None) -> None:
+        index = torch.as_tensor(index, dtype=torch.long).reshape(-1)
+        self._newest = torch.cat([self._newest.to(index.device), index])[-self.anchor_window :]
+
+    def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict]:
+        length = len(storage)
+        if length == 0:
+            raise RuntimeError("Cannot sample from an empty storage.")
+        if storage.ndim != 1:
+            raise ValueError(f"The storage must have one dimension, got {storage.ndim}.")
+        if self.kind == "uniform":
+            return torch.randint(length, (batch_size,), generator=self._rng), {}
+        if batch_size < self.num_anchors:
+            raise ValueError(
+                f"A batch of {batch_size} cannot hold {self.num_anchors} anchors; "
+                f"lower num_anchors."
+            )
+        situation = self._situation(storage)
+        anchors = self._anchors(length, situation[0].device)
+        candidates = self._randint(length, self.num_candidates, device=anchors.device)
+        per_anchor = -(-batch_size // self.num_anchors)
+        if self.kind == "exact":
+            chosen = self._exact(situation, anchors, candidates, per_anchor)
+        else:
+            chosen = self._nearest(situation, anchors, candidates, per_anchor)
+        # Column by column, so that cutting to size takes from every anchor alike.
+        return chosen.T.reshape(-1)[:batch_size], {}
+
+    def _randint(self, high: int, size: int, device: torch.device | str) -> torch.Tensor:
+        # The generator of a buffer lives on the CPU.
+        return torch.randint(high, (size,), generator=self._rng).to(device)
+
+    def _situation(self, storage: Storage) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of the influencer's stored observations and actions."""
+        stored = storage[:]
+        views = []
+        for key in (self.observation, self.action):
+            value = stored.get(key, None)
+            if value is None:
+                present = sorted(str(k) for k in stored.keys(True, True))
+                raise KeyError(f"The storage has no {key}; it has {present}.")
+            if self.influencer >= value.shape[1]:
+                raise ValueError(
+                    f"influencer must be below the number of agents, {value.shape[1]}, "
+                    f"got {self.influencer}."
+                )
+            views.append(value[:, self.influencer])
+        return tuple(views)
+
+    def _anchors(self, length: int, device: torch.device) -> torch.Tensor:
+        newest = self._newest.to(device)
+        if newest.numel() == 0:  # a storage that was filled before this sampler came
+            newest = torch.arange(max(0, length - self.anchor_window), length, device=device)
+        return newest[self._randint(newest.numel(), self.num_anchors, device=device)]
+
+    def _exact(self, situation, anchors, candidates, count: int) -> torch.Tensor:
+        held = self._features(situation, anchors).unsqueeze(1)
+        equal = (held == self._features(situation, candidates)).all(-1)
+        equal = torch.cat([torch.ones_like(equal[:, :1]), equal], dim=1)
+        index = torch.cat(
+            [anchors.unsqueeze(1), candidates.expand(anchors.numel(), -1)], dim=1
+        )
+        drawn = torch.multinomial(
+            equal.float().cpu(), count, replacement=True, generator=self._rng
+        )
+        return index.gather(1, drawn.to(index.device))
+
+    def _nearest(self, situation, anchors, candidates, count: int) -> torch.Tensor:
+        pool = torch.cat([anchors, candidates])
+        features = self._features(situation, pool)
+        features = features / features.std(0, correction=0).clamp_min(1e-6)
+        distance = torch.cdist(features[: anchors.numel()], features)
+        # Where the pool is smaller than a share, its members come more than once.
+        count_in_pool = min(count, pool.numel())
+        nearest = distance.topk(count_in_pool, dim=1, largest=False).indices
+        nearest = nearest.repeat(1, -(-count // count_in_pool))[:, :count]
+        return pool[nearest]
+
+    @staticmethod
+    def _features(situation: tuple[torch.Tensor, ...], index: torch.Tensor) -> torch.Tensor:
+        return torch.cat([view[index].flatten(1).float() for view in situation], dim=-1)
+
+    def _empty(self) -> None:
+        self._newest = self._newest[:0]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"newest": self._newest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._newest = state_dict["newest"].clone()
+
+    def dumps(self, path: str | Path) -> None:
+        path = Path(path)
+        path.mkdir(exist_ok=True, parents=True)
+        torch.save(self.state_dict(), path / "conditional_sampler.pt")
+
+    def loads(self, path: str | Path) -> None:
+        self.load_state_dict(torch.load(Path(path) / "conditional_sampler.pt", weights_only=True))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(influencer={self.influencer}, kind={self.kind!r}, "
+            f"num_anchors={self.num_anchors}, num_candidates={self.num_candidates})"
+        )

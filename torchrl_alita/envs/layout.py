@@ -1,0 +1,80 @@
+"""The layout of the data: keys, sizes and checks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torchrl.data import OneHot
+from torchrl.envs import EnvBase
+
+__all__ = [
+    "ACTION",
+    "DIVERSITY_PENALTY",
+    "DONE",
+    "NOVELTY",
+    "OBSERVATION",
+    "REWARD",
+    "TERMINATED",
+    "TOTAL_REWARD",
+    "Layout",
+    "layout_of",
+]
+
+OBSERVATION = ("agents", "observation")
+ACTION = ("agents", "action")
+REWARD = ("next", "agents", "reward")
+DONE = ("next", "done")
+TERMINATED = ("next", "terminated")
+# Reward-like quantities of a transition stand beside its reward.
+NOVELTY = ("next", "agents", "novelty")
+DIVERSITY_PENALTY = ("next", "agents", "diversity_penalty")
+TOTAL_REWARD = ("next", "agents", "total_reward")
+
+
+class Layout(NamedTuple):
+    """Sizes of an environment: N agents, O features and A action features each."""
+
+    num_agents: int
+    observation_size: int
+    action_size: int
+    discrete: bool
+
+
+def layout_of(env: EnvBase) -> Layout:
+    """Sizes of an environment in the layout of this package.
+
+    Args:
+        env: an environment with ``("agents", "observation")`` ``[*B, N, O]`` and
+            ``("agents", "action")`` ``[*B, N, A]``.
+
+    Returns:
+        Its :class:`Layout`.
+
+    Raises:
+        KeyError: if one of the two is missing; the keys present are named.
+        ValueError: if they disagree on the number of agents, or an agent's entry
+            is no vector.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> layout_of(make_env("vmas/spread", num_envs=2, n_agents=3))
+        Layout(num_agents=3, observation_size=14, action_size=2, discrete=False)
+    """
+    shapes = {}
+    for key, spec in (
+        (OBSERVATION, env.full_observation_spec_unbatched),
+        (ACTION, env.full_action_spec_unbatched),
+    ):
+        if key not in spec.keys(True):
+            present = sorted(str(k) for k in spec.keys(True, True))
+            raise KeyError(f"The environment has no {key}; it has {present}.")
+        shapes[key] = tuple(spec[key].shape)
+        if len(shapes[key]) != 2:
+            raise ValueError(f"{key} must have the shape (agents, features), got {shapes[key]}.")
+    num_agents, observation_size = shapes[OBSERVATION]
+    if shapes[ACTION][0] != num_agents:
+        raise ValueError(
+            f"{OBSERVATION} is of {num_agents} agents, {ACTION} of {shapes[ACTION][0]}."
+        )
+    discrete = isinstance(env.full_action_spec_unbatched[ACTION], OneHot)
+    return Layout(num_agents, observation_size, shapes[ACTION][1], discrete)

@@ -1,0 +1,356 @@
+"""Every equation of the paper as a pure tensor function.
+
+Source: Fayad and Ibrahim, "Influence-Based Reinforcement Learning for
+Intrinsically-Motivated Agents", https://arxiv.org/abs/2108.12581.
+
+===========================  ==========================================  =========
+Symbol of the paper          Name here                                   Where
+===========================  ==========================================  =========
+s_i, x                       ``observation``, of one agent or of all     Eq. 1
+a_i, **u**                   ``action``, of one agent or of all          Eq. 1
+Q^(i)                        ``state_action_value``                      Eq. 1
+gamma                        ``gamma``                                   Eq. 1
+q_i^{pi_1}                   ``influenced value``                        Eq. 3
+max_u Q_i(s, u)              ``optimum``                                 Eq. 4, 7
+g = q_i^{pi_1} - max_u Q_i   ``gap``                                     Eq. 4, 5
+alpha_i                      ``weights``                                 Eq. 4
+F(pi_1)                      ``influence``                               Eq. 4, 7, 9
+lambda; beta in Tables 5, 6  ``influence_coeff``                         Sec. 3.1
+Q^cen, Q_clone               ``"centralized"``, ``"clones"``             Eq. 6, 8
+D_t                          the batch of ``ConditionalSampler``         Eq. 6, 8
+phi                          ``autoencoder``                             Eq. 10
+psi                          ``novelty``                                 Eq. 10
+lambda_pi                    ``novelty_coeff``                           Eq. 10
+r_int of pi_i, i > 1         ``diversity_penalty``                       Eq. 11
+omega_i                      ``omega``                                   Eq. 11
+===========================  ==========================================  =========
+
+Letters in shapes: B batch, T time, N agents, O observation, A action,
+K influencers, M samples (or influencees, where a line says so); ``*B`` is any
+number of leading dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = [
+    "brier_distance",
+    "diversity_penalty",
+    "influence",
+    "influence_gap",
+    "joint_features",
+    "novelty",
+    "replace_own_action",
+    "squared_distance",
+    "td_target",
+]
+
+
+def _check_same_shape(**tensors: torch.Tensor) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"Shapes must be equal, got {shapes}.")
+
+
+def squared_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Squared Euclidean distance, ``[*B, A], [*B, A] -> [*B, 1]``.
+
+    The distance of Eq. 10 and 11 of https://arxiv.org/abs/2108.12581.
+
+    Args:
+        first: ``[*B, A]``.
+        second: ``[*B, A]``.
+
+    Returns:
+        The sum of squared differences over the last dimension.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, -2.0]]))
+        tensor([[25.]])
+    """
+    _check_same_shape(first=first, second=second)
+    return (first - second).square().sum(-1, keepdim=True)
+
+
+def brier_distance(
+    probabilities: torch.Tensor,
+    one_hot_action: torch.Tensor,
+    action_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Brier distance of a categorical policy to an action, ``[*B, A] -> [*B, 1]``.
+
+    The squared distance between the policy's probabilities and the one-hot
+    action: what ``||pi_i(s) - a_i||^2`` of Eq. 11 of
+    https://arxiv.org/abs/2108.12581 becomes for discrete actions. It lies between
+    0 (the policy is certain of this action) and 2 (certain of another).
+
+    Args:
+        probabilities: ``[*B, A]``, non-negative, summing to 1.
+        one_hot_action: ``[*B, A]``, bool or number.
+        action_mask: ``[*B, A]`` bool, True where an action is allowed; a masked
+            action contributes nothing. Default: all allowed.
+
+    Returns:
+        ``[*B, 1]``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> brier_distance(torch.tensor([[0.5, 0.5]]), torch.tensor([[1, 0]]))
+        tensor([[0.5000]])
+    """
+    action = one_hot_action.to(probabilities.dtype)
+    if action_mask is not None:
+        _check_same_shape(probabilities=probabilities, action_mask=action_mask)
+        zero = torch.zeros_like(probabilities)
+        probabilities = torch.where(action_mask, probabilities, zero)
+        action = torch.where(action_mask, action, zero)
+    return squared_distance(probabilities, action)
+
+
+def novelty(inputs: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+    r"""Novelty of an (observation, action), Eq. 10, ``[*B, O+A] -> [*B, 1]``.
+
+    .. math:: \psi(s_1, a_1) = \|\phi(s_1, a_1) - (s_1, a_1)\|^2
+
+    Source: https://arxiv.org/abs/2108.12581. The error is summed over the
+    features, not averaged.
+
+    Args:
+        inputs: ``[*B, O+A]``, what the autoencoder was given.
+        reconstruction: ``[*B, O+A]``, what it returned.
+
+    Returns:
+        ``[*B, 1]``, non-negative.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> novelty(torch.tensor([[1.0, 0.0, 3.0]]), torch.tensor([[1.0, 2.0, 2.0]]))
+        tensor([[5.]])
+    """
+    return squared_distance(inputs, reconstruction)
+
+
+def diversity_penalty(
+    distance: torch.Tensor, novelty: torch.Tensor, omega: float | torch.Tensor
+) -> torch.Tensor:
+    r"""Diversity penalty of an influencee, Eq. 11, ``[*B, 1], [*B, 1] -> [*B, 1]``.
+
+    .. math::
+        r^{int}_{\pi_i}(s, a) = -\exp(-\omega_i \psi(s_1, a_1)) \|\pi_i(s_i) - a_i\|^2
+
+    Source: https://arxiv.org/abs/2108.12581. Leaving the policy costs most where
+    the influencer sees nothing new, and nothing where all is new.
+
+    Args:
+        distance: ``||pi_i(s_i) - a_i||^2``, or its discrete form,
+            :func:`brier_distance`; any shape that broadcasts.
+        novelty: psi of the influencer, any shape that broadcasts.
+        omega: at least 0; 0 makes the penalty the plain distance.
+
+    Returns:
+        The penalty, never positive.
+
+    Examples:
+        >>> diversity_penalty(torch.tensor([4.0]), torch.tensor([0.0]), 0.5)
+        tensor([-4.])
+        >>> diversity_penalty(torch.tensor([4.0]), torch.tensor([2.0]), 0.5)
+        tensor([-1.4715])
+    """
+    return -torch.exp(-omega * novelty) * distance
+
+
+def influence_gap(
+    value: torch.Tensor,
+    optimum: torch.Tensor,
+    *,
+    terminated: torch.Tensor | None = None,
+    scale: float | torch.Tensor = 1.0,
+) -> torch.Tensor:
+    r"""Gap of the influencees, Eq. 4 and 7, ``[*B, M, 1] -> [*B, M, 1]``.
+
+    .. math:: g(s, a_1) = q_i^{\pi_1}(s, a_1) - \max_u Q_i(\cdot, u)
+
+    Source: https://arxiv.org/abs/2108.12581. Eq. 4 takes the optimum at the same
+    state: pass it alone. Eq. 7 takes it at the next state: pass ``terminated``
+    too, since nothing can be earned after a terminal transition. The optimum
+    carries no gradient (the remark under Eq. 7).
+
+    Args:
+        value: the influenced value of each of M influencees, ``[*B, M, 1]``.
+        optimum: ``[*B, M, 1]``, at the current or at the next state.
+        terminated: bool ``[*B, 1]`` of the transition, only for the next state.
+        scale: what the gap is divided by, positive. Default: 1, the paper's form.
+
+    Returns:
+        ``[*B, M, 1]``.
+
+    Raises:
+        ValueError: if the shapes of value and optimum differ.
+
+    Examples:
+        >>> influence_gap(torch.tensor([[3.0]]), torch.tensor([[5.0]]))
+        tensor([[-2.]])
+        >>> influence_gap(
+        ...     torch.tensor([[3.0]]),
+        ...     torch.tensor([[5.0]]),
+        ...     terminated=torch.tensor([True]),
+        ... )
+        tensor([[3.]])
+    """
+    _check_same_shape(value=value, optimum=optimum)
+    optimum = optimum.detach()
+    if terminated is not None:
+        optimum = torch.where(terminated.unsqueeze(-2), torch.zeros_like(optimum), optimum)
+    return (value - optimum) / scale
+
+
+def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    r"""Influence of one policy on a team, Eq. 4 and 9, ``[*B, M, 1] -> [*B, 1]``.
+
+    .. math:: F(\pi_1) = \sum_i \alpha_i \, g_i(s, a_1)^2
+
+    Source: https://arxiv.org/abs/2108.12581; its expectation over states is left
+    to the caller. Small is influential: the influencer minimizes it.
+
+    Args:
+        gap: ``[*B, M, 1]`` of M influencees, see :func:`influence_gap`.
+        weights: alpha ``[M]``, positive, summing to 1.
+
+    Returns:
+        ``[*B, 1]``, non-negative.
+
+    Raises:
+        ValueError: if there is not one weight for each influencee.
+
+    Examples:
+        >>> influence(torch.tensor([[1.0], [-3.0]]), torch.tensor([0.5, 0.5]))
+        tensor([5.])
+    """
+    if weights.shape != gap.shape[-2:-1]:
+        raise ValueError(
+            f"weights must have the shape {tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
+        )
+    return (weights.unsqueeze(-1) * gap.square()).sum(-2)
+
+
+def td_target(
+    reward: torch.Tensor,
+    terminated: torch.Tensor,
+    next_value: torch.Tensor,
+    gamma: float | torch.Tensor,
+) -> torch.Tensor:
+    r"""One-step target of each agent, Eq. 1 and 6, ``[*B, N, 1] -> [*B, N, 1]``.
+
+    .. math:: y_i = r_i + \gamma \, (1 - terminated) \, Q^{(i)}_{target}(s', \mu(s'))
+
+    Source: https://arxiv.org/abs/2108.12581. A time limit is no termination: pass
+    ``terminated``, not ``done``. The reward of a terminal transition counts.
+
+    Args:
+        reward: ``[*B, N, 1]``.
+        terminated: bool ``[*B, 1]``, one flag for the team, or ``[*B, N, 1]``.
+        next_value: ``[*B, N, 1]``; it may be non-finite where terminated.
+        gamma: discount factor of a step, in [0, 1].
+
+    Returns:
+        ``[*B, N, 1]``, without gradient.
+
+    Raises:
+        ValueError: if the shapes of reward and next_value differ.
+
+    Examples:
+        >>> td_target(
+        ...     reward=torch.tensor([[1000.0]]),
+        ...     terminated=torch.tensor([True]),
+        ...     next_value=torch.tensor([[7.0]]),
+        ...     gamma=0.95,
+        ... )
+        tensor([[1000.]])
+    """
+    _check_same_shape(reward=reward, next_value=next_value)
+    if terminated.ndim < reward.ndim:
+        terminated = terminated.unsqueeze(-2)
+    bootstrap = torch.where(terminated, torch.zeros_like(next_value), next_value)
+    return (reward + gamma * bootstrap).detach()
+
+
+def replace_own_action(action: torch.Tensor, own_action: torch.Tensor) -> torch.Tensor:
+    """Joint action as each of N critics sees it, ``[*B, N, A] -> [*B, N, N, A]``.
+
+    Entry ``[..., i, j, :]`` is agent j's action in the eyes of critic i: its own
+    agent's from ``own_action``, everybody else's from ``action``. It is what
+    makes the policy gradient of Eq. 2 of https://arxiv.org/abs/2108.12581 that of
+    MADDPG (https://arxiv.org/abs/1706.02275): agent i moves Q^(i), and no other.
+
+    Args:
+        action: ``[*B, N, A]``, usually of the replay buffer.
+        own_action: ``[*B, N, A]``, usually fresh from the policies.
+
+    Returns:
+        ``[*B, N, N, A]``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> replace_own_action(torch.tensor([[1.0], [2.0]]), torch.tensor([[7.0], [8.0]]))[..., 0]
+        tensor([[7., 2.],
+                [1., 8.]])
+    """
+    _check_same_shape(action=action, own_action=own_action)
+    num_agents = action.shape[-2]
+    own = torch.eye(num_agents, dtype=torch.bool, device=action.device).unsqueeze(-1)
+    return torch.where(own, own_action.unsqueeze(-3), action.unsqueeze(-3))
+
+
+def joint_features(
+    observation: torch.Tensor, action: torch.Tensor, scope: torch.Tensor
+) -> torch.Tensor:
+    """Inputs of N critics, ``[*B, N, O], [*B, N, A] -> [*B, N, N * (O + A)]``.
+
+    Critic i reads the observations of all agents, then their actions; what is out
+    of its scope reads as zero.
+
+    Args:
+        observation: ``[*B, N, O]``.
+        action: ``[*B, N, A]``, or ``[*B, N, N, A]`` with a joint action for each
+            critic, see :func:`replace_own_action`.
+        scope: bool ``[N, N]``: whether critic i (row) sees agent j (column).
+            All True is MADDPG, the identity is independent DDPG.
+
+    Returns:
+        ``[*B, N, N * (O + A)]``.
+
+    Raises:
+        ValueError: if the number of agents differs between the arguments.
+
+    Examples:
+        >>> observation = torch.tensor([[1.0], [2.0]])
+        >>> action = torch.tensor([[3.0], [4.0]])
+        >>> joint_features(observation, action, torch.eye(2, dtype=torch.bool))
+        tensor([[1., 0., 3., 0.],
+                [0., 2., 0., 4.]])
+    """
+    num_agents = observation.shape[-2]
+    if action.shape[-2] != num_agents or scope.shape != (num_agents, num_agents):
+        raise ValueError(
+            f"observation, action and scope must agree on the number of agents, got "
+            f"{tuple(observation.shape)}, {tuple(action.shape)} and {tuple(scope.shape)}."
+        )
+    if action.ndim == observation.ndim:
+        action = action.unsqueeze(-3)
+    seen = scope.unsqueeze(-1)
+
+    def view(tensor: torch.Tensor) -> torch.Tensor:
+        masked = torch.where(seen, tensor, torch.zeros_like(tensor[..., :1, :, :]))
+        return masked.flatten(-2)
+
+    return torch.cat([view(observation.unsqueeze(-3)), view(action)], dim=-1)

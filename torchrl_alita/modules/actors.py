@@ -1,0 +1,77 @@
+"""The policies of all agents in one module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.data import Bounded
+from torchrl.envs import EnvBase
+from torchrl.modules import TanhModule
+
+from torchrl_alita.envs.layout import ACTION, OBSERVATION, layout_of
+from torchrl_alita.modules._mlp import multi_agent_mlp
+
+__all__ = ["make_actor"]
+
+
+def make_actor(
+    env: EnvBase,
+    *,
+    num_cells: Sequence[int] = (128, 128),
+    share_params: bool = False,
+    layer_norm: bool = True,
+    device: torch.device | str | None = None,
+) -> TensorDictSequential:
+    """Deterministic policies of N agents, ``[*B, N, O] -> [*B, N, A]``.
+
+    Each is a perceptron with LayerNorm on the pre-activations, ReLU, Glorot
+    initialization (Appendix D.2 of https://arxiv.org/abs/2108.12581), and a tanh
+    onto the range of the action. It reads ``("agents", "observation")`` and writes
+    ``("agents", "action")`` and, before the tanh, ``("agents", "param")``.
+
+    Args:
+        env: an environment in the layout of this package, with bounded actions.
+        num_cells: width of each hidden layer. Default: (128, 128), the paper's.
+        share_params: one policy for all agents. Default: False, the paper's.
+        layer_norm: Default: True, the paper's.
+        device: of the parameters. Default: the environment's.
+
+    Returns:
+        A TensorDictSequential, as TorchRL's collectors and losses take it.
+
+    Raises:
+        KeyError: if the environment has another layout.
+        ValueError: if its actions are not continuous and bounded.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3)
+        >>> make_actor(env)(env.reset())["agents", "action"].shape
+        torch.Size([5, 3, 2])
+    """
+    layout = layout_of(env)
+    spec = env.full_action_spec_unbatched[ACTION]
+    if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
+        raise ValueError(f"make_actor needs bounded continuous actions, got {spec}.")
+    device = env.device if device is None else device
+    net = multi_agent_mlp(
+        in_features=layout.observation_size,
+        out_features=layout.action_size,
+        num_agents=layout.num_agents,
+        num_cells=num_cells,
+        share_params=share_params,
+        layer_norm=layer_norm,
+        device=device,
+    )
+    param = (*ACTION[:-1], "param")
+    return TensorDictSequential(
+        TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[param]),
+        TanhModule(
+            in_keys=[param],
+            out_keys=[ACTION],
+            low=spec.space.low.to(device),
+            high=spec.space.high.to(device),
+        ),
+    )

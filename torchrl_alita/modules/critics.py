@@ -1,0 +1,185 @@
+"""Centralized critics, and the single estimator of the influenced values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.envs import EnvBase
+
+from torchrl_alita.envs.layout import ACTION, OBSERVATION, layout_of
+from torchrl_alita.functional import joint_features
+from torchrl_alita.modules._mlp import multi_agent_mlp
+
+__all__ = ["VALUE", "make_critic", "make_influence_network"]
+
+VALUE = ("agents", "state_action_value")
+
+
+class _Critics(nn.Module):
+    """C critics of each of N agents, ``[*B, N, O], [*B, N, A] -> [*B, N, C]``."""
+
+    def __init__(
+        self,
+        *,
+        observation_size: int,
+        action_size: int,
+        scope: torch.Tensor,
+        num_critics: int,
+        num_cells: Sequence[int],
+        share_params: bool,
+        layer_norm: bool,
+        device: torch.device | str | None,
+    ):
+        super().__init__()
+        num_agents = scope.shape[0]
+        self.num_critics = num_critics
+        self.share_params = share_params
+        self.register_buffer("scope", scope.to(device))
+        # A shared critic of a full scope could not tell its agents apart without.
+        self.register_buffer("agent_id", torch.eye(num_agents, device=device))
+        in_features = num_agents * (observation_size + action_size)
+        self.net = multi_agent_mlp(
+            in_features=in_features + (num_agents if share_params else 0),
+            out_features=1,
+            num_agents=num_critics if share_params else num_agents * num_critics,
+            num_cells=num_cells,
+            share_params=False,
+            layer_norm=layer_norm,
+            device=device,
+        )
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        features = joint_features(observation, action, self.scope)
+        if self.share_params:
+            agent_id = self.agent_id.expand(*features.shape[:-1], -1)
+            features = torch.cat([features, agent_id], -1).unsqueeze(-2)
+            return self.net(features.expand(*features.shape[:-2], self.num_critics, -1)).squeeze(-1)
+        features = features.repeat_interleave(self.num_critics, dim=-2)
+        return self.net(features).squeeze(-1).unflatten(-1, (-1, self.num_critics))
+
+
+def make_critic(
+    env: EnvBase,
+    *,
+    num_critics: int = 1,
+    num_cells: Sequence[int] = (128, 128),
+    share_params: bool = False,
+    layer_norm: bool = True,
+    scope: torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+) -> TensorDictModule:
+    """Critics Q^(i) of N agents, ``[*B, N, O], [*B, N, A] -> [*B, N, C]``.
+
+    Reads ``("agents", "observation")`` and ``("agents", "action")``, writes
+    ``("agents", "state_action_value")`` with C = ``num_critics``. The action may
+    also be ``[*B, N, N, A]``, a joint action for each critic, see
+    :func:`torchrl_alita.functional.replace_own_action`. Appendix D.2 of
+    https://arxiv.org/abs/2108.12581.
+
+    Args:
+        env: an environment in the layout of this package.
+        num_critics: 1 is MADDPG, 2 is MATD3.
+        num_cells: width of each hidden layer. Default: (128, 128), the paper's.
+        share_params: one critic for all agents, told the agent's index.
+        layer_norm: Default: True, the paper's.
+        scope: bool ``[N, N]``, whose observation and action critic i (row) sees.
+            Default: all True (MADDPG); the identity is independent DDPG.
+        device: of the parameters. Default: the environment's.
+
+    Returns:
+        A TensorDictModule.
+
+    Raises:
+        KeyError: if the environment has another layout.
+        ValueError: if num_critics is below 1, or the scope has another shape or
+            dtype, or hides an agent from its own critic.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3)
+        >>> make_critic(env, num_critics=2)(env.rand_action(env.reset()))[VALUE].shape
+        torch.Size([5, 3, 2])
+    """
+    layout = layout_of(env)
+    shape = (layout.num_agents, layout.num_agents)
+    if num_critics < 1:
+        raise ValueError(f"num_critics must be at least 1, got {num_critics}.")
+    if scope is None:
+        scope = torch.ones(shape, dtype=torch.bool)
+    if scope.shape != shape or scope.dtype != torch.bool:
+        raise ValueError(
+            f"scope must be bool of shape {shape}, got {scope.dtype} of {tuple(scope.shape)}."
+        )
+    if not scope.diagonal().all():
+        raise ValueError(f"scope must show every critic its own agent, got {scope.tolist()}.")
+    critics = _Critics(
+        observation_size=layout.observation_size,
+        action_size=layout.action_size,
+        scope=scope,
+        num_critics=num_critics,
+        num_cells=num_cells,
+        share_params=share_params,
+        layer_norm=layer_norm,
+        device=env.device if device is None else device,
+    )
+    return TensorDictModule(critics, in_keys=[OBSERVATION, ACTION], out_keys=[VALUE])
+
+
+class _InfluenceNetwork(nn.Module):
+    """Q^cen with one head for each agent, ``[*B, N, O], [*B, N, A] -> [*B, N, 1]``."""
+
+    def __init__(self, in_features: int, num_agents: int, **kwargs):
+        super().__init__()
+        self.net = multi_agent_mlp(
+            in_features=in_features, out_features=num_agents, num_agents=1, **kwargs
+        )
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        features = torch.cat([observation.flatten(-2), action.flatten(-2)], -1)
+        return self.net(features.unsqueeze(-2)).squeeze(-2).unsqueeze(-1)
+
+
+def make_influence_network(
+    env: EnvBase,
+    *,
+    num_cells: Sequence[int] = (128, 128),
+    layer_norm: bool = True,
+    device: torch.device | str | None = None,
+) -> TensorDictModule:
+    """The single estimator Q^cen of Eq. 6, ``[*B, N, O], [*B, N, A] -> [*B, N, 1]``.
+
+    One network for all influencees, in place of one clone for each. It has a head
+    for every agent, so that any of them may be the influencer; the heads of those
+    that are no influencees are neither trained nor read.
+    Source: https://arxiv.org/abs/2108.12581.
+
+    Args:
+        env: an environment in the layout of this package.
+        num_cells: width of each hidden layer. Default: (128, 128), the paper's.
+        layer_norm: Default: True, the paper's.
+        device: of the parameters. Default: the environment's.
+
+    Returns:
+        A TensorDictModule with the keys of :func:`make_critic`.
+
+    Raises:
+        KeyError: if the environment has another layout.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3)
+        >>> make_influence_network(env)(env.rand_action(env.reset()))[VALUE].shape
+        torch.Size([5, 3, 1])
+    """
+    layout = layout_of(env)
+    network = _InfluenceNetwork(
+        layout.num_agents * (layout.observation_size + layout.action_size),
+        layout.num_agents,
+        num_cells=num_cells,
+        layer_norm=layer_norm,
+        device=env.device if device is None else device,
+    )
+    return TensorDictModule(network, in_keys=[OBSERVATION, ACTION], out_keys=[VALUE])

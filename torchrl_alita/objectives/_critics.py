@@ -1,0 +1,126 @@
+"""A view of the actor and the critics that live in a partner's loss."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torchrl.objectives import LossModule
+
+from torchrl_alita import functional
+from torchrl_alita.objectives._inputs import next_key, unique
+
+
+def run(
+    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase, key: NestedKey
+) -> torch.Tensor:
+    """Run a network with the given parameters, also with a stack of them.
+
+    A stack of parameters, as TorchRL's TD3Loss holds, gives a leading dimension.
+    """
+
+    def call(params: TensorDictBase) -> torch.Tensor:
+        with params.to_module(network, preserve_module_state=False):
+            return network(inputs.copy()).get(key)
+
+    return torch.vmap(call)(params) if params.batch_dims else call(params)
+
+
+def lowest(values: torch.Tensor, num_stacked: int) -> torch.Tensor:
+    """Least value over the critics of an agent, ``[(C,) *B, N, C] -> [*B, N, 1]``."""
+    values = values.amin(-1, keepdim=True)
+    return values.amin(0) if num_stacked else values
+
+
+class PartnerCritics:
+    """Actor, critics and targets of a loss such as MADDPGLoss, DDPGLoss or TD3Loss.
+
+    The loss keeps what is its own; nothing is copied or registered here.
+
+    Args:
+        partner: a loss with an ``actor_network`` and a ``qvalue_network`` or
+            ``value_network`` that writes ``[*B, N, C]``.
+
+    Raises:
+        ValueError: if it has none.
+    """
+
+    def __init__(self, partner: LossModule):
+        for name in ("qvalue_network", "value_network"):
+            if name in partner.__dict__ and "actor_network" in partner.__dict__:
+                self.partner = partner
+                self.name = name
+                return
+        raise ValueError(
+            f"{type(partner).__name__} has no actor_network with a qvalue_network or value_network."
+        )
+
+    @property
+    def network(self) -> TensorDictModuleBase:
+        return getattr(self.partner, self.name)
+
+    @property
+    def params(self) -> TensorDictBase:
+        return getattr(self.partner, f"{self.name}_params")
+
+    @property
+    def actor_network(self) -> TensorDictModuleBase:
+        return self.partner.actor_network
+
+    def in_keys(self, action: NestedKey) -> list[NestedKey]:
+        """What actor and critics read besides the action."""
+        keys = unique([*self.actor_network.in_keys, *self.network.in_keys])
+        return [key for key in keys if key != action]
+
+    def value(
+        self,
+        inputs: TensorDictBase,
+        action: torch.Tensor,
+        *,
+        keys: LossModule._AcceptedKeys,
+        params: TensorDictBase | None = None,
+    ) -> torch.Tensor:
+        """Q_i of a joint action, ``[*B, N, A] -> [*B, N, 1]``, without critics' gradient."""
+        params = self.params.data if params is None else params
+        values = run(
+            self.network, params, inputs.copy().set(keys.action, action), keys.state_action_value
+        )
+        return lowest(values, params.batch_dims)
+
+    def next_action(self, inputs: TensorDictBase, action: NestedKey) -> torch.Tensor:
+        """Actions of the target policies, smoothed where the partner does so."""
+        params = self.partner.target_actor_network_params
+        fresh = run(self.actor_network, params, inputs, action)
+        smooth = getattr(self.partner, "smooth_target_action", None)
+        return fresh if smooth is None else smooth(fresh)
+
+    @torch.no_grad()
+    def td_target(
+        self,
+        inputs: TensorDictBase,
+        *,
+        keys: LossModule._AcceptedKeys,
+        gamma: torch.Tensor,
+    ) -> torch.Tensor:
+        """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``."""
+        following = step_inputs(inputs, self.in_keys(keys.action))
+        next_value = self.value(
+            following,
+            self.next_action(following, keys.action),
+            keys=keys,
+            params=getattr(self.partner, f"target_{self.name}_params"),
+        )
+        return functional.td_target(
+            inputs.get(next_key(keys.reward)),
+            inputs.get(next_key(keys.terminated)),
+            next_value,
+            gamma,
+        )
+
+
+def step_inputs(inputs: TensorDictBase, keys: list[NestedKey]) -> TensorDict:
+    """The given entries at the next step."""
+    following = TensorDict(batch_size=inputs.batch_size)
+    for key in keys:
+        following.set(key, inputs.get(next_key(key)))
+    return following

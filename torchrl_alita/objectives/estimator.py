@@ -1,0 +1,202 @@
+"""Training of the estimators of the influenced values, Eq. 6 and 8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torch import nn
+from torchrl.objectives import LossModule
+
+from torchrl_alita._checks import check_listed, default_influencees
+from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.objectives._critics import PartnerCritics, lowest, run
+from torchrl_alita.objectives._inputs import checked, next_key, unique
+
+__all__ = ["InfluenceEstimatorLoss"]
+
+KINDS = ("clones", "centralized")
+
+
+class InfluenceEstimatorLoss(LossModule):
+    r"""Trains the estimators of the influenced values q_i^{pi_1}, Eq. 6 and 8.
+
+    .. math::
+        L = E_{(x, a, r, x') \sim D_t} \sum_i \|\hat q_i(x, a)
+        - r_i - \gamma Q^{(i)}_{target}(x', \pi(x'))\|^2
+
+    Source: https://arxiv.org/abs/2108.12581. Give it batches of
+    :class:`torchrl_alita.data.ConditionalSampler`, D_t, in which the influencer's
+    situation is held. ``"clones"`` are copies of the partner's critics, to be set back
+    with :meth:`reset_clones` when an episode starts and trained 4 times a step (Eq. 8);
+    ``"centralized"`` is one network for all influencees (Eq. 6). The ``"marginal"``
+    estimate needs no training: hand the partner itself to :class:`InfluenceLoss`.
+
+    Args:
+        partner: the loss that holds actors, critics and targets: MADDPGLoss, or
+            TorchRL's DDPGLoss or TD3Loss on a group. It is borrowed: its parameters are
+            no part of this loss.
+        kind: ``"clones"`` or ``"centralized"``.
+        estimator_network: for ``"centralized"``, see
+            :func:`torchrl_alita.modules.make_influence_network`.
+        influencer: index of the influencer.
+        influencees: indices. Default: everybody but the influencer.
+        gamma: discount factor. Default: the partner's ``gamma``.
+        reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
+
+    Returns, from ``forward``, a TensorDict with ``loss_estimator``, summed over the
+    influencees.
+
+    Raises:
+        ValueError: if the kind is unknown, a network is missing or superfluous, gamma
+            is unknown or outside [0, 1], or the influencer is among its influencees;
+            when called, if an agent is not in the batch.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl.objectives import SoftUpdate
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import make_actor, make_critic
+        >>> from torchrl_alita.objectives import MADDPGLoss
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> maddpg = MADDPGLoss(make_actor(env), make_critic(env))
+        >>> updater = SoftUpdate(maddpg, tau=0.01)
+        >>> estimator = InfluenceEstimatorLoss(maddpg, kind="clones")
+        >>> estimator(env.rollout(4).reshape(-1))["loss_estimator"].backward()
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that can be set with ``set_keys``.
+
+        Attributes:
+            action (NestedKey): read. Default: ``("agents", "action")``.
+            state_action_value (NestedKey): written by the critics and the estimator.
+                Default: ``("agents", "state_action_value")``.
+            reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
+            terminated (NestedKey): read in "next". Default: ``"terminated"``.
+        """
+
+        action: NestedKey = ACTION
+        state_action_value: NestedKey = ("agents", "state_action_value")
+        reward: NestedKey = ("agents", "reward")
+        terminated: NestedKey = "terminated"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    out_keys = ["loss_estimator"]
+    _schedulable_buffers = frozenset({"gamma"})
+
+    estimator_network: TensorDictModuleBase
+    estimator_network_params: TensorDictParams
+    target_estimator_network_params: TensorDictParams
+
+    def __init__(
+        self,
+        partner: LossModule,
+        *,
+        kind: Literal["clones", "centralized"] = "clones",
+        estimator_network: TensorDictModuleBase | None = None,
+        influencer: int = 0,
+        influencees: Sequence[int] | None = None,
+        gamma: float | None = None,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(
+                f"kind must be one of {KINDS}, got {kind!r}; for the marginal estimate, "
+                f"hand the partner itself to InfluenceLoss."
+            )
+        if (kind == "centralized") != (estimator_network is not None):
+            raise ValueError(
+                f"kind='centralized' needs an estimator_network and 'clones' takes none, "
+                f"got {kind!r} with {estimator_network}."
+            )
+        gamma = getattr(partner, "gamma", None) if gamma is None else gamma
+        if gamma is None or not 0 <= float(gamma) <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+        check_listed(influencer, influencees)
+        self.kind = kind
+        self.influencer = influencer
+        self.influencees = influencees
+        self.reduction = reduction
+        self.register_coeff_buffer("gamma", float(gamma))
+        self.__dict__["critics"] = PartnerCritics(partner)
+        if kind == "centralized":
+            self.convert_to_functional(estimator_network, "estimator_network")
+        else:
+            self.__dict__["estimator_network"] = self.critics.network
+            self.estimator_network_params = TensorDictParams(
+                self.critics.params.apply(_copied, filter_empty=False), no_convert=True
+            )
+
+    def reset_clones(self) -> None:
+        """Set the clones back to the partner's critics: Q_clone <- Q_i, Sec. 3.1.2.
+
+        Raises:
+            ValueError: if this estimator is no clone.
+        """
+        if self.kind != "clones":
+            raise ValueError(f"Only clones can be reset, this estimator is {self.kind!r}.")
+        self.estimator_network_params.data.update_(self.critics.params.data)
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        read = unique([*self.critics.in_keys(keys.action), *self.estimator_in_keys()])
+        return unique(
+            [
+                keys.action,
+                *read,
+                *(next_key(key) for key in self.critics.in_keys(keys.action)),
+                next_key(keys.reward),
+                next_key(keys.terminated),
+            ]
+        )
+
+    def estimator_in_keys(self) -> list[NestedKey]:
+        """What the estimator reads besides the action."""
+        action = self.tensor_keys.action
+        return [key for key in self.estimator_network.in_keys if key != action]
+
+    def influenced_value(self, inputs: TensorDictBase, action: torch.Tensor) -> torch.Tensor:
+        """Estimates of q_i at a joint action, ``[*B, N, A] -> [*B, N, 1]``.
+
+        The estimator gets no gradient, the action does.
+
+        Args:
+            inputs: what the estimator reads besides the action.
+            action: ``[*B, N, A]``.
+
+        Returns:
+            ``[*B, N, 1]``; only the influencees' entries mean anything.
+        """
+        inputs = inputs.copy().set(self.tensor_keys.action, action)
+        params = self.estimator_network_params.data
+        return lowest(self._heads(inputs, params), params.batch_dims)
+
+    def _heads(self, inputs: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
+        return run(self.estimator_network, params, inputs, self.tensor_keys.state_action_value)
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        batch = checked(self, tensordict)
+        num_agents = batch.get(self.tensor_keys.action).shape[-2]
+        influencees = default_influencees(self.influencer, self.influencees, num_agents)
+        target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
+        error = (self._heads(batch, self.estimator_network_params) - target).square()
+        error = error[..., list(influencees), :].sum((-1, -2))
+        if self.estimator_network_params.batch_dims:
+            error = error.sum(0)
+        return TensorDict({"loss_estimator": self._reduce_loss(error, tensordict=batch)})
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(tensor.data.clone())
+    return tensor.data.clone()

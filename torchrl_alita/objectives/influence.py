@@ -1,0 +1,316 @@
+"""The influence of one agent on its team, Eq. 4, 7 and 9."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torchrl.data import TensorSpec
+from torchrl.modules import PopArtValueNorm
+from torchrl.objectives import LossModule
+
+from torchrl_alita import functional
+from torchrl_alita._checks import (
+    check_listed,
+    check_non_negative,
+    check_weights,
+    default_influencees,
+)
+from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
+from torchrl_alita.objectives._inputs import checked, next_key, unique
+from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
+from torchrl_alita.objectives.optimum import (
+    best_candidate,
+    coordinate_ascent,
+    enumerate_joint_actions,
+)
+
+__all__ = ["InfluenceLoss"]
+
+OPTIMA = ("policy", "sampled", "enumerated")
+PLACES = ("current", "next")
+
+
+class InfluenceLoss(LossModule):
+    r"""The influencer's part of the objective, Eq. 4, 7 and 9.
+
+    .. math::
+        \lambda F(\pi_1), \qquad F(\pi_1) = E_{x \sim B} \sum_{i \ne 1} \alpha_i
+        \left(q_i^{\pi_1}(x, \pi(x)) - \max_u Q_i(x, u)\right)^2
+
+    Source: https://arxiv.org/abs/2108.12581. Only the influencer's action carries
+    gradient (pathwise), and only to its policy; the optimum carries none. The
+    influenced value q_i comes from the estimator:
+
+    * an :class:`InfluenceEstimatorLoss`, with its clones or its centralized network; or
+    * the partner's loss itself (MADDPGLoss, DDPGLoss, TD3Loss): the ``marginal``
+      estimate of this package. For policies that act independently given the state,
+      q_i^{pi_1}(s, a_1) is Q_i averaged over the others' actions, which needs no
+      network and no training and is as exact as the critic.
+
+    With deterministic policies the marginal estimate at the policies' own actions is
+    Q_i at the policies' own actions: together with ``optimum="policy"`` at the current
+    state, the gap is exactly 0. Choose another optimum there.
+
+    Args:
+        actor_network: the policies of all agents.
+        estimator: see above. It is borrowed, its parameters are no part of this loss.
+        influencer: index of the influencer.
+        influencees: indices. Default: everybody but the influencer.
+        weights: alpha, positive, summing to 1, one for each influencee. Default: equal.
+        influence_coeff: lambda, at least 0. Default: 0.1, Appendix D.1.
+        optimum: what stands for max_u Q_i. ``"policy"``: Q_i at the current joint
+            policy. ``"sampled"``: the best of that, of the batch's joint action (at the
+            current state only) and of ``num_optimum_samples`` uniform ones.
+            ``"enumerated"``, for one-hot actions: the best of all L^N joint actions, or,
+            where they are more than ``enumeration_budget``, what coordinate ascent over
+            the agents reaches from the policy's (with MADDPGLoss only).
+        optimum_at: ``"current"``, Eq. 4, or ``"next"``, Eq. 7 as printed.
+        num_optimum_samples: uniform joint actions for ``"sampled"``. Default: 0.
+        action_spec: the agents' actions ``[N, A]``, as
+            ``env.full_action_spec_unbatched[("agents", "action")]``; needed where
+            uniform joint actions are drawn.
+        enumeration_budget: most joint actions that are enumerated.
+        num_action_samples: M, of a stochastic policy's joint actions, over which the
+            marginal estimate is averaged. Default: 1, the mode, for deterministic ones.
+        normalize: divide the gap by a running standard deviation of the critics' values
+            (a buffer, frozen in evaluation mode), so that F does not grow with the
+            square of the return. Default: False, the paper's form.
+        normalize_decay: of that running statistic.
+        reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
+
+    Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F) and,
+    detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown, or the influencer is among
+            its influencees; when called, if an agent is not in the batch.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl.objectives import SoftUpdate
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import make_actor, make_critic
+        >>> from torchrl_alita.objectives import MADDPGLoss
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> actor = make_actor(env)
+        >>> maddpg = MADDPGLoss(actor, make_critic(env))
+        >>> updater = SoftUpdate(maddpg, tau=0.01)
+        >>> influence = InfluenceLoss(actor, maddpg, influencer=0, optimum="sampled")
+        >>> losses = influence(env.rollout(4).reshape(-1))
+        >>> losses["gap"].shape
+        torch.Size([2])
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that can be set with ``set_keys``.
+
+        Attributes:
+            action (NestedKey): read, and written by the actor. Default:
+                ``("agents", "action")``.
+            action_mask (NestedKey): read where the batch has it, for
+                ``optimum="enumerated"``. Default: ``("agents", "action_mask")``.
+            state_action_value (NestedKey): written by the critics. Default:
+                ``("agents", "state_action_value")``.
+            terminated (NestedKey): read in "next", for ``optimum_at="next"``. Default:
+                ``"terminated"``.
+        """
+
+        action: NestedKey = ACTION
+        action_mask: NestedKey = ("agents", "action_mask")
+        state_action_value: NestedKey = ("agents", "state_action_value")
+        terminated: NestedKey = "terminated"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    out_keys = ["loss_influence", "influence", "gap"]
+    _schedulable_buffers = frozenset({"influence_coeff"})
+
+    actor_network: TensorDictModuleBase
+    actor_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+
+    def __init__(
+        self,
+        actor_network: TensorDictModuleBase,
+        estimator: LossModule,
+        *,
+        influencer: int = 0,
+        influencees: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
+        influence_coeff: float = 0.1,
+        optimum: Literal["policy", "sampled", "enumerated"] = "sampled",
+        optimum_at: Literal["current", "next"] = "current",
+        num_optimum_samples: int = 0,
+        action_spec: TensorSpec | None = None,
+        enumeration_budget: int = 1024,
+        num_action_samples: int = 1,
+        normalize: bool = False,
+        normalize_decay: float = 0.99,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        if optimum not in OPTIMA:
+            raise ValueError(f"optimum must be one of {OPTIMA}, got {optimum!r}.")
+        if optimum_at not in PLACES:
+            raise ValueError(f"optimum_at must be one of {PLACES}, got {optimum_at!r}.")
+        if num_optimum_samples < 0 or num_action_samples < 1:
+            raise ValueError(
+                f"num_optimum_samples must be at least 0 and num_action_samples at least 1, "
+                f"got {num_optimum_samples} and {num_action_samples}."
+            )
+        if num_optimum_samples > 0 and action_spec is None:
+            raise ValueError(
+                f"{num_optimum_samples} uniform joint actions need an action_spec to be drawn from."
+            )
+        if num_action_samples > 1 and not hasattr(actor_network, "get_dist"):
+            raise ValueError(
+                f"num_action_samples={num_action_samples} needs a stochastic actor, with get_dist; "
+                f"a deterministic one has a single action."
+            )
+        check_non_negative(influence_coeff=influence_coeff)
+        check_listed(influencer, influencees)
+        if weights is not None:
+            weights = check_weights(weights, len(influencees or weights))
+        self.convert_to_functional(actor_network, "actor_network")
+        self.register_coeff_buffer("influence_coeff", float(influence_coeff))
+        self.register_buffer("weights", weights)
+        trained = isinstance(estimator, InfluenceEstimatorLoss)
+        self.__dict__["estimator"] = estimator if trained else None
+        self.__dict__["critics"] = estimator.critics if trained else PartnerCritics(estimator)
+        self.influencer = influencer
+        self.influencees = influencees
+        self.optimum = optimum
+        self.optimum_at = optimum_at
+        self.num_optimum_samples = num_optimum_samples
+        self.action_spec = action_spec
+        self.enumeration_budget = enumeration_budget
+        self.num_action_samples = num_action_samples
+        self.value_norm = PopArtValueNorm(shape=1, beta=normalize_decay) if normalize else None
+        self.reduction = reduction
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        read = self.critics.in_keys(keys.action)
+        if self.estimator is not None:
+            read = unique([*read, *self.estimator.estimator_in_keys()])
+        if self.optimum_at == "current":
+            return unique([keys.action, *read])
+        following = [next_key(key) for key in self.critics.in_keys(keys.action)]
+        return unique([keys.action, *read, *following, next_key(keys.terminated)])
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        keys = self.tensor_keys
+        batch = checked(self, tensordict)
+        mask = tensordict.get(keys.action_mask, None)
+        num_agents = batch.get(keys.action).shape[-2]
+        influencees = default_influencees(self.influencer, self.influencees, num_agents)
+        value, action = self._influenced_value(batch)
+        with torch.no_grad():
+            if self.optimum_at == "current":
+                terminated = None
+                optimum = self._optimum(batch, action, batch.get(keys.action), mask)
+            else:
+                terminated = batch.get(next_key(keys.terminated))
+                following = step_inputs(batch, self.critics.in_keys(keys.action))
+                next_action = run(
+                    self.actor_network, self.actor_network_params, following, keys.action
+                )
+                mask = tensordict.get(next_key(keys.action_mask), None)
+                optimum = self._optimum(following, next_action, None, mask)
+        chosen = list(influencees)
+        value, optimum = value[..., chosen, :], optimum[..., chosen, :]
+        gap = functional.influence_gap(
+            value, optimum, terminated=terminated, scale=self._scale(optimum)
+        )
+        weights = check_weights(None, len(chosen)) if self.weights is None else self.weights
+        influence = functional.influence(gap, weights.to(gap)).squeeze(-1)
+        with torch.no_grad():
+            mean_influence = self._reduce_loss(influence, tensordict=batch, reduction="mean")
+            gaps = [
+                self._reduce_loss(one, tensordict=batch, reduction="mean")
+                for one in gap.squeeze(-1).unbind(-1)
+            ]
+        return TensorDict(
+            {
+                "loss_influence": self.influence_coeff
+                * self._reduce_loss(influence, tensordict=batch),
+                "influence": mean_influence,
+                "gap": torch.stack(gaps),
+            }
+        )
+
+    def _influenced_value(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
+        """q_i where the influencer's action carries gradient, and the joint action."""
+        key = self.tensor_keys.action
+        if self.num_action_samples > 1:
+            own, others = self._sampled_actions(batch)
+        else:
+            own = run(self.actor_network, self.actor_network_params, batch, key)
+            others = own.detach().unsqueeze(0)
+        is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
+        is_influencer[self.influencer] = True
+        joint = torch.where(is_influencer, own, others)
+        expanded = batch.expand(joint.shape[0], *batch.batch_size)
+        if self.estimator is not None:
+            value = self.estimator.influenced_value(expanded, joint)
+        else:
+            value = self.critics.value(expanded, joint, keys=self.tensor_keys)
+        return value.mean(0), own.detach()
+
+    def _sampled_actions(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = batch.copy()
+        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+            distribution = self.actor_network.get_dist(inputs)
+        own = distribution.rsample()
+        return own, distribution.sample((self.num_action_samples,))
+
+    def _optimum(
+        self,
+        inputs: TensorDictBase,
+        policy_action: torch.Tensor,
+        stored_action: torch.Tensor | None,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """max_u Q_i for every agent, ``[*B, N, 1]``."""
+
+        def critic(action: torch.Tensor) -> torch.Tensor:
+            expanded = inputs.expand(action.shape[0], *inputs.batch_size)
+            return self.critics.value(expanded, action, keys=self.tensor_keys)
+
+        num_agents, num_actions = policy_action.shape[-2:]
+        candidates = policy_action.unsqueeze(0)
+        if self.optimum == "sampled":
+            if stored_action is not None:
+                stored = stored_action.to(policy_action.dtype).unsqueeze(0)
+                candidates = torch.cat([candidates, stored])
+            if self.num_optimum_samples:
+                lead = (self.num_optimum_samples, *policy_action.shape[:-2])
+                drawn = self.action_spec.to(policy_action.device).rand(lead)
+                candidates = torch.cat([candidates, drawn.to(policy_action.dtype)])
+        if self.optimum == "enumerated":
+            if num_actions**num_agents > self.enumeration_budget:
+                return coordinate_ascent(critic, policy_action, allowed=mask)
+            every = enumerate_joint_actions(num_agents, num_actions, device=policy_action.device)
+            every = every.view(-1, *(1,) * (policy_action.ndim - 2), num_agents, num_actions)
+            candidates = every.expand(-1, *policy_action.shape).to(policy_action.dtype)
+            if mask is not None:
+                allowed = (candidates * mask).sum((-1, -2)) == num_agents
+                values = critic(candidates)
+                return values.masked_fill(~allowed[..., None, None], -torch.inf).amax(0)
+        return best_candidate(critic, candidates)
+
+    def _scale(self, optimum: torch.Tensor) -> torch.Tensor | float:
+        if self.value_norm is None:
+            return 1.0
+        if self.training:
+            self.value_norm.update(optimum)
+        return self.value_norm.scale()

@@ -1,0 +1,191 @@
+"""MADDPG and MATD3 with the paper's gradient, Eq. 1 and 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torchrl.objectives import LossModule
+
+from torchrl_alita import functional
+from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.objectives._critics import PartnerCritics, run
+from torchrl_alita.objectives._inputs import checked, next_key, unique
+
+__all__ = ["MADDPGLoss"]
+
+
+class MADDPGLoss(LossModule):
+    r"""Actors and critics of N agents, each with a reward of its own.
+
+    .. math::
+        L(Q^{(i)}) = E \|Q^{(i)}(x, a) - r_i - \gamma Q^{(i)}_{target}(x', \mu(x'))\|^2
+        \qquad
+        J(\mu_i) = E \, Q^{(i)}(x, a_1, .., \mu_i(x_i), .., a_N)
+
+    Source: Eq. 1 and 2 of https://arxiv.org/abs/2108.12581, after
+    https://arxiv.org/abs/1706.02275. Critic i sees its own agent's fresh action and
+    the others' from the batch, so that agent i climbs Q^(i) and no other; TorchRL's
+    DDPGLoss on a group shows all fresh actions to all critics. Both losses are summed
+    over the agents. With two critics per agent the target is their least and the
+    actors climb the first: MATD3, when ``policy_noise`` is positive and the actors
+    are updated less often.
+
+    Args:
+        actor_network: the policies of all agents, deterministic, as of
+            :func:`torchrl_alita.modules.make_actor`.
+        qvalue_network: their critics, as of
+            :func:`torchrl_alita.modules.make_critic`.
+        gamma: discount factor of a step, in [0, 1]. Default: 0.95, Appendix D.1.
+        others_actions: what critic i sees of the other agents while agent i climbs:
+            their actions of the ``"buffer"``, or those of their ``"policy"``, detached.
+        policy_noise: standard deviation of the noise on the target policies' actions,
+            in units of the action. Default: 0; TD3 has 0.2.
+        noise_clip: the noise's largest size. Default: 0.5, TD3's.
+        action_bounds: least and largest action, to which noisy ones are clipped.
+        delay_actor: a target network for the actors too. Default: True.
+        reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
+
+    Returns, from ``forward``, a TensorDict with ``loss_actor``, ``loss_qvalue`` and,
+    detached, ``pred_value`` and ``target_value``, the mean over agents.
+
+    Raises:
+        ValueError: if gamma is outside [0, 1], a noise is negative, or
+            ``others_actions`` is unknown.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl.objectives import SoftUpdate
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import make_actor, make_critic
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> maddpg = MADDPGLoss(make_actor(env), make_critic(env), gamma=0.95)
+        >>> updater = SoftUpdate(maddpg, tau=0.01)
+        >>> losses = maddpg(env.rollout(4).reshape(-1))
+        >>> (losses["loss_actor"] + losses["loss_qvalue"]).backward()
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that can be set with ``set_keys``.
+
+        Attributes:
+            action (NestedKey): read, and written by the actor. Default:
+                ``("agents", "action")``.
+            state_action_value (NestedKey): written by the critics. Default:
+                ``("agents", "state_action_value")``.
+            reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
+            terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
+                Default: ``"terminated"``.
+            priority_weight (NestedKey): read where the batch has it.
+        """
+
+        action: NestedKey = ACTION
+        state_action_value: NestedKey = ("agents", "state_action_value")
+        reward: NestedKey = ("agents", "reward")
+        terminated: NestedKey = "terminated"
+        priority_weight: NestedKey = "priority_weight"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    out_keys = ["loss_actor", "loss_qvalue", "pred_value", "target_value"]
+    _schedulable_buffers = frozenset({"gamma"})
+
+    actor_network: TensorDictModuleBase
+    actor_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+    qvalue_network: TensorDictModuleBase
+    qvalue_network_params: TensorDictParams
+    target_qvalue_network_params: TensorDictParams
+
+    def __init__(
+        self,
+        actor_network: TensorDictModuleBase,
+        qvalue_network: TensorDictModuleBase,
+        *,
+        gamma: float = 0.95,
+        others_actions: Literal["buffer", "policy"] = "buffer",
+        policy_noise: float = 0.0,
+        noise_clip: float = 0.5,
+        action_bounds: tuple[float, float] = (-1.0, 1.0),
+        delay_actor: bool = True,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+        if others_actions not in ("buffer", "policy"):
+            raise ValueError(
+                f"others_actions must be 'buffer' or 'policy', got {others_actions!r}."
+            )
+        if policy_noise < 0 or noise_clip < 0:
+            raise ValueError(
+                f"policy_noise and noise_clip must be at least 0, got {policy_noise}, {noise_clip}."
+            )
+        self.convert_to_functional(
+            actor_network, "actor_network", create_target_params=delay_actor
+        )
+        self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
+        self.register_coeff_buffer("gamma", gamma)
+        self.policy_noise = policy_noise
+        self.noise_clip = noise_clip
+        self.action_bounds = action_bounds
+        self.others_actions = others_actions
+        self.reduction = reduction
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        read = PartnerCritics(self).in_keys(keys.action)
+        return unique(
+            [
+                keys.action,
+                *read,
+                *(next_key(key) for key in read),
+                next_key(keys.reward),
+                next_key(keys.terminated),
+            ]
+        )
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        batch = checked(self, tensordict)
+        weights = self._maybe_get_priority_weight(tensordict)
+        target = PartnerCritics(self).td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
+        value = self._values(batch, self.qvalue_network_params)
+        error = (value - target).square().sum((-1, -2))
+        gain = self._own_action_values(batch).sum(-1)
+        return TensorDict(
+            {
+                "loss_actor": self._reduce_loss(-gain, tensordict=batch),
+                "loss_qvalue": self._reduce_loss(error, tensordict=batch, weights=weights),
+                "pred_value": self._log(value, batch),
+                "target_value": self._log(target, batch),
+            }
+        )
+
+    def smooth_target_action(self, action: torch.Tensor) -> torch.Tensor:
+        """TD3's noise on the actions of the target policies, ``[*B, N, A]``."""
+        if self.policy_noise == 0:
+            return action
+        noise = torch.randn_like(action) * self.policy_noise
+        noise = noise.clamp(-self.noise_clip, self.noise_clip)
+        return (action + noise).clamp(*self.action_bounds)
+
+    def _values(self, batch: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
+        return run(self.qvalue_network, params, batch, self.tensor_keys.state_action_value)
+
+    def _own_action_values(self, batch: TensorDictBase) -> torch.Tensor:
+        """Q^(i) with agent i's fresh action, ``[*B, N]``; only the actors get gradient."""
+        key = self.tensor_keys.action
+        own = run(self.actor_network, self.actor_network_params, batch, key)
+        others = batch.get(key) if self.others_actions == "buffer" else own.detach()
+        joint = functional.replace_own_action(others.to(own.dtype), own)
+        return self._values(batch.copy().set(key, joint), self.qvalue_network_params.data)[..., 0]
+
+    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
+        value = value.detach().mean((-1, -2))
+        return self._reduce_loss(value, tensordict=batch, reduction="mean")

@@ -1,0 +1,100 @@
+"""Training of the autoencoder behind the novelty, Eq. 10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import dispatch
+from torch import nn
+from torchrl.objectives import LossModule
+
+from torchrl_alita import functional
+from torchrl_alita._checks import agent_indices, check_agent_range
+from torchrl_alita.envs.layout import ACTION, OBSERVATION
+from torchrl_alita.objectives._inputs import checked
+
+__all__ = ["NoveltyLoss"]
+
+
+class NoveltyLoss(LossModule):
+    r"""Reconstruction error of K influencers' autoencoders, Eq. 10.
+
+    .. math:: L(\phi) = E_{\pi_1} \|\phi(s_1, a_1) - (s_1, a_1)\|^2
+
+    Source: https://arxiv.org/abs/2108.12581. Train it on recent transitions, so that
+    what the influencer no longer does becomes novel again. Its partner
+    :class:`torchrl_alita.transforms.NoveltyReward` reads the same autoencoder.
+
+    Args:
+        autoencoder: ``[*B, K, O + A] -> [*B, K, O + A]``.
+        influencer: index, or K indices in the order of the autoencoders.
+        reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
+
+    Returns, from ``forward``, a TensorDict with ``loss_novelty``: the error, summed
+    over features and influencers.
+
+    Raises:
+        ValueError: if an influencer is negative or listed twice, or, when called, not
+            in the batch.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import Autoencoder
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> losses = NoveltyLoss(Autoencoder(16), influencer=0)(env.rollout(4))
+        >>> losses["loss_novelty"].shape
+        torch.Size([])
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that can be set with ``set_keys``.
+
+        Attributes:
+            observation (NestedKey): read. Default: ``("agents", "observation")``.
+            action (NestedKey): read. Default: ``("agents", "action")``.
+        """
+
+        observation: NestedKey = OBSERVATION
+        action: NestedKey = ACTION
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    out_keys = ["loss_novelty"]
+
+    autoencoder: nn.Module
+    autoencoder_params: TensorDictParams
+    target_autoencoder_params: TensorDictParams
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        *,
+        influencer: int | Sequence[int] = 0,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        self.influencers = agent_indices("influencer", influencer)
+        self.reduction = reduction
+        self.convert_to_functional(autoencoder, "autoencoder")
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        return [self.tensor_keys.observation, self.tensor_keys.action]
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        batch = checked(self, tensordict)
+        observation, action = (batch.get(key) for key in self.in_keys)
+        check_agent_range("influencer", self.influencers, observation.shape[-2])
+        inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
+        inputs = inputs[..., list(self.influencers), :]
+        with self.autoencoder_params.to_module(self.autoencoder, preserve_module_state=False):
+            reconstruction = self.autoencoder(inputs)
+        error = functional.novelty(inputs, reconstruction).sum((-1, -2))
+        return TensorDict({"loss_novelty": self._reduce_loss(error, tensordict=batch)})

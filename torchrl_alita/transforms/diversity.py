@@ -1,0 +1,169 @@
+"""The influencees' intrinsic penalty, Eq. 11."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torchrl.data import Composite
+from torchrl.envs import ExplorationType, Transform, set_exploration_type
+
+from torchrl_alita import functional
+from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative, require_keys
+from torchrl_alita.envs.layout import ACTION, DIVERSITY_PENALTY, NOVELTY, OBSERVATION
+from torchrl_alita.transforms import _transition
+
+__all__ = ["DiversityPenalty"]
+
+DISTANCES = ("squared", "brier")
+
+
+class DiversityPenalty(Transform):
+    r"""Penalty of the influencees for leaving their policies, Eq. 11, ``-> [*B, N, 1]``.
+
+    .. math::
+        r^{int}_{\pi_i}(s, a) = -\exp(-\omega_i \psi(s_1, a_1)) \|\pi_i(s_i) - a_i\|^2
+
+    Source: https://arxiv.org/abs/2108.12581. It is written, without coefficient,
+    under ``("next", "agents", "diversity_penalty")``, and the reward stays as it is.
+    With K influencers an agent's penalty is the mean over the others; a single
+    influencer has none. Beware of its scale: with a coefficient of 1, the paper's
+    literal form, the penalty froze a team of cooperative navigation where 0.1 let it
+    learn.
+
+    Like :class:`torchrl_alita.transforms.NoveltyReward`, whose result it reads, it is
+    called on a batch, or appended to a replay buffer or an environment after it. The
+    actor is borrowed: its parameters are no part of this module.
+
+    Args:
+        actor_network: the policies of all agents, as of
+            :func:`torchrl_alita.modules.make_actor`.
+        influencer: index, or K indices.
+        influencees: indices of those who are penalized. Default: all agents.
+        omega: how fast novelty lifts the penalty, at least 0; one number, or one for
+            each of N agents. Default: 0.01, Table 5 for MAPE.
+        distance: ``"squared"`` for continuous actions; ``"brier"`` for one-hot ones,
+            of an actor that writes logits ``[*B, N, A]``.
+        observation: key read. Default: ``("agents", "observation")``.
+        action: key read. Default: ``("agents", "action")``.
+        novelty: key read. Default: ``("next", "agents", "novelty")``.
+        diversity_penalty: key written. Default:
+            ``("next", "agents", "diversity_penalty")``.
+        logits: key that the actor writes, for ``"brier"``.
+        action_mask: key read where the batch has it, for ``"brier"``.
+
+    Raises:
+        ValueError: if an index is negative or listed twice, omega is negative or the
+            distance unknown; when called, if the batch has no such agent, or omega is
+            not of its number of agents.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import Autoencoder, make_actor
+        >>> from torchrl_alita.transforms import NoveltyReward
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> batch = NoveltyReward(Autoencoder(16), influencer=0)(env.rollout(4))
+        >>> batch = DiversityPenalty(make_actor(env), influencer=0)(batch)
+        >>> batch["next", "agents", "diversity_penalty"].shape
+        torch.Size([5, 4, 3, 1])
+    """
+
+    def __init__(
+        self,
+        actor_network: TensorDictModuleBase,
+        *,
+        influencer: int | Sequence[int] = 0,
+        influencees: Sequence[int] | None = None,
+        omega: float | Sequence[float] = 0.01,
+        distance: Literal["squared", "brier"] = "squared",
+        observation: NestedKey = OBSERVATION,
+        action: NestedKey = ACTION,
+        novelty: NestedKey = NOVELTY,
+        diversity_penalty: NestedKey = DIVERSITY_PENALTY,
+        logits: NestedKey = ("agents", "logits"),
+        action_mask: NestedKey = ("agents", "action_mask"),
+    ):
+        _transition.in_next(diversity_penalty)
+        super().__init__(in_keys=[observation, action, novelty], out_keys=[diversity_penalty])
+        check_non_negative(omega=omega if isinstance(omega, float | int) else list(omega))
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}.")
+        self.influencers = agent_indices("influencer", influencer)
+        self.influencees = (
+            None if influencees is None else agent_indices("influencees", influencees)
+        )
+        self.register_buffer("omega", torch.as_tensor(omega, dtype=torch.float32))
+        self.distance = distance
+        self.logits = logits
+        self.action_mask = action_mask
+        self.__dict__["actor_network"] = actor_network
+
+    def _weights(self, num_agents: int, like: torch.Tensor) -> torch.Tensor:
+        """Share of each influencer in each agent's penalty, ``[N, K, 1]``."""
+        check_agent_range("influencer", self.influencers, num_agents)
+        check_agent_range("influencees", self.influencees or (), num_agents)
+        if self.omega.ndim > 0 and self.omega.shape != (num_agents,):
+            raise ValueError(
+                f"omega must be one number or {num_agents}, got {self.omega.tolist()}."
+            )
+        penalized = range(num_agents) if self.influencees is None else self.influencees
+        rows = []
+        for agent in range(num_agents):
+            others = sum(k != agent for k in self.influencers)
+            share = 1 / others if others and agent in penalized else 0.0
+            rows.append([share * (k != agent) for k in self.influencers])
+        return like.new_tensor(rows).unsqueeze(-1)
+
+    def _distance(self, tensordict: TensorDictBase) -> torch.Tensor:
+        action = tensordict.get(self.in_keys[1])
+        policy = tensordict.select(
+            *self.actor_network.in_keys, self.action_mask, strict=False
+        ).copy()
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            policy = self.actor_network(policy)
+        if self.distance == "squared":
+            return functional.squared_distance(policy.get(self.in_keys[1]), action)
+        logits = policy.get(self.logits)
+        mask = tensordict.get(self.action_mask, None)
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -torch.inf)
+        return functional.brier_distance(logits.softmax(-1), action, mask)
+
+    @torch.no_grad()
+    def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
+        distance = self._distance(tensordict)
+        weights = self._weights(distance.shape[-2], distance)
+        omega = self.omega if self.omega.ndim == 0 else self.omega[:, None, None]
+        penalty = functional.diversity_penalty(
+            distance.unsqueeze(-2),
+            novelty[..., list(self.influencers), :].unsqueeze(-3),
+            omega,
+        )
+        return (weights * penalty).sum(-2)
+
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        novelty = next_tensordict.get(_transition.in_next(self.in_keys[2]), None)
+        if novelty is None:
+            raise KeyError(f"No {self.in_keys[2]}: append NoveltyReward to the environment first.")
+        key = _transition.in_next(self.out_keys[0])
+        return next_tensordict.set(key, self._penalty(tensordict, novelty))
+
+    @dispatch(source="in_keys", dest="out_keys")
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        require_keys(tensordict, self.in_keys)
+        penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]))
+        return _transition.written(tensordict, self.out_keys[0], penalty)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return _transition.written_at_reset(tensordict_reset, self.out_keys[0])
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        return _transition.with_spec(observation_spec, self.out_keys[0])

@@ -1,0 +1,106 @@
+"""The influencer's intrinsic reward, Eq. 10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import dispatch
+from torch import nn
+from torchrl.data import Composite
+from torchrl.envs import Transform
+
+from torchrl_alita import functional
+from torchrl_alita._checks import agent_indices, check_agent_range, require_keys
+from torchrl_alita.envs.layout import ACTION, NOVELTY, OBSERVATION
+from torchrl_alita.transforms import _transition
+
+__all__ = ["NoveltyReward"]
+
+
+class NoveltyReward(Transform):
+    r"""Novelty of what each of K influencers does, Eq. 10, ``-> [*B, N, 1]``.
+
+    .. math:: \psi(s_1, a_1) = \|\phi(s_1, a_1) - (s_1, a_1)\|^2
+
+    Source: https://arxiv.org/abs/2108.12581. It is written, without coefficient,
+    under ``("next", "agents", "novelty")``, 0 for the other agents; the reward stays
+    as it is. Call it on a batch, append it to a replay buffer (the bonus is then
+    that of today's autoencoder, the default of this package), or append it to an
+    environment (the bonus is that of the moment of collection). Its partner
+    :class:`torchrl_alita.objectives.NoveltyLoss` trains the autoencoder, which is
+    borrowed: its parameters are no part of this module.
+
+    Args:
+        autoencoder: ``[*B, K, O + A] -> [*B, K, O + A]``, see
+            :class:`torchrl_alita.modules.Autoencoder`.
+        influencer: index, or K indices in the order of the autoencoders.
+        observation: key read. Default: ``("agents", "observation")``.
+        action: key read. Default: ``("agents", "action")``.
+        novelty: key written. Default: ``("next", "agents", "novelty")``.
+
+    Raises:
+        ValueError: if an influencer is negative or listed twice; when called, if
+            the batch has no such agent, or its features another size.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import Autoencoder
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> batch = NoveltyReward(Autoencoder(16), influencer=0)(env.rollout(4))
+        >>> batch["next", "agents", "novelty"].shape
+        torch.Size([5, 4, 3, 1])
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        *,
+        influencer: int | Sequence[int] = 0,
+        observation: NestedKey = OBSERVATION,
+        action: NestedKey = ACTION,
+        novelty: NestedKey = NOVELTY,
+    ):
+        _transition.in_next(novelty)
+        super().__init__(in_keys=[observation, action], out_keys=[novelty])
+        self.influencers = agent_indices("influencer", influencer)
+        self.__dict__["autoencoder"] = autoencoder
+
+    @torch.no_grad()
+    def _novelty(self, tensordict: TensorDictBase) -> torch.Tensor:
+        observation, action = (tensordict.get(key) for key in self.in_keys)
+        num_agents = observation.shape[-2]
+        check_agent_range("influencer", self.influencers, num_agents)
+        inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
+        inputs = inputs[..., list(self.influencers), :]
+        expected = getattr(self.autoencoder, "in_features", inputs.shape[-1])
+        if inputs.shape[-1] != expected:
+            raise ValueError(
+                f"The autoencoder takes {expected} features, the batch has "
+                f"{observation.shape[-1]} of observation and {action.shape[-1]} of action."
+            )
+        novelty = functional.novelty(inputs, self.autoencoder(inputs))
+        result = novelty.new_zeros(*observation.shape[:-1], 1)
+        result[..., list(self.influencers), :] = novelty
+        return result
+
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        key = _transition.in_next(self.out_keys[0])
+        return next_tensordict.set(key, self._novelty(tensordict))
+
+    @dispatch(source="in_keys", dest="out_keys")
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        require_keys(tensordict, self.in_keys)
+        return _transition.written(tensordict, self.out_keys[0], self._novelty(tensordict))
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return _transition.written_at_reset(tensordict_reset, self.out_keys[0])
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        return _transition.with_spec(observation_spec, self.out_keys[0])

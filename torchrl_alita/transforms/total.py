@@ -1,0 +1,85 @@
+"""The reward that a critic learns from: extrinsic and intrinsic together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import dispatch
+from torchrl.data import Composite
+from torchrl.envs import Transform
+
+from torchrl_alita._checks import check_non_negative, require_keys
+from torchrl_alita.envs.layout import REWARD, TOTAL_REWARD
+from torchrl_alita.transforms import _transition
+
+__all__ = ["TotalReward"]
+
+
+class TotalReward(Transform):
+    r"""Weighted sum of the reward and intrinsic ones, ``[*B, N, 1] -> [*B, N, 1]``.
+
+    .. math:: r_i = r_i^{ext} + \sum_k c_k r_{i,k}^{int}
+
+    With the coefficient of the novelty it is Eq. 10 of
+    https://arxiv.org/abs/2108.12581. It is written under
+    ``("next", "agents", "total_reward")``, and every summand stays as it is; tell a
+    loss of it with ``loss.set_keys(reward=("agents", "total_reward"))``.
+
+    Args:
+        coeffs: coefficient of each intrinsic reward by its key, at least 0.
+        reward: key of the extrinsic reward. Default: ``("next", "agents", "reward")``.
+        total_reward: key written. Default: ``("next", "agents", "total_reward")``.
+
+    Raises:
+        ValueError: if a coefficient is negative.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> agents = {"reward": torch.ones(3, 1), "novelty": torch.full((3, 1), 2.0)}
+        >>> batch = TensorDict({"next": {"agents": agents}})
+        >>> total = TotalReward({("next", "agents", "novelty"): 0.5})
+        >>> total(batch)["next", "agents", "total_reward"].T
+        tensor([[2., 2., 2.]])
+    """
+
+    def __init__(
+        self,
+        coeffs: Mapping[NestedKey, float],
+        *,
+        reward: NestedKey = REWARD,
+        total_reward: NestedKey = TOTAL_REWARD,
+    ):
+        _transition.in_next(total_reward)
+        super().__init__(in_keys=[reward, *coeffs], out_keys=[total_reward])
+        check_non_negative(**{str(key): value for key, value in coeffs.items()})
+        self.register_buffer("coeffs", torch.tensor(list(coeffs.values()), dtype=torch.float32))
+
+    def _total(self, reward: torch.Tensor, *intrinsic: torch.Tensor) -> torch.Tensor:
+        return reward + sum(
+            coeff * value for coeff, value in zip(self.coeffs, intrinsic, strict=True)
+        )
+
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        keys = [_transition.in_next(key) for key in self.in_keys]
+        require_keys(next_tensordict, keys)
+        total = self._total(*(next_tensordict.get(key) for key in keys))
+        return next_tensordict.set(_transition.in_next(self.out_keys[0]), total)
+
+    @dispatch(source="in_keys", dest="out_keys")
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        require_keys(tensordict, self.in_keys)
+        total = self._total(*(tensordict.get(key) for key in self.in_keys))
+        return _transition.written(tensordict, self.out_keys[0], total)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return _transition.written_at_reset(tensordict_reset, self.out_keys[0])
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        return _transition.with_spec(observation_spec, self.out_keys[0])
