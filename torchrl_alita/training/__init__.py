@@ -1,0 +1,14 @@
+"""The training loop and what surrounds it."""
+
+from torchrl_alita.training.evaluation import evaluate, preserve_random_state
+from torchrl_alita.training.loop import TrainingConfig, train
+from torchrl_alita.training.run import RunDirectory, read_config
+
+__all__ = [
+    "RunDirectory",
+    "TrainingConfig",
+    "evaluate",
+    "preserve_random_state",
+    "read_config",
+    "train",
+]

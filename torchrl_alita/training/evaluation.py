@@ -1,0 +1,95 @@
+"""Evaluation that leaves training as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.checkpoint import GlobalRNGState
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+
+from torchrl_alita.envs.layout import DONE, REWARD
+
+__all__ = ["evaluate", "preserve_random_state"]
+
+
+@contextmanager
+def preserve_random_state() -> Iterator[None]:
+    """Leave every random state of the process as it was found.
+
+    Python's, NumPy's and torch's, of the CPU and of accelerators in use, and the list
+    that VMAS shares among its environments.
+
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> with preserve_random_state():
+        ...     first = torch.rand(3)
+        >>> bool((torch.rand(3) == first).all())
+        True
+    """
+    generators = GlobalRNGState()
+    before = generators.state_dict()
+    vmas = sys.modules.get("vmas.simulator.environment.environment")
+    vmas_before = list(vmas.Environment.vmas_random_state) if vmas else None
+    try:
+        yield
+    finally:
+        generators.load_state_dict(before)
+        if vmas:
+            vmas.Environment.vmas_random_state[:] = vmas_before
+
+
+def episode_returns(episodes: TensorDictBase) -> torch.Tensor:
+    """Extrinsic return of each episode, mean over the agents, ``[B, T] -> [B]``.
+
+    What comes after an episode's end does not count.
+    """
+    reward = episodes[REWARD].mean((-1, -2))
+    done = episodes[DONE].squeeze(-1).long()
+    running = (done.cumsum(1) - done) == 0
+    return (reward * running).sum(1)
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Callable[[TensorDictBase], TensorDictBase] | None,
+    env: EnvBase,
+    metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]],
+    *,
+    horizon: int,
+    seed: int,
+) -> tuple[dict[str, float], TensorDictBase]:
+    """One episode of every environment with greedy policies, extrinsic reward only.
+
+    Args:
+        policy: reads observations, writes actions. None acts uniformly at random.
+        env: an environment of its own, ``[B]``.
+        metrics: of episodes ``[B, T]``, as a task's.
+        horizon: steps of an episode.
+        seed: of the initial states, so that evaluations are of the same ones.
+
+    Returns:
+        ``return_mean``, ``return_std`` over the episodes and the metrics, as floats;
+        and the episodes ``[B, T]``.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env, spread_metrics
+        >>> env = make_env("vmas/spread", num_envs=4, n_agents=3)
+        >>> result, episodes = evaluate(None, env, spread_metrics, horizon=5, seed=0)
+        >>> sorted(result)[-2:]
+        ['return_mean', 'return_std']
+    """
+    with preserve_random_state(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        env.set_seed(seed)
+        torch.manual_seed(seed)
+        episodes = env.rollout(horizon, policy, break_when_any_done=False)
+    returns = episode_returns(episodes)
+    values = {
+        "return_mean": returns.mean(),
+        "return_std": returns.std(correction=0),
+        **metrics(episodes),
+    }
+    return {name: float(value) for name, value in values.items()}, episodes

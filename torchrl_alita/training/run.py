@@ -1,0 +1,152 @@
+"""The directory of a run: its config, its checkpoints, what it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import tensordict
+import torch
+import torchrl
+from torchrl.checkpoint import Checkpoint, CheckpointRotation
+
+from torchrl_alita._version import __version__
+
+__all__ = ["RunDirectory", "machine", "plain_config", "read_config"]
+
+_NOT_CONFIG = ("run_dir", "resume")
+
+
+def machine() -> dict[str, Any]:
+    """What a figure was measured with: versions, processor, accelerator."""
+    return {
+        "torchrl_alita": __version__,
+        "torch": torch.__version__,
+        "torchrl": torchrl.__version__,
+        "tensordict": tensordict.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """A config dataclass as JSON has it, without what does not shape the run.
+
+    Args:
+        config: a dataclass.
+
+    Returns:
+        Its fields but ``run_dir`` and ``resume``.
+    """
+    fields = dataclasses.asdict(config)
+    return json.loads(json.dumps({k: v for k, v in fields.items() if k not in _NOT_CONFIG}))
+
+
+def read_config(run_dir: str | Path) -> dict[str, Any]:
+    """The config of an earlier run.
+
+    Args:
+        run_dir: its directory.
+
+    Raises:
+        ValueError: if the directory holds no run.
+    """
+    path = Path(run_dir) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{run_dir} is no run: it has no config.json.")
+    return json.loads(path.read_text())
+
+
+class RunDirectory:
+    """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
+
+    Args:
+        path: of the directory. Default: ``runs/`` and a name with the time.
+        config: the run's config dataclass.
+        resume: continue the run that is there.
+        keep_checkpoints: how many of the newest stay.
+
+    Raises:
+        ValueError: if a new run's directory holds a run already; or, when resuming, if
+            it holds none, none with a checkpoint, or one with another config (the
+            fields that differ are named).
+
+    Examples:
+        >>> import tempfile
+        >>> RunDirectory(tempfile.mkdtemp(), config=None, resume=True)
+        Traceback (most recent call last):
+        ...
+        ValueError: ... is no run: it has no config.json.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        *,
+        config: Any,
+        resume: bool = False,
+        keep_checkpoints: int = 2,
+    ):
+        if path is None:
+            path = Path("runs") / f"{config.algorithm}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+        self.path = Path(path)
+        self.rotation = CheckpointRotation(
+            self.path / "checkpoints", keep_last=keep_checkpoints
+        )
+        if resume:
+            self._check_resumable(config)
+            return
+        if (self.path / "config.json").exists():
+            raise ValueError(
+                f"{self.path} holds a run already; choose another run_dir, or resume it."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("config.json", plain_config(config))
+
+    def _check_resumable(self, config: Any) -> None:
+        saved = read_config(self.path)
+        asked = plain_config(config)
+        differing = {
+            name: (saved.get(name), asked.get(name))
+            for name in sorted(saved.keys() | asked.keys())
+            if saved.get(name) != asked.get(name)
+        }
+        if differing:
+            raise ValueError(
+                f"{self.path} was started with another config; (saved, asked): {differing}."
+            )
+        if self.rotation.latest() is None:
+            raise ValueError(f"{self.path} has no checkpoint to resume from.")
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        (self.path / name).write_text(json.dumps(content, indent=2) + "\n")
+
+    def save(self, checkpoint: Checkpoint, *, frames: int) -> Path:
+        """Write a checkpoint, whole or not at all, and drop the oldest."""
+        return self.rotation.save(checkpoint, step=frames)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore the newest checkpoint.
+
+        Raises:
+            ValueError: if it cannot be read; the file is named.
+        """
+        latest = self.rotation.latest()
+        try:
+            checkpoint.load(latest)
+        except Exception as error:
+            raise ValueError(f"The checkpoint {latest} cannot be restored: {error}") from error
+
+    def resume_command(self) -> str:
+        return f"{Path(sys.argv[0])} --resume {self.path}"
