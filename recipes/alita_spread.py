@@ -1,9 +1,9 @@
 """ALITA, MADDPG and DDPG on cooperative navigation.
 
-    python recipes/alita_spread.py --help
-    python recipes/alita_spread.py --algorithm maddpg --seed 1
-    python recipes/alita_spread.py --estimator clones --influencers random
-    python recipes/alita_spread.py --resume runs/NAME
+python recipes/alita_spread.py --help
+python recipes/alita_spread.py --algorithm maddpg --seed 1
+python recipes/alita_spread.py --estimator clones --influencers random
+python recipes/alita_spread.py --resume runs/NAME
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative
 from torchrl_alita.algorithms.maddpg import MADDPG
 from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of
+from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
 from torchrl_alita.modules import Autoencoder, make_influence_network
 from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
@@ -125,7 +125,7 @@ class ALITA(MADDPG):
         self.optimizers["autoencoder"] = torch.optim.Adam(
             self.novelty_loss.parameters(), lr=autoencoder_lr
         )
-        self.maddpg.set_keys(reward=self.total_reward.out_keys[0][1:])
+        self.maddpg.set_keys(reward=self.total_reward.out_keys[0])
 
         self.estimators: list[InfluenceEstimatorLoss] = []
         self.influences: list[InfluenceLoss] = []
@@ -217,15 +217,13 @@ class ALITA(MADDPG):
             k = influence.influencer
             losses.set(f"loss_influence_{k}", result["loss_influence"])
             logs.set(f"influence_{k}", result["influence"])
-            others = influence.influencees or [
-                i for i in range(self.layout.num_agents) if i != k
-            ]
+            others = influence.influencees or [i for i in range(self.layout.num_agents) if i != k]
             for i, gap in zip(others, result["gap"], strict=True):
                 logs.set(f"gap_{k}_{i}", gap)
         norms = self._step(losses)
         self.target_updater.step()
-        logs.set("novelty", batch[NOVELTY][..., list(self.influencers), :].mean())
-        logs.set("diversity_penalty", batch[DIVERSITY_PENALTY].mean())
+        logs.set("novelty", batch[next_key(NOVELTY)][..., list(self.influencers), :].mean())
+        logs.set("diversity_penalty", batch[next_key(DIVERSITY_PENALTY)].mean())
         return logs.update(losses.detach()).update(norms)
 
     def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:

@@ -165,12 +165,8 @@ class ConditionalSampler(Sampler):
         held = self._features(situation, anchors).unsqueeze(1)
         equal = (held == self._features(situation, candidates)).all(-1)
         equal = torch.cat([torch.ones_like(equal[:, :1]), equal], dim=1)
-        index = torch.cat(
-            [anchors.unsqueeze(1), candidates.expand(anchors.numel(), -1)], dim=1
-        )
-        drawn = torch.multinomial(
-            equal.float().cpu(), count, replacement=True, generator=self._rng
-        )
+        index = torch.cat([anchors.unsqueeze(1), candidates.expand(anchors.numel(), -1)], dim=1)
+        drawn = torch.multinomial(equal.float().cpu(), count, replacement=True, generator=self._rng)
         return index.gather(1, drawn.to(index.device))
 
     def _nearest(self, situation, anchors, candidates, count: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tensordict import NestedKey
 from torchrl.data import OneHot
 from torchrl.envs import EnvBase
 
@@ -18,17 +19,34 @@ __all__ = [
     "TOTAL_REWARD",
     "Layout",
     "layout_of",
+    "next_key",
 ]
 
 OBSERVATION = ("agents", "observation")
 ACTION = ("agents", "action")
-REWARD = ("next", "agents", "reward")
-DONE = ("next", "done")
-TERMINATED = ("next", "terminated")
-# Reward-like quantities of a transition stand beside its reward.
-NOVELTY = ("next", "agents", "novelty")
-DIVERSITY_PENALTY = ("next", "agents", "diversity_penalty")
-TOTAL_REWARD = ("next", "agents", "total_reward")
+# As a step writes them; in a batch of transitions they stand under "next".
+REWARD = ("agents", "reward")
+DONE = "done"
+TERMINATED = "terminated"
+NOVELTY = ("agents", "novelty")
+DIVERSITY_PENALTY = ("agents", "diversity_penalty")
+TOTAL_REWARD = ("agents", "total_reward")
+
+
+def next_key(key: NestedKey) -> NestedKey:
+    """Where a batch of transitions has what a step writes.
+
+    Args:
+        key: as a step writes it.
+
+    Returns:
+        The key under "next".
+
+    Examples:
+        >>> next_key(REWARD)
+        ('next', 'agents', 'reward')
+    """
+    return ("next", key) if isinstance(key, str) else ("next", *key)
 
 
 class Layout(NamedTuple):

@@ -128,6 +128,4 @@ def make_env(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"torch cannot use the device {str(device)!r} here: {error}") from error
-    return builder(
-        num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon
-    )
+    return builder(num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon)

@@ -14,7 +14,7 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, StepCounter, TransformedEnv, VmasEnv
 
 from torchrl_alita._extras import import_extra
-from torchrl_alita.envs.layout import OBSERVATION
+from torchrl_alita.envs.layout import OBSERVATION, next_key
 from torchrl_alita.envs.registry import Task, register_task
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def spread_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:
         >>> sorted(spread_metrics(env.rollout(5)))
         ['contacts_per_episode', 'landmark_distance', 'occupied_share']
     """
-    _, landmarks, others = _spread_geometry(episodes["next", *OBSERVATION])
+    _, landmarks, others = _spread_geometry(episodes[next_key(OBSERVATION)])
     nearest = landmarks.norm(dim=-1).amin(-2)
     # Each pair is seen from both sides.
     contacts = (others.norm(dim=-1) < 2 * _AGENT_RADIUS).sum((-1, -2)) / 2
@@ -158,7 +158,7 @@ def _draw_spread(episode: TensorDictBase, *, size: int = 320, half_width: float 
     """Frames of one episode ``[T]``: landmarks dark, agents in color with a trail."""
     image_module = import_extra("PIL.Image", "recipes")
     draw_module = import_extra("PIL.ImageDraw", "recipes")
-    position, landmarks, _ = _spread_geometry(episode["next", *OBSERVATION].cpu())
+    position, landmarks, _ = _spread_geometry(episode[next_key(OBSERVATION)].cpu())
     landmarks = position[0, 0] + landmarks[0, 0]
     colors = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 

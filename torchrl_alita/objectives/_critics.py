@@ -8,7 +8,8 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita.objectives._inputs import next_key, unique
+from torchrl_alita.envs.layout import next_key
+from torchrl_alita.objectives._inputs import unique
 
 
 def run(

@@ -9,10 +9,6 @@ from torchrl.objectives import LossModule
 from torchrl_alita._checks import require_keys
 
 
-def next_key(key: NestedKey) -> NestedKey:
-    return ("next", key) if isinstance(key, str) else ("next", *key)
-
-
 def unique(keys: list[NestedKey]) -> list[NestedKey]:
     return list(dict.fromkeys(keys))
 

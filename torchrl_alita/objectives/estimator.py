@@ -13,9 +13,9 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_listed, default_influencees
-from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.envs.layout import ACTION, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, lowest, run
-from torchrl_alita.objectives._inputs import checked, next_key, unique
+from torchrl_alita.objectives._inputs import checked, unique
 
 __all__ = ["InfluenceEstimatorLoss"]
 

@@ -20,9 +20,9 @@ from torchrl_alita._checks import (
     check_weights,
     default_influencees,
 )
-from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.envs.layout import ACTION, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
-from torchrl_alita.objectives._inputs import checked, next_key, unique
+from torchrl_alita.objectives._inputs import checked, unique
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.optimum import (
     best_candidate,

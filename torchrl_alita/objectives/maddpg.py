@@ -11,9 +11,9 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.envs.layout import ACTION, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, run
-from torchrl_alita.objectives._inputs import checked, next_key, unique
+from torchrl_alita.objectives._inputs import checked, unique
 
 __all__ = ["MADDPGLoss"]
 
@@ -125,9 +125,7 @@ class MADDPGLoss(LossModule):
             raise ValueError(
                 f"policy_noise and noise_clip must be at least 0, got {policy_noise}, {noise_clip}."
             )
-        self.convert_to_functional(
-            actor_network, "actor_network", create_target_params=delay_actor
-        )
+        self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.register_coeff_buffer("gamma", gamma)
         self.policy_noise = policy_noise

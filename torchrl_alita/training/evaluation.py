@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
-from torchrl_alita.envs.layout import DONE, REWARD
+from torchrl_alita.envs.layout import DONE, REWARD, next_key
 
 __all__ = ["evaluate", "preserve_random_state"]
 
@@ -47,8 +47,8 @@ def episode_returns(episodes: TensorDictBase) -> torch.Tensor:
 
     What comes after an episode's end does not count.
     """
-    reward = episodes[REWARD].mean((-1, -2))
-    done = episodes[DONE].squeeze(-1).long()
+    reward = episodes[next_key(REWARD)].mean((-1, -2))
+    done = episodes[next_key(DONE)].squeeze(-1).long()
     running = (done.cumsum(1) - done) == 0
     return (reward * running).sum(1)
 

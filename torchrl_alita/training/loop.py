@@ -22,7 +22,7 @@ from torchrl.modules import AdditiveGaussianModule
 from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import MADDPG
 from torchrl_alita.envs import get_task, make_env
-from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED
+from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
 from torchrl_alita.training.evaluation import evaluate
 from torchrl_alita.training.figures import save_curves, save_gif
 from torchrl_alita.training.logging import LoggerName, MetricsFile, make_logger
@@ -32,7 +32,7 @@ __all__ = ["TrainingConfig", "check_finite", "train"]
 
 # Evaluations start from the same states, which no training seed is near.
 _EVALUATION_SEED = 1_000_003
-_STORED = (OBSERVATION, ACTION, REWARD, DONE, TERMINATED, ("next", *OBSERVATION))
+_STORED = (OBSERVATION, ACTION, *map(next_key, (OBSERVATION, REWARD, DONE, TERMINATED)))
 
 
 @dataclass
@@ -194,6 +194,7 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
         frames_per_batch=config.frames_per_batch,
         total_frames=config.total_frames - progress["frames"],
         init_random_frames=max(0, config.random_frames - progress["frames"]),
+        auto_register_policy_transforms=False,
     )
     if progress["frames"] == 0:
         log(_named("evaluation", evaluation()[0]))
@@ -212,7 +213,7 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
             frames = progress["frames"]
             check_finite(collected, frames)
             buffers.extend(collected)
-            if collected[DONE].any():
+            if collected[next_key(DONE)].any():
                 algorithm.start_episode()
             noise.step()
             logs = {}
@@ -223,7 +224,7 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
                 check_finite(logs, frames)
                 logs = logs.to_dict() | algorithm.health(collected)
             progress["wall_seconds"] = time.perf_counter() - started
-            values = {"training/reward_mean": float(collected[REWARD].mean())}
+            values = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
             values |= _named("training", {k: float(v) for k, v in logs.items()})
             if _passed(frames, config.evaluation_interval, config) or interrupted:
                 result, _ = evaluation()
@@ -250,8 +251,7 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
         "frames": progress["frames"],
         "updates": progress["updates"],
         "wall_seconds": seconds,
-        "frames_per_second": (progress["frames"] - first_frame)
-        / max(seconds - first_second, 1e-9),
+        "frames_per_second": (progress["frames"] - first_frame) / max(seconds - first_second, 1e-9),
         "evaluation": result,
         "random_team": random_result,
         "machine": machine(),

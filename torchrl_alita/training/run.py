@@ -101,9 +101,7 @@ class RunDirectory:
         if path is None:
             path = Path("runs") / f"{config.algorithm}-{datetime.now():%Y%m%d-%H%M%S-%f}"
         self.path = Path(path)
-        self.rotation = CheckpointRotation(
-            self.path / "checkpoints", keep_last=keep_checkpoints
-        )
+        self.rotation = CheckpointRotation(self.path / "checkpoints", keep_last=keep_checkpoints)
         if resume:
             self._check_resumable(config)
             return

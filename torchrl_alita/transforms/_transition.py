@@ -9,13 +9,6 @@ from torchrl.data import Composite, Unbounded
 from torchrl_alita.envs.layout import OBSERVATION
 
 
-def in_next(key: NestedKey) -> NestedKey:
-    """The key as the next step's TensorDict has it."""
-    if not isinstance(key, tuple) or key[0] != "next":
-        raise ValueError(f"The key of a transition's quantity must start with 'next', got {key}.")
-    return key[1:]
-
-
 def written(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor) -> TensorDictBase:
     """A shallow copy with one more entry; the caller's batch stays as it is."""
     return tensordict.copy().set(key, value)
@@ -24,13 +17,13 @@ def written(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor) -> 
 def written_at_reset(tensordict_reset: TensorDictBase, key: NestedKey) -> TensorDictBase:
     """Zeros where no transition has been made."""
     observation = tensordict_reset.get(OBSERVATION)
-    return tensordict_reset.set(in_next(key), torch.zeros_like(observation[..., :1]))
+    return tensordict_reset.set(key, torch.zeros_like(observation[..., :1]))
 
 
 def with_spec(observation_spec: Composite, key: NestedKey) -> Composite:
     """The observation spec with one more entry: no reward, so ``env.reward_key`` works."""
     observation = observation_spec[OBSERVATION]
-    observation_spec[in_next(key)] = Unbounded(
+    observation_spec[key] = Unbounded(
         shape=(*observation.shape[:-1], 1), dtype=observation.dtype, device=observation.device
     )
     return observation_spec

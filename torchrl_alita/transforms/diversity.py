@@ -13,7 +13,7 @@ from torchrl.envs import ExplorationType, Transform, set_exploration_type
 
 from torchrl_alita import functional
 from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative, require_keys
-from torchrl_alita.envs.layout import ACTION, DIVERSITY_PENALTY, NOVELTY, OBSERVATION
+from torchrl_alita.envs.layout import ACTION, DIVERSITY_PENALTY, NOVELTY, OBSERVATION, next_key
 from torchrl_alita.transforms import _transition
 
 __all__ = ["DiversityPenalty"]
@@ -49,9 +49,9 @@ class DiversityPenalty(Transform):
             of an actor that writes logits ``[*B, N, A]``.
         observation: key read. Default: ``("agents", "observation")``.
         action: key read. Default: ``("agents", "action")``.
-        novelty: key read. Default: ``("next", "agents", "novelty")``.
-        diversity_penalty: key written. Default:
-            ``("next", "agents", "diversity_penalty")``.
+        novelty: key read, in "next". Default: ``("agents", "novelty")``.
+        diversity_penalty: key written, under "next" in a batch. Default:
+            ``("agents", "diversity_penalty")``.
         logits: key that the actor writes, for ``"brier"``.
         action_mask: key read where the batch has it, for ``"brier"``.
 
@@ -87,8 +87,9 @@ class DiversityPenalty(Transform):
         logits: NestedKey = ("agents", "logits"),
         action_mask: NestedKey = ("agents", "action_mask"),
     ):
-        _transition.in_next(diversity_penalty)
-        super().__init__(in_keys=[observation, action, novelty], out_keys=[diversity_penalty])
+        super().__init__(
+            in_keys=[observation, action, next_key(novelty)], out_keys=[diversity_penalty]
+        )
         check_non_negative(omega=omega if isinstance(omega, float | int) else list(omega))
         if distance not in DISTANCES:
             raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}.")
@@ -145,20 +146,22 @@ class DiversityPenalty(Transform):
         )
         return (weights * penalty).sum(-2)
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
-        novelty = next_tensordict.get(_transition.in_next(self.in_keys[2]), None)
+    @property
+    def batch_out_keys(self) -> list[NestedKey]:
+        """What a call on a batch writes."""
+        return [next_key(key) for key in self.out_keys]
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        novelty = next_tensordict.get(self.in_keys[2][1:], None)
         if novelty is None:
             raise KeyError(f"No {self.in_keys[2]}: append NoveltyReward to the environment first.")
-        key = _transition.in_next(self.out_keys[0])
-        return next_tensordict.set(key, self._penalty(tensordict, novelty))
+        return next_tensordict.set(self.out_keys[0], self._penalty(tensordict, novelty))
 
-    @dispatch(source="in_keys", dest="out_keys")
+    @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
         penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]))
-        return _transition.written(tensordict, self.out_keys[0], penalty)
+        return _transition.written(tensordict, self.batch_out_keys[0], penalty)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase

@@ -13,7 +13,7 @@ from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._checks import agent_indices, check_agent_range, require_keys
-from torchrl_alita.envs.layout import ACTION, NOVELTY, OBSERVATION
+from torchrl_alita.envs.layout import ACTION, NOVELTY, OBSERVATION, next_key
 from torchrl_alita.transforms import _transition
 
 __all__ = ["NoveltyReward"]
@@ -38,7 +38,8 @@ class NoveltyReward(Transform):
         influencer: index, or K indices in the order of the autoencoders.
         observation: key read. Default: ``("agents", "observation")``.
         action: key read. Default: ``("agents", "action")``.
-        novelty: key written. Default: ``("next", "agents", "novelty")``.
+        novelty: key written, under "next" in a batch. Default:
+            ``("agents", "novelty")``.
 
     Raises:
         ValueError: if an influencer is negative or listed twice; when called, if
@@ -63,7 +64,6 @@ class NoveltyReward(Transform):
         action: NestedKey = ACTION,
         novelty: NestedKey = NOVELTY,
     ):
-        _transition.in_next(novelty)
         super().__init__(in_keys=[observation, action], out_keys=[novelty])
         self.influencers = agent_indices("influencer", influencer)
         self.__dict__["autoencoder"] = autoencoder
@@ -86,16 +86,18 @@ class NoveltyReward(Transform):
         result[..., list(self.influencers), :] = novelty
         return result
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
-        key = _transition.in_next(self.out_keys[0])
-        return next_tensordict.set(key, self._novelty(tensordict))
+    @property
+    def batch_out_keys(self) -> list[NestedKey]:
+        """What a call on a batch writes."""
+        return [next_key(key) for key in self.out_keys]
 
-    @dispatch(source="in_keys", dest="out_keys")
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        return next_tensordict.set(self.out_keys[0], self._novelty(tensordict))
+
+    @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
-        return _transition.written(tensordict, self.out_keys[0], self._novelty(tensordict))
+        return _transition.written(tensordict, self.batch_out_keys[0], self._novelty(tensordict))
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase

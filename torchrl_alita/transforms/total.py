@@ -11,7 +11,7 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita._checks import check_non_negative, require_keys
-from torchrl_alita.envs.layout import REWARD, TOTAL_REWARD
+from torchrl_alita.envs.layout import REWARD, TOTAL_REWARD, next_key
 from torchrl_alita.transforms import _transition
 
 __all__ = ["TotalReward"]
@@ -28,9 +28,10 @@ class TotalReward(Transform):
     loss of it with ``loss.set_keys(reward=("agents", "total_reward"))``.
 
     Args:
-        coeffs: coefficient of each intrinsic reward by its key, at least 0.
-        reward: key of the extrinsic reward. Default: ``("next", "agents", "reward")``.
-        total_reward: key written. Default: ``("next", "agents", "total_reward")``.
+        coeffs: coefficient of each intrinsic reward by its key, in "next", at least 0.
+        reward: key of the extrinsic reward, in "next". Default: ``("agents", "reward")``.
+        total_reward: key written, under "next" in a batch. Default:
+            ``("agents", "total_reward")``.
 
     Raises:
         ValueError: if a coefficient is negative.
@@ -40,7 +41,7 @@ class TotalReward(Transform):
         >>> from tensordict import TensorDict
         >>> agents = {"reward": torch.ones(3, 1), "novelty": torch.full((3, 1), 2.0)}
         >>> batch = TensorDict({"next": {"agents": agents}})
-        >>> total = TotalReward({("next", "agents", "novelty"): 0.5})
+        >>> total = TotalReward({("agents", "novelty"): 0.5})
         >>> total(batch)["next", "agents", "total_reward"].T
         tensor([[2., 2., 2.]])
     """
@@ -52,8 +53,8 @@ class TotalReward(Transform):
         reward: NestedKey = REWARD,
         total_reward: NestedKey = TOTAL_REWARD,
     ):
-        _transition.in_next(total_reward)
-        super().__init__(in_keys=[reward, *coeffs], out_keys=[total_reward])
+        keys = [next_key(key) for key in (reward, *coeffs)]
+        super().__init__(in_keys=keys, out_keys=[total_reward])
         check_non_negative(**{str(key): value for key, value in coeffs.items()})
         self.register_buffer("coeffs", torch.tensor(list(coeffs.values()), dtype=torch.float32))
 
@@ -62,19 +63,22 @@ class TotalReward(Transform):
             coeff * value for coeff, value in zip(self.coeffs, intrinsic, strict=True)
         )
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
-        keys = [_transition.in_next(key) for key in self.in_keys]
+    @property
+    def batch_out_keys(self) -> list[NestedKey]:
+        """What a call on a batch writes."""
+        return [next_key(key) for key in self.out_keys]
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        keys = [key[1:] for key in self.in_keys]
         require_keys(next_tensordict, keys)
         total = self._total(*(next_tensordict.get(key) for key in keys))
-        return next_tensordict.set(_transition.in_next(self.out_keys[0]), total)
+        return next_tensordict.set(self.out_keys[0], total)
 
-    @dispatch(source="in_keys", dest="out_keys")
+    @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
         total = self._total(*(tensordict.get(key) for key in self.in_keys))
-        return _transition.written(tensordict, self.out_keys[0], total)
+        return _transition.written(tensordict, self.batch_out_keys[0], total)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase

@@ -1,0 +1,29 @@
+# Each target makes the virtual environment when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+# pip, not uv: it also looks where a CPU build of torch may lie on disk.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+# Large tensors come and go at every update; without this each costs fresh pages.
+export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
+export MALLOC_TRIM_THRESHOLD_ ?= 16000000000
+
+.PHONY: train test lint clean
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+train: .venv/installed
+	$(BIN)/python recipes/alita_spread.py $(ARGS)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,168 @@
+"""Small environments and batches whose sizes are distinct primes.
+
+A silent broadcast between two of them fails.
+"""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
+from torchrl.envs import EnvBase
+
+B, N, O, A = 7, 3, 5, 2  # noqa: E741
+
+
+class TargetEnv(EnvBase):
+    """Each agent is paid for acting as its observation says: -||a_i - s_i[:A]||^2.
+
+    The best return is 0. Every step is an episode of its own, truncated after
+    ``horizon`` steps, or terminated there.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = B,
+        n_agents: int = N,
+        device: str = "cpu",
+        seed: int | None = None,
+        horizon: int = 4,
+        discrete: bool = False,
+        terminates: bool = False,
+        poison_after: int | None = None,
+    ):
+        super().__init__(device=device, batch_size=[num_envs])
+        self.n_agents = n_agents
+        self.horizon = horizon
+        self.terminates = terminates
+        self.poison_after = poison_after
+        self.total_steps = 0
+        lead = (num_envs, n_agents)
+        action = (
+            OneHot(A, shape=(*lead, A), device=device, dtype=torch.float32)
+            if discrete
+            else Bounded(-1, 1, shape=(*lead, A), device=device)
+        )
+        self.observation_spec = Composite(
+            agents=Composite(observation=Unbounded((*lead, O)), shape=lead), shape=(num_envs,)
+        )
+        self.action_spec = Composite(agents=Composite(action=action, shape=lead), shape=(num_envs,))
+        self.reward_spec = Composite(
+            agents=Composite(reward=Unbounded((*lead, 1)), shape=lead), shape=(num_envs,)
+        )
+        flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
+        self.done_spec = Composite(
+            done=flag, terminated=flag.clone(), truncated=flag.clone(), shape=(num_envs,)
+        )
+        self.generator = torch.Generator(device).manual_seed(0 if seed is None else seed)
+        self.steps = torch.zeros(num_envs, 1, dtype=torch.long)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.generator.manual_seed(seed or 0)
+
+    def _draw(self) -> torch.Tensor:
+        shape = (*self.batch_size, self.n_agents, O)
+        return torch.rand(shape, generator=self.generator) * 1.6 - 0.8
+
+    def _flags(self, ended: torch.Tensor) -> dict[str, torch.Tensor]:
+        none = torch.zeros_like(ended)
+        return {
+            "done": ended,
+            "terminated": ended if self.terminates else none,
+            "truncated": none if self.terminates else ended,
+        }
+
+    def _reset(self, tensordict: TensorDict | None = None) -> TensorDict:
+        reset = None if tensordict is None else tensordict.get("_reset", None)
+        reset = torch.ones_like(self.steps, dtype=torch.bool) if reset is None else reset
+        self.steps = torch.where(reset, 0, self.steps)
+        self.observation = self._draw()
+        return self._transition(torch.zeros_like(reset), observation=self.observation)
+
+    def _transition(self, ended: torch.Tensor, **agents: torch.Tensor) -> TensorDict:
+        lead = (*self.batch_size, self.n_agents)
+        entries = {"agents": TensorDict(agents, lead)} | self._flags(ended)
+        return TensorDict(entries, self.batch_size)
+
+    def _step(self, tensordict: TensorDict) -> TensorDict:
+        action = tensordict["agents", "action"]
+        reward = -(action - self.observation[..., :A]).square().sum(-1, keepdim=True)
+        self.total_steps += 1
+        if self.poison_after is not None and self.total_steps > self.poison_after:
+            reward = reward * torch.nan
+        self.steps = self.steps + 1
+        self.observation = self._draw()
+        return self._transition(
+            self.steps >= self.horizon, observation=self.observation, reward=reward
+        )
+
+
+def random_batch(*, batch_size: tuple[int, ...] = (B,), seed: int = 0) -> TensorDict:
+    """Transitions in the house layout, with a novelty, a quarter of them terminal."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*batch_size, *size, generator=generator)
+
+    terminated = torch.rand(*batch_size, 1, generator=generator) < 0.25
+    return TensorDict(
+        {
+            "agents": {"observation": draw(N, O), "action": draw(N, A).tanh()},
+            "next": {
+                "agents": {
+                    "observation": draw(N, O),
+                    "reward": draw(N, 1),
+                    "novelty": draw(N, 1).square(),
+                },
+                "done": terminated,
+                "terminated": terminated.clone(),
+            },
+        },
+        batch_size=batch_size,
+    )
+
+
+class LinearCritic(nn.Module):
+    """Q_i(s, a) = sum_jk weight_ijk a_jk: values that can be checked by hand.
+
+    Takes ``[*B, N, A]`` or a joint action for each critic, ``[*B, N, N, A]``.
+    """
+
+    def __init__(self, weight: torch.Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        if action.ndim == observation.ndim:
+            action = action.unsqueeze(-3)
+        return (self.weight * action).sum((-1, -2)).unsqueeze(-1)
+
+
+class ConstantActor(nn.Module):
+    """Policies that act the same everywhere: one parameter row for each agent."""
+
+    def __init__(self, action: torch.Tensor):
+        super().__init__()
+        self.action = nn.Parameter(action.clone())
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return self.action.expand(*observation.shape[:-1], -1)
+
+
+def constant_actor(action: torch.Tensor) -> TensorDictModule:
+    return TensorDictModule(
+        ConstantActor(action),
+        in_keys=[("agents", "observation")],
+        out_keys=[("agents", "action")],
+    )
+
+
+def linear_critic(weight: torch.Tensor) -> TensorDictModule:
+    return TensorDictModule(
+        LinearCritic(weight),
+        in_keys=[("agents", "observation"), ("agents", "action")],
+        out_keys=[("agents", "state_action_value")],
+    )
