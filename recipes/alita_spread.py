@@ -27,11 +27,11 @@ class Config(TrainingConfig):
     """Algorithm; what follows from influencers on is of alita."""
     gamma: float = 0.95
     """Discount factor of a step (the paper: 0.95)."""
-    actor_lr: float = 1e-3
+    actor_lr: float = 3e-4
     """Adam's step of the actors."""
-    critic_lr: float = 1e-3
+    critic_lr: float = 3e-3
     """Adam's step of the critics."""
-    tau: float = 0.01
+    tau: float = 0.05
     """Share by which the targets move at each update."""
     max_grad_norm: float = 0.5
     """Largest norm of a network's gradient (the paper: 0.5)."""

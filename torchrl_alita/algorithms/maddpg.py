@@ -69,9 +69,9 @@ class MADDPG:
         others_actions: str = "buffer",
         policy_noise: float = 0.0,
         policy_delay: int = 1,
-        actor_lr: float = 1e-3,
-        critic_lr: float = 1e-3,
-        tau: float = 0.01,
+        actor_lr: float = 3e-4,
+        critic_lr: float = 3e-3,
+        tau: float = 0.05,
         max_grad_norm: float = 0.5,
         device: torch.device | str | None = None,
     ):

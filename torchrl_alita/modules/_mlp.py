@@ -5,8 +5,49 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from tensordict import TensorDict
 from torch import nn
 from torchrl.modules import MultiAgentMLP
+
+
+class PlainMultiAgentMLP(MultiAgentMLP):
+    """TorchRL's MultiAgentMLP with its parameters in an ordinary module.
+
+    A loss swaps a network's parameters for targets, clones or detached ones. Where they
+    lie in a TensorDictParams, as TorchRL has it, that swap makes a new module, and
+    ``torch.compile`` cannot trace it. Values and state are the same.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(use_td_params=False, **kwargs)
+        del self.__dict__["_built"]
+        self._names = [name for name, _ in self._empty_net.named_parameters()]
+
+    @property
+    def params(self) -> TensorDict:
+        """The parameters, stacked over the agents where they are separate."""
+        built = self.__dict__.get("_built")
+        return TensorDict.from_module(self._empty_net) if built is None else built
+
+    @params.setter
+    def params(self, value: TensorDict) -> None:
+        self.__dict__["_built"] = value
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        net = self._empty_net
+        if self.share_params:
+            return net(inputs)
+        stacked = TensorDict(batch_size=[self.n_agents])
+        for name in self._names:
+            layer, _, leaf = name.rpartition(".")
+            stacked[layer, leaf] = getattr(net.get_submodule(layer), leaf)
+        agent_dim = inputs.ndim - 2
+
+        def single(params: TensorDict, own_inputs: torch.Tensor) -> torch.Tensor:
+            with params.to_module(net, preserve_module_state=False):
+                return net(own_inputs)
+
+        return torch.vmap(single, in_dims=(0, agent_dim), out_dims=agent_dim)(stacked, inputs)
 
 
 def multi_agent_mlp(
@@ -19,8 +60,8 @@ def multi_agent_mlp(
     layer_norm: bool = True,
     initialize: Callable[[torch.Tensor], torch.Tensor] = nn.init.xavier_uniform_,
     device: torch.device | str | None = None,
-) -> MultiAgentMLP:
-    """TorchRL's MultiAgentMLP with ReLU, ``[*B, N, in] -> [*B, N, out]``.
+) -> PlainMultiAgentMLP:
+    """A MultiAgentMLP with ReLU, ``[*B, N, in] -> [*B, N, out]``.
 
     Args:
         in_features: of each agent.
@@ -42,7 +83,7 @@ def multi_agent_mlp(
         "norm_class": nn.LayerNorm,
         "norm_kwargs": [{"normalized_shape": width} for width in num_cells],
     }
-    net = MultiAgentMLP(
+    net = PlainMultiAgentMLP(
         n_agent_inputs=in_features,
         n_agent_outputs=out_features,
         n_agents=num_agents,

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
-from torchrl.data import TensorSpec
+from torchrl.data import Bounded, OneHot, TensorSpec
 from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import LossModule
 
@@ -28,6 +28,7 @@ from torchrl_alita.objectives.optimum import (
     best_candidate,
     coordinate_ascent,
     enumerate_joint_actions,
+    uniform_joint_actions,
 )
 
 __all__ = ["InfluenceLoss"]
@@ -169,6 +170,8 @@ class InfluenceLoss(LossModule):
             raise ValueError(
                 f"{num_optimum_samples} uniform joint actions need an action_spec to be drawn from."
             )
+        if action_spec is not None and not isinstance(action_spec, Bounded | OneHot):
+            raise ValueError(f"action_spec must be bounded or one-hot, got {action_spec}.")
         if num_action_samples > 1 and not hasattr(actor_network, "get_dist"):
             raise ValueError(
                 f"num_action_samples={num_action_samples} needs a stochastic actor, with get_dist; "
@@ -189,7 +192,9 @@ class InfluenceLoss(LossModule):
         self.optimum = optimum
         self.optimum_at = optimum_at
         self.num_optimum_samples = num_optimum_samples
-        self.action_spec = action_spec
+        bounds = action_spec.space if isinstance(action_spec, Bounded) else None
+        self.register_buffer("action_low", None if bounds is None else bounds.low.clone())
+        self.register_buffer("action_high", None if bounds is None else bounds.high.clone())
         self.enumeration_budget = enumeration_budget
         self.num_action_samples = num_action_samples
         self.value_norm = PopArtValueNorm(shape=1, beta=normalize_decay) if normalize else None
@@ -293,9 +298,10 @@ class InfluenceLoss(LossModule):
                 stored = stored_action.to(policy_action.dtype).unsqueeze(0)
                 candidates = torch.cat([candidates, stored])
             if self.num_optimum_samples:
-                lead = (self.num_optimum_samples, *policy_action.shape[:-2])
-                drawn = self.action_spec.to(policy_action.device).rand(lead)
-                candidates = torch.cat([candidates, drawn.to(policy_action.dtype)])
+                drawn = uniform_joint_actions(
+                    self.num_optimum_samples, policy_action, self.action_low, self.action_high
+                )
+                candidates = torch.cat([candidates, drawn])
         if self.optimum == "enumerated":
             if num_actions**num_agents > self.enumeration_budget:
                 return coordinate_ascent(critic, policy_action, allowed=mask)

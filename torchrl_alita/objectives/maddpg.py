@@ -127,6 +127,7 @@ class MADDPGLoss(LossModule):
             )
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
+        self.__dict__["critics"] = PartnerCritics(self)
         self.register_coeff_buffer("gamma", gamma)
         self.policy_noise = policy_noise
         self.noise_clip = noise_clip
@@ -137,7 +138,7 @@ class MADDPGLoss(LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
-        read = PartnerCritics(self).in_keys(keys.action)
+        read = self.critics.in_keys(keys.action)
         return unique(
             [
                 keys.action,
@@ -152,7 +153,7 @@ class MADDPGLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = checked(self, tensordict)
         weights = self._maybe_get_priority_weight(tensordict)
-        target = PartnerCritics(self).td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
+        target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
         gain = self._own_action_values(batch).sum(-1)

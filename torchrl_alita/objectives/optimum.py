@@ -7,7 +7,12 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["best_candidate", "coordinate_ascent", "enumerate_joint_actions"]
+__all__ = [
+    "best_candidate",
+    "coordinate_ascent",
+    "enumerate_joint_actions",
+    "uniform_joint_actions",
+]
 
 Critic = Callable[[torch.Tensor], torch.Tensor]
 
@@ -32,6 +37,32 @@ def best_candidate(critic: Critic, candidates: torch.Tensor) -> torch.Tensor:
                 [2.]])
     """
     return critic(candidates).amax(0)
+
+
+def uniform_joint_actions(
+    count: int, like: torch.Tensor, low: torch.Tensor | None, high: torch.Tensor | None
+) -> torch.Tensor:
+    """Joint actions drawn uniformly, ``[*B, N, A] -> [M, *B, N, A]``.
+
+    Args:
+        count: M.
+        like: joint action ``[*B, N, A]``, for shape, type and device.
+        low: least action ``[N, A]``; None for one-hot actions.
+        high: largest action ``[N, A]``; None for one-hot actions.
+
+    Returns:
+        ``[M, *B, N, A]``.
+
+    Examples:
+        >>> low, high = -torch.ones(3, 2), torch.ones(3, 2)
+        >>> uniform_joint_actions(4, torch.zeros(5, 3, 2), low, high).shape
+        torch.Size([4, 5, 3, 2])
+    """
+    if low is None:
+        index = torch.randint(like.shape[-1], (count, *like.shape[:-1]), device=like.device)
+        return torch.nn.functional.one_hot(index, like.shape[-1]).to(like.dtype)
+    drawn = torch.rand(count, *like.shape, dtype=like.dtype, device=like.device)
+    return low + (high - low) * drawn
 
 
 def enumerate_joint_actions(

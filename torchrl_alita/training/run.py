@@ -83,11 +83,10 @@ class RunDirectory:
             fields that differ are named).
 
     Examples:
-        >>> import tempfile
-        >>> RunDirectory(tempfile.mkdtemp(), config=None, resume=True)
+        >>> RunDirectory("no/such/run", config=None, resume=True)
         Traceback (most recent call last):
         ...
-        ValueError: ... is no run: it has no config.json.
+        ValueError: no/such/run is no run: it has no config.json.
     """
 
     def __init__(

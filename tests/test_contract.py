@@ -1,0 +1,112 @@
+"""Every loss and every transform keeps the contract."""
+
+from __future__ import annotations
+
+import contract
+import pytest
+import torch
+from fakes import A, N, O, TargetEnv, random_batch
+from torchrl.objectives import SoftUpdate
+
+from torchrl_alita import (
+    Autoencoder,
+    DiversityPenalty,
+    InfluenceEstimatorLoss,
+    InfluenceLoss,
+    MADDPGLoss,
+    NoveltyLoss,
+    NoveltyReward,
+    TotalReward,
+    make_actor,
+    make_critic,
+    make_influence_network,
+)
+
+ENV = TargetEnv()
+SPEC = ENV.full_action_spec_unbatched["agents", "action"]
+SMALL = (11,)
+
+
+def maddpg(num_critics: int = 1, **kwargs) -> MADDPGLoss:
+    torch.manual_seed(3)
+    critic = make_critic(ENV, num_cells=SMALL, num_critics=num_critics)
+    loss = MADDPGLoss(make_actor(ENV, num_cells=SMALL), critic, **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+def estimator(kind: str, **kwargs) -> InfluenceEstimatorLoss:
+    partner = maddpg()
+    network = make_influence_network(ENV, num_cells=SMALL) if kind == "centralized" else None
+    return InfluenceEstimatorLoss(partner, kind=kind, estimator_network=network, **kwargs)
+
+
+def influence(kind: str = "marginal", num_critics: int = 1, **kwargs) -> InfluenceLoss:
+    source = maddpg(num_critics) if kind == "marginal" else estimator(kind)
+    actor = source.actor_network if kind == "marginal" else source.critics.actor_network
+    return InfluenceLoss(actor, source, **kwargs)
+
+
+def novelty(**kwargs) -> NoveltyLoss:
+    torch.manual_seed(3)
+    return NoveltyLoss(Autoencoder(O + A), **kwargs)
+
+
+LOSSES = {
+    "maddpg": maddpg,
+    "matd3": lambda **kw: maddpg(num_critics=2, others_actions="policy", **kw),
+    "novelty": novelty,
+    "clones": lambda **kw: estimator("clones", **kw),
+    "centralized": lambda **kw: estimator("centralized", **kw),
+    "influence_marginal": influence,
+    "influence_twin_critics": lambda **kw: influence(num_critics=2, **kw),
+    "influence_clones_next": lambda **kw: influence("clones", optimum_at="next", **kw),
+    "influence_centralized_policy": lambda **kw: influence("centralized", optimum="policy", **kw),
+}
+
+TRANSFORMS = {
+    "novelty": lambda: NoveltyReward(_seeded_autoencoder()),
+    "novelty_of_two": lambda: NoveltyReward(_seeded_autoencoder(2), influencer=(2, 0)),
+    "diversity": lambda: DiversityPenalty(make_actor(ENV, num_cells=SMALL)),
+    "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
+}
+
+
+def _seeded_autoencoder(num_influencers: int = 1) -> Autoencoder:
+    torch.manual_seed(3)
+    return Autoencoder(O + A, num_influencers=num_influencers)
+
+
+@pytest.mark.parametrize("promise", contract.LOSS_PROMISES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_keeps_its_promise(name, promise):
+    batch = random_batch()
+    if name.startswith(("influence", "novelty")):
+        batch = batch.clone()
+    promise(LOSSES[name], batch)
+
+
+@pytest.mark.parametrize("promise", contract.TRANSFORM_PROMISES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transform_keeps_its_promise(name, promise):
+    batch = random_batch()
+    if name.startswith("novelty"):
+        batch = batch.exclude(("next", "agents", "novelty"))
+    promise(TRANSFORMS[name], batch)
+
+
+def test_every_public_loss_and_transform_is_under_contract():
+    import torchrl_alita.objectives
+    import torchrl_alita.transforms
+
+    made = {type(make()).__name__ for make in (*LOSSES.values(), *TRANSFORMS.values())}
+    public = set(torchrl_alita.objectives.__all__) | set(torchrl_alita.transforms.__all__)
+    assert public == made
+
+
+def test_the_sampled_optimum_with_uniform_actions_compiles():
+    """Random numbers differ between eager and compiled: the shape and the break count here."""
+    torch._dynamo.reset()
+    loss = influence(num_optimum_samples=5, action_spec=SPEC)
+    graph = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert graph(random_batch())["gap"].shape == (N - 1,)
