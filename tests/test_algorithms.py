@@ -1,0 +1,287 @@
+"""The algorithms: what an update changes, the ablations, a task that must be solved."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import B, N, TargetEnv, random_batch
+
+from torchrl_alita import ALITA, DDPG, MADDPG
+from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, next_key
+
+ENV = TargetEnv()
+SMALL = {"num_cells": (13,)}
+
+
+def batches(algorithm: MADDPG) -> list:
+    return [random_batch(seed=7 + i) for i, _ in enumerate(algorithm.conditional_samplers)]
+
+
+def parameters(algorithm: MADDPG) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{key}": value.detach().clone()
+        for name, module in algorithm.modules.items()
+        for key, value in module.named_parameters()
+    }
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    return {name.split(".")[0] for name in before if (before[name] != after[name]).any()}
+
+
+@pytest.mark.parametrize("estimator", ["marginal", "clones", "centralized"])
+def test_an_update_moves_every_network_and_logs_finite_scalars(estimator):
+    torch.manual_seed(0)
+    algorithm = ALITA(ENV, estimator=estimator, **SMALL)
+    before = parameters(algorithm)
+    logs = algorithm.update(random_batch(), batches(algorithm))
+    expected = {"maddpg", "novelty_loss", "influence_0"}
+    expected |= set() if estimator == "marginal" else {"estimator_0"}
+    assert changed(before, parameters(algorithm)) == expected
+    for key, value in logs.items(True, True):
+        assert value.shape == (), key
+        assert torch.isfinite(value), key
+        assert not value.requires_grad, key
+    names = {"novelty", "diversity_penalty", "influence_0", "gap_0_1", "gap_0_2"}
+    assert names <= set(logs.keys())
+
+
+def test_without_influence_and_bonuses_alita_is_maddpg():
+    """No F and No IM together leave the networks of MADDPG, bit for bit."""
+    results = []
+    for make in (
+        lambda: MADDPG(ENV, **SMALL),
+        lambda: ALITA(ENV, influence_coeff=0, novelty_coeff=0, diversity_coeff=0, **SMALL),
+    ):
+        torch.manual_seed(0)
+        algorithm = make()
+        for seed in range(3):
+            algorithm.update(random_batch(seed=seed))
+        results.append(algorithm.maddpg.state_dict())
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("part", ["influence_coeff", "novelty_coeff", "diversity_coeff"])
+def test_each_part_alone_changes_what_is_learned(part):
+    others = {"influence_coeff": 0, "novelty_coeff": 0, "diversity_coeff": 0}
+    results = []
+    for coeffs in (others, others | {part: 0.5}):
+        torch.manual_seed(0)
+        algorithm = ALITA(ENV, **coeffs, **SMALL)
+        algorithm.update(random_batch())
+        results.append(torch.cat([p.flatten() for p in algorithm.maddpg.parameters()]))
+    assert (results[0] != results[1]).any()
+
+
+def test_no_f_builds_no_estimator():
+    algorithm = ALITA(ENV, influence_coeff=0, estimator="clones", **SMALL)
+    assert algorithm.conditional_samplers == []
+    assert algorithm.influences == []
+
+
+def test_symmetric_makes_everybody_influencer_and_influencee():
+    algorithm = ALITA(ENV, influencers="all", estimator="clones", **SMALL)
+    assert [sampler.influencer for sampler in algorithm.conditional_samplers] == [0, 1, 2]
+    logs = algorithm.update(random_batch(), batches(algorithm))
+    gaps = {key for key in logs.keys() if key.startswith("gap")}  # noqa: SIM118
+    assert gaps == {f"gap_{k}_{i}" for k in range(N) for i in range(N) if i != k}
+    rewarded = algorithm._rewarded(random_batch())
+    assert (rewarded[next_key(NOVELTY)] > 0).all()
+    assert (rewarded[next_key(DIVERSITY_PENALTY)] < 0).all()
+
+
+def test_two_influencers_have_an_autoencoder_and_an_influence_each():
+    algorithm = ALITA(ENV, influencers=(2, 0), **SMALL)
+    assert algorithm.autoencoder.num_influencers == 2
+    assert [loss.influencer for loss in algorithm.influences] == [2, 0]
+
+
+def test_a_random_influencer_follows_the_seed_and_varies_with_it():
+    drawn = []
+    for seed in (0, 0, *range(1, 20)):
+        torch.manual_seed(seed)
+        drawn.append(ALITA(ENV, influencers="random", **SMALL).influencers)
+    assert drawn[0] == drawn[1]
+    assert set(drawn) == {(0,), (1,), (2,)}
+
+
+def test_an_adversary_is_neither_penalized_nor_influenced():
+    algorithm = ALITA(ENV, influencees=[1], **SMALL)
+    rewarded = algorithm._rewarded(random_batch())
+    assert (rewarded[next_key(DIVERSITY_PENALTY)][:, [0, 2]] == 0).all()
+    logs = algorithm.update(random_batch())
+    assert "gap_0_1" in logs.keys()  # noqa: SIM118
+    assert "gap_0_2" not in logs.keys()  # noqa: SIM118
+
+
+def test_clones_are_set_back_when_an_episode_starts():
+    algorithm = ALITA(ENV, estimator="clones", **SMALL)
+    algorithm.update(random_batch(), batches(algorithm))
+    (estimator,) = algorithm.estimators
+    critics = algorithm.maddpg.qvalue_network_params
+
+    def same() -> bool:
+        return all(
+            (clone == critics[key]).all()
+            for key, clone in estimator.estimator_network_params.items(True, True)
+        )
+
+    assert not same()
+    algorithm.start_episode()
+    assert same()
+
+
+def test_the_critics_learn_from_the_total_reward_and_the_batch_keeps_the_extrinsic_one():
+    batch = random_batch()
+    before = batch.clone()
+    algorithm = ALITA(ENV, novelty_coeff=0.5, **SMALL)
+    algorithm.update(batch)
+    assert algorithm.maddpg.tensor_keys.reward == ("agents", "total_reward")
+    assert (batch == before).all()
+    rewarded = algorithm._rewarded(batch)["next", "agents"]
+    expected = rewarded["reward"] + 0.5 * rewarded["novelty"] + 0.1 * rewarded["diversity_penalty"]
+    torch.testing.assert_close(rewarded["total_reward"], expected)
+
+
+def test_ddpg_ignores_what_the_others_do():
+    torch.manual_seed(0)
+    critic = DDPG(ENV, **SMALL).maddpg.qvalue_network
+    batch = random_batch()
+    other = batch.clone()
+    other["agents", "action"][:, 1:] = 0
+    other["agents", "observation"][:, 1:] = 0
+    value = critic(batch)["agents", "state_action_value"]
+    assert (value[:, 0] == critic(other)["agents", "state_action_value"][:, 0]).all()
+
+
+def test_matd3_updates_its_actors_less_often():
+    algorithm = MADDPG(ENV, num_critics=2, policy_noise=0.2, policy_delay=2, **SMALL)
+    before = parameters(algorithm)
+    algorithm.update(random_batch())
+    moved = parameters(algorithm)
+    actor = [name for name in before if "actor_network_params" in name and "target" not in name]
+    assert actor
+    assert all((before[name] == moved[name]).all() for name in actor)
+    algorithm.update(random_batch(seed=1))
+    assert any((before[name] != parameters(algorithm)[name]).any() for name in actor)
+
+
+def test_gradients_are_scaled_down_to_the_largest_norm():
+    """Plain steps of size 1 move a network by no more than the largest norm."""
+    algorithm = MADDPG(ENV, max_grad_norm=0.125, **SMALL)
+    params = list(algorithm.maddpg.qvalue_network_params.parameters())
+    algorithm.optimizers["qvalue"] = torch.optim.SGD(params, lr=1.0)
+    before = [param.detach().clone() for param in params]
+    logs = algorithm.update(random_batch())
+    step = sum((old - new).square().sum() for old, new in zip(before, params, strict=True)).sqrt()
+    assert logs["grad_norm_qvalue"] > 0.125
+    torch.testing.assert_close(step.detach(), torch.tensor(0.125), rtol=1e-3, atol=0)
+
+
+def test_the_share_of_saturated_actions_is_counted():
+    algorithm = MADDPG(ENV, **SMALL)
+    assert algorithm.health(random_batch())["saturated_share"] < 0.1
+    net = algorithm.actor[0].module
+    net.params["2", "bias"].data[0] = 100.0
+    torch.testing.assert_close(
+        algorithm.health(random_batch())["saturated_share"], torch.tensor(1 / N)
+    )
+
+
+@pytest.mark.parametrize("make", [MADDPG, DDPG, ALITA])
+def test_a_state_taken_over_continues_bit_for_bit(make):
+    torch.manual_seed(0)
+    first = make(ENV, **SMALL)
+    first.update(random_batch())
+    second = make(ENV, **SMALL)
+    second.load_state_dict(first.state_dict())
+    for algorithm in (first, second):
+        torch.manual_seed(1)
+        algorithm.update(random_batch(seed=1))
+    after = parameters(second)
+    for name, value in parameters(first).items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+    assert first.updates == second.updates == 2
+
+
+def test_another_algorithms_state_is_refused():
+    with pytest.raises(KeyError, match="novelty_loss"):
+        MADDPG(ENV, **SMALL).load_state_dict(ALITA(ENV, **SMALL).state_dict())
+
+
+def test_a_missing_conditional_batch_is_an_error():
+    algorithm = ALITA(ENV, estimator="clones", **SMALL)
+    with pytest.raises(ValueError, match="1 conditional"):
+        algorithm.update(random_batch())
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({"influencers": 3}, "3"),
+        ({"influencers": -1}, "-1"),
+        ({"influencers": (1, 1)}, "1, 1"),
+        ({"influencers": "some"}, "some"),
+        ({"influencees": [0, 5]}, "5"),
+        ({"influence_coeff": -1}, "-1"),
+        ({"novelty_coeff": -2}, "-2"),
+        ({"diversity_coeff": float("inf")}, "inf"),
+        ({"omega": -0.5}, "-0.5"),
+        ({"estimator": "exact"}, "exact"),
+        ({"estimator_updates": 0}, "0"),
+        ({"estimator_lr": 0.0}, "0.0"),
+        ({"weights": [0.2, 0.2]}, "0.2"),
+        ({"optimum": "best"}, "best"),
+        ({"conditional": "near", "estimator": "clones"}, "near"),
+        ({"gamma": 1.1}, "1.1"),
+        ({"tau": 1.5}, "1.5"),
+        ({"actor_lr": -1.0}, "-1.0"),
+        ({"policy_delay": 0}, "0"),
+        ({"max_grad_norm": 0.0}, "0.0"),
+    ],
+)
+def test_alita_refuses_what_cannot_be(options, value):
+    with pytest.raises(ValueError, match=value):
+        ALITA(ENV, **options)
+
+
+@pytest.mark.parametrize("option", ["influencer", "lr", "batch_size"])
+def test_a_typo_in_an_option_is_an_error(option):
+    with pytest.raises(TypeError, match=option):
+        ALITA(ENV, **{option: 1})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MADDPG,
+        DDPG,
+        ALITA,
+        lambda env, **kw: ALITA(env, estimator="clones", **kw),
+        lambda env, **kw: ALITA(env, estimator="centralized", influencers="all", **kw),
+    ],
+    ids=["maddpg", "ddpg", "marginal", "clones", "centralized_symmetric"],
+)
+def test_a_team_learns_to_act_as_it_is_told(make):
+    """The mean reward of acting at random is about -1.1; the best is 0."""
+    torch.manual_seed(0)
+    env = TargetEnv(num_envs=256, horizon=2, seed=1)
+    algorithm = make(env, num_cells=(32,), actor_lr=1e-2, critic_lr=1e-2, gamma=0.0)
+    # Where the actions are random, the penalty for leaving one's policy only misleads.
+    if isinstance(algorithm, ALITA):
+        algorithm.total_reward.coeffs.zero_()
+    batch = env.rollout(4, break_when_any_done=False).reshape(-1)
+    for _ in range(150):
+        picked = batch[torch.randint(len(batch), (128,))]
+        algorithm.update(picked, [picked] * len(algorithm.conditional_samplers))
+    with torch.no_grad():
+        tested = env.rollout(2, algorithm.actor)
+    assert tested["next", "agents", "reward"].mean() > -0.05
+
+
+def test_a_batch_of_one_transition_is_enough():
+    algorithm = ALITA(ENV, estimator="clones", **SMALL)
+    single = random_batch(batch_size=(1,))
+    assert torch.isfinite(algorithm.update(single, [single])["loss_qvalue"])
+    assert B > 1

@@ -1,0 +1,652 @@
+"""Values, gradients and errors of the losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import A, B, N, O, TargetEnv, constant_actor, linear_critic, random_batch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.data import OneHot
+from torchrl.modules import MultiAgentMLP, ProbabilisticActor, TanhNormal
+from torchrl.objectives import DDPGLoss, SoftUpdate, TD3Loss, ValueEstimators
+
+from torchrl_alita import (
+    Autoencoder,
+    InfluenceEstimatorLoss,
+    InfluenceLoss,
+    MADDPGLoss,
+    NoveltyLoss,
+    make_actor,
+    make_critic,
+    make_influence_network,
+)
+from torchrl_alita.objectives.optimum import (
+    best_candidate,
+    coordinate_ascent,
+    enumerate_joint_actions,
+)
+
+ENV = TargetEnv()
+GAMMA = 0.9
+
+
+def partner(actor=None, critic=None, **kwargs) -> MADDPGLoss:
+    torch.manual_seed(5)
+    actor = make_actor(ENV, num_cells=(11,)) if actor is None else actor
+    critic = make_critic(ENV, num_cells=(11,)) if critic is None else critic
+    loss = MADDPGLoss(actor, critic, gamma=GAMMA, **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+def touched(params) -> set[str]:
+    """Names of the parameters with a gradient other than zero."""
+    return {
+        ".".join(key)
+        for key, value in params.items(True, True)
+        if value.requires_grad and value.grad is not None and value.grad.abs().sum() > 0
+    }
+
+
+def weights_of(loss: MADDPGLoss, name: str) -> set[str]:
+    params = getattr(loss, f"{name}_params")
+    return {".".join(key) for key, value in params.items(True, True) if value.requires_grad}
+
+
+# MADDPG
+
+
+def test_the_actors_loss_trains_the_actors_alone():
+    loss = partner()
+    loss(random_batch())["loss_actor"].backward()
+    assert touched(loss.actor_network_params) == weights_of(loss, "actor_network")
+    assert touched(loss.qvalue_network_params) == set()
+
+
+def test_the_critics_loss_trains_the_critics_alone():
+    loss = partner()
+    loss(random_batch())["loss_qvalue"].backward()
+    assert touched(loss.qvalue_network_params) == weights_of(loss, "qvalue_network")
+    assert touched(loss.actor_network_params) == set()
+
+
+@pytest.mark.parametrize("others_actions", ["buffer", "policy"])
+def test_the_actors_gradient_is_that_of_a_loop_over_the_agents(others_actions):
+    """Agent by agent: its own fresh action in its own critic, the others' held."""
+    loss, batch = partner(others_actions=others_actions), random_batch()
+    loss(batch)["loss_actor"].backward()
+    result = [p.grad.clone() for p in loss.actor_network.parameters()]
+    reference = [torch.zeros_like(g) for g in result]
+    for agent in range(N):
+        loss.zero_grad()
+        fresh = loss.actor_network(batch.select(("agents", "observation")))["agents", "action"]
+        held = batch["agents", "action"] if others_actions == "buffer" else fresh.detach()
+        joint = held.clone()
+        joint[:, agent] = fresh[:, agent]
+        inputs = batch.select(("agents", "observation")).set(("agents", "action"), joint)
+        values = loss.qvalue_network(inputs)["agents", "state_action_value"]
+        (-values[:, agent].mean()).backward()
+        for total, param in zip(reference, loss.actor_network.parameters(), strict=True):
+            total += param.grad
+    for own, expected in zip(result, reference, strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+def test_an_agent_climbs_its_own_value_even_where_its_teammates_lose_by_it():
+    """Q_i = a_i - 2 (what the others do): each climbs by 1; all critics together fall by 3.
+
+    TorchRL's DDPGLoss on one group feeds every fresh action to every critic and has the
+    second gradient.
+    """
+    weight = torch.full((N, N, A), -2.0)
+    weight[torch.arange(N), torch.arange(N)] = 1.0
+    actor = constant_actor(torch.zeros(N, A))
+    loss, batch = partner(actor, linear_critic(weight)), random_batch()
+    loss(batch)["loss_actor"].backward()
+    torch.testing.assert_close(actor.module.action.grad, torch.full((N, A), -1.0))
+    actor.zero_grad()
+    fresh = actor(batch.select(("agents", "observation")))
+    (-loss.qvalue_network(fresh)["agents", "state_action_value"].sum(-2).mean()).backward()
+    torch.testing.assert_close(actor.module.action.grad, torch.full((N, A), 3.0))
+
+
+def test_a_terminal_reward_of_1000_reaches_the_target():
+    batch = random_batch()
+    batch["next", "terminated"][:] = True
+    batch["next", "agents", "reward"][:] = 1000.0
+    loss = partner(critic=linear_critic(torch.zeros(N, N, A)))
+    losses = loss(batch)
+    assert losses["target_value"] == 1000.0
+    assert losses["loss_qvalue"] == N * 1000.0**2
+
+
+def test_a_time_limit_bootstraps():
+    """Done without terminated: r + gamma Q, here 0 + 0.9 * (2 agents' actions of 1)."""
+    batch = random_batch()
+    batch["next", "agents", "reward"][:] = 0
+    batch["next", "done"][:] = True
+    batch["next", "terminated"][:] = False
+    critic = linear_critic(torch.ones(N, N, A))
+    losses = partner(constant_actor(torch.ones(N, A)), critic)(batch)
+    torch.testing.assert_close(losses["target_value"], torch.tensor(GAMMA * N * A))
+
+
+def test_two_critics_bootstrap_from_their_least():
+    critic = make_critic(ENV, num_cells=(11,), num_critics=2)
+    loss, batch = partner(critic=critic), random_batch()
+    batch["next", "terminated"][:] = False
+    following = TensorDict({"agents": {"observation": batch["next", "agents", "observation"]}}, [B])
+    following = loss.actor_network(following)
+    values = critic(following)["agents", "state_action_value"].amin(-1, keepdim=True)
+    expected = batch["next", "agents", "reward"] + GAMMA * values
+    torch.testing.assert_close(loss(batch)["target_value"], expected.mean())
+
+
+def test_target_smoothing_keeps_actions_in_their_range_and_adds_noise():
+    loss = partner(policy_noise=5.0, noise_clip=0.5)
+    action = torch.full((B, N, A), 0.8)
+    smoothed = loss.smooth_target_action(action)
+    assert smoothed.max() <= 1
+    assert smoothed.min() >= 0.3 - 1e-6
+    assert smoothed.unique().numel() > 2
+
+
+def test_targets_move_by_tau_and_not_by_gradient():
+    torch.manual_seed(5)
+    loss = MADDPGLoss(make_actor(ENV), make_critic(ENV))
+    updater = SoftUpdate(loss, tau=0.25)
+    before = loss.target_qvalue_network_params.clone()
+    for param in loss.qvalue_network_params.parameters():
+        param.data.add_(1)
+    updater.step()
+    for key, value in loss.target_qvalue_network_params.items(True, True):
+        if value.is_floating_point() and key[-1] in ("weight", "bias"):
+            torch.testing.assert_close(value.data, before[key].data + 0.25)
+
+
+def test_priority_weights_scale_the_critics_loss():
+    loss, batch = partner(), random_batch()
+    plain = loss(batch)["loss_qvalue"]
+    weighted = loss(batch.clone().set("priority_weight", torch.full((B,), 3.0)))["loss_qvalue"]
+    torch.testing.assert_close(weighted, plain)  # a weighted mean is over the weights' sum
+    first_only = torch.zeros(B).index_fill(0, torch.tensor([0]), 1.0)
+    alone = loss(batch.clone().set("priority_weight", first_only))["loss_qvalue"]
+    torch.testing.assert_close(alone, loss(batch[:1])["loss_qvalue"])
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({"gamma": 1.5}, "1.5"),
+        ({"gamma": -0.1}, "-0.1"),
+        ({"others_actions": "mean"}, "mean"),
+        ({"policy_noise": -1.0}, "-1.0"),
+    ],
+)
+def test_maddpg_refuses_what_is_out_of_range(options, value):
+    with pytest.raises(ValueError, match=value):
+        MADDPGLoss(make_actor(ENV), make_critic(ENV), **options)
+
+
+# Novelty
+
+
+def test_the_novelty_loss_trains_the_influencers_autoencoder_alone():
+    autoencoder = Autoencoder(O + A, num_influencers=2)
+    loss, batch = NoveltyLoss(autoencoder, influencer=(0, 2)), random_batch()
+    losses = loss(batch)
+    inputs = torch.cat([batch["agents", "observation"], batch["agents", "action"]], -1)[:, [0, 2]]
+    expected = (autoencoder(inputs) - inputs).square().sum((-1, -2)).mean()
+    torch.testing.assert_close(losses["loss_novelty"], expected)
+    losses["loss_novelty"].backward()
+    assert all(p.grad.abs().sum() > 0 for n, p in loss.named_parameters() if n.endswith("bias"))
+
+
+def test_training_the_autoencoder_makes_what_it_saw_less_novel():
+    torch.manual_seed(0)
+    loss, batch = NoveltyLoss(Autoencoder(O + A)), random_batch(batch_size=(64,))
+    optimizer = torch.optim.Adam(loss.parameters(), lr=3e-3)
+    first = loss(batch)["loss_novelty"].item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(batch)["loss_novelty"].backward()
+        optimizer.step()
+    assert loss(batch)["loss_novelty"].item() < 0.5 * first
+
+
+# Estimators
+
+
+@pytest.mark.parametrize("kind", ["clones", "centralized"])
+def test_the_estimator_loss_trains_the_estimator_alone(kind):
+    maddpg = partner()
+    network = make_influence_network(ENV) if kind == "centralized" else None
+    loss = InfluenceEstimatorLoss(maddpg, kind=kind, estimator_network=network)
+    loss(random_batch())["loss_estimator"].backward()
+    assert touched(loss.estimator_network_params)
+    assert touched(maddpg.qvalue_network_params) == set()
+    assert touched(maddpg.actor_network_params) == set()
+
+
+def test_the_partner_is_borrowed_not_owned():
+    loss = InfluenceEstimatorLoss(partner(), kind="clones")
+    assert all(name.startswith("estimator_network_params") for name, _ in loss.named_parameters())
+    influence = InfluenceLoss(loss.critics.actor_network, loss)
+    assert not any("qvalue" in name or "estimator" in name for name in influence.state_dict())
+
+
+def test_clones_start_as_the_critics_drift_by_training_and_come_back():
+    maddpg, batch = partner(), random_batch()
+    loss = InfluenceEstimatorLoss(maddpg, kind="clones")
+
+    def difference() -> float:
+        return max(
+            float((clone.data - maddpg.qvalue_network_params[key].data).abs().max())
+            for key, clone in loss.estimator_network_params.items(True, True)
+            if clone.is_floating_point()
+        )
+
+    assert difference() == 0
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.1)
+    loss(batch)["loss_estimator"].backward()
+    optimizer.step()
+    assert difference() > 0.05
+    loss.reset_clones()
+    assert difference() == 0
+
+
+def test_clones_leave_the_influencers_own_value_untrained():
+    maddpg = partner(critic=linear_critic(torch.ones(N, N, A)))
+    loss = InfluenceEstimatorLoss(maddpg, kind="clones", influencer=1)
+    loss(random_batch())["loss_estimator"].backward()
+    (grad,) = [p.grad for p in loss.parameters()]
+    assert grad[1].abs().sum() == 0
+    assert grad[0].abs().sum() > 0
+    assert grad[2].abs().sum() > 0
+
+
+def test_the_estimators_target_is_the_influencees_reward_and_next_value():
+    """Clones of a critic of zeros: the loss is the squared target, r + 0.9 * 0."""
+    batch = random_batch()
+    maddpg = partner(critic=linear_critic(torch.zeros(N, N, A)))
+    loss = InfluenceEstimatorLoss(maddpg, kind="clones", influencer=0)(batch)
+    expected = batch["next", "agents", "reward"][:, 1:].square().sum((-1, -2)).mean()
+    torch.testing.assert_close(loss["loss_estimator"], expected)
+
+
+def test_only_clones_can_be_reset():
+    loss = InfluenceEstimatorLoss(
+        partner(), kind="centralized", estimator_network=make_influence_network(ENV)
+    )
+    with pytest.raises(ValueError, match="centralized"):
+        loss.reset_clones()
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({"kind": "marginal"}, "marginal"),
+        ({"kind": "centralized"}, "centralized"),
+        ({"gamma": 2.0}, "2.0"),
+        ({"influencer": -1}, "-1"),
+        ({"influencer": 1, "influencees": [0, 1]}, "influencer 1"),
+        ({"influencees": [1, 1]}, r"\[1, 1\]"),
+    ],
+)
+def test_an_estimator_refuses_what_cannot_be(options, value):
+    with pytest.raises(ValueError, match=value):
+        InfluenceEstimatorLoss(partner(), **options)
+
+
+# Influence
+
+
+def hand_made(weight: torch.Tensor, action: torch.Tensor, **options) -> InfluenceLoss:
+    actor = constant_actor(action)
+    maddpg = partner(actor, linear_critic(weight))
+    return InfluenceLoss(actor, maddpg, **options)
+
+
+def test_the_influence_is_the_weighted_squared_gap_to_the_batchs_better_action():
+    """Q_i = sum of all actions, policies act 0: q = 0; the batch acts 1: max Q = 6."""
+    loss = hand_made(torch.ones(N, N, A), torch.zeros(N, A), weights=[0.25, 0.75])
+    batch = random_batch()
+    batch["agents", "action"][:] = 1.0
+    result = loss(batch)
+    torch.testing.assert_close(result["gap"], torch.tensor([-6.0, -6.0]))
+    torch.testing.assert_close(result["influence"], torch.tensor(36.0))
+    torch.testing.assert_close(result["loss_influence"], torch.tensor(3.6))
+
+
+def test_the_gradient_moves_the_influencer_towards_its_teammates_optimum():
+    """dF/da_1 = sum_i alpha_i 2 g w_i1 = 2 * (-6) * 1, times lambda 0.1: -1.2 each entry."""
+    actor = constant_actor(torch.zeros(N, A))
+    loss = InfluenceLoss(actor, partner(actor, linear_critic(torch.ones(N, N, A))), influencer=1)
+    batch = random_batch()
+    batch["agents", "action"][:] = 1.0
+    loss(batch)["loss_influence"].backward()
+    expected = torch.zeros(N, A)
+    expected[1] = -1.2
+    torch.testing.assert_close(actor.module.action.grad, expected)
+
+
+@pytest.mark.parametrize("source", ["marginal", "clones", "centralized"])
+def test_the_influence_trains_the_influencer_and_nobody_else(source):
+    maddpg = partner()
+    estimator = maddpg
+    if source != "marginal":
+        network = make_influence_network(ENV) if source == "centralized" else None
+        estimator = InfluenceEstimatorLoss(
+            maddpg, kind=source, estimator_network=network, influencer=2
+        )
+    loss = InfluenceLoss(maddpg.actor_network, estimator, influencer=2)
+    loss(random_batch())["loss_influence"].backward()
+    for param in maddpg.actor_network.parameters():
+        assert param.grad[:2].abs().sum() == 0
+        assert param.grad[2].abs().sum() > 0
+    assert touched(maddpg.qvalue_network_params) == set()
+    if source != "marginal":
+        assert touched(estimator.estimator_network_params) == set()
+
+
+def test_without_the_batchs_action_the_marginal_gap_at_the_policy_is_zero():
+    """As documented: q at the policies' actions is Q at the policies' actions."""
+    loss = partner()
+    result = InfluenceLoss(loss.actor_network, loss, optimum="policy")(random_batch())
+    assert result["influence"] == 0
+
+
+def test_the_optimum_is_never_below_the_policys_value():
+    loss = partner()
+    result = InfluenceLoss(
+        loss.actor_network,
+        loss,
+        num_optimum_samples=5,
+        action_spec=ENV.full_action_spec_unbatched["agents", "action"],
+        reduction="none",
+    )(random_batch(batch_size=(101,)))
+    assert (result["gap"] <= 0).all()
+
+
+def test_more_uniform_samples_come_closer_to_a_linear_critics_true_optimum():
+    """max_u sum of actions in [-1, 1] is 6; the policy and the batch act 0."""
+    batch = random_batch(batch_size=(101,))
+    batch["agents", "action"][:] = 0.0
+    spec = ENV.full_action_spec_unbatched["agents", "action"]
+    gaps = []
+    for count in (1, 8, 512):
+        torch.manual_seed(0)
+        loss = hand_made(
+            torch.ones(N, N, A), torch.zeros(N, A), num_optimum_samples=count, action_spec=spec
+        )
+        gaps.append(float(-loss(batch)["gap"][0]))
+    assert gaps[0] < gaps[1] < gaps[2] <= 6.0
+    assert gaps[2] > 4.0
+
+
+def test_the_optimum_at_the_next_state_is_zero_after_a_termination():
+    """Q_i = sum of actions = 6 everywhere: the gap is 0, and 6 - 0 where terminated."""
+    loss = hand_made(torch.ones(N, N, A), torch.ones(N, A), optimum="policy", optimum_at="next")
+    batch = random_batch()
+    batch["next", "terminated"][:] = False
+    assert loss(batch)["gap"].tolist() == [0.0, 0.0]
+    batch["next", "terminated"][:] = True
+    torch.testing.assert_close(loss(batch)["gap"], torch.tensor([6.0, 6.0]))
+
+
+def test_the_normalized_gap_does_not_grow_with_the_reward():
+    batch = random_batch(batch_size=(31,))
+    results = []
+    for scale in (1.0, 100.0):
+        torch.manual_seed(1)
+        weight = torch.randn(N, N, A) * scale
+        loss = hand_made(weight, torch.zeros(N, A), normalize=True)
+        for _ in range(5):
+            result = loss(batch)
+        results.append(result["influence"])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-3)
+
+
+def test_running_statistics_are_frozen_in_evaluation_mode():
+    loss = hand_made(torch.ones(N, N, A), torch.zeros(N, A), normalize=True)
+    loss(random_batch())
+    before = {k: v.clone() for k, v in loss.value_norm.state_dict().items()}
+    loss.eval()
+    loss(random_batch(seed=1))
+    for name, value in loss.value_norm.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    loss.train()
+    loss(random_batch(seed=1))
+    assert any((v != before[k]).any() for k, v in loss.value_norm.state_dict().items())
+
+
+def test_listed_influencees_alone_count():
+    """Agent 2, an adversary, has a value of its own that must not matter."""
+    weight = torch.ones(N, N, A)
+    weight[2] = 1e6
+    batch = random_batch()
+    batch["agents", "action"][:] = 1.0
+    result = hand_made(weight, torch.zeros(N, A), influencees=[1])(batch)
+    torch.testing.assert_close(result["influence"], torch.tensor(36.0))
+    assert result["gap"].shape == (1,)
+
+
+def test_the_marginal_estimate_averages_over_the_others_stochastic_actions():
+    """Q_1 = 2 * (a_0 + a_2 first entries)^2-free, linear: E Q is Q at the mean action."""
+    torch.manual_seed(0)
+    net = MultiAgentMLP(O, 2 * A, N, centralized=False, share_params=False, depth=1, num_cells=7)
+    split = nn.Sequential(net, _Split())
+    actor = ProbabilisticActor(
+        TensorDictModule(
+            split,
+            in_keys=[("agents", "observation")],
+            out_keys=[("agents", "loc"), ("agents", "scale")],
+        ),
+        in_keys=[("agents", "loc"), ("agents", "scale")],
+        out_keys=[("agents", "action")],
+        distribution_class=TanhNormal,
+        return_log_prob=False,
+    )
+    weight = torch.zeros(N, N, A)
+    weight[1, 2] = 1.0  # agent 1's value hangs on agent 2's action alone
+    maddpg = partner(actor, linear_critic(weight))
+    batch = random_batch(batch_size=(1,))
+    loss = InfluenceLoss(
+        actor, maddpg, optimum="policy", influencees=[1], num_action_samples=20_000
+    )
+    torch.manual_seed(1)
+    value, _ = loss._influenced_value(batch)
+    distribution = actor.get_dist(batch.select(("agents", "observation")))
+    torch.manual_seed(2)
+    expected = distribution.sample((20_000,))[:, 0, 2].sum(-1).mean()
+    torch.testing.assert_close(value[0, 1, 0], expected, rtol=0, atol=0.03)
+
+
+class _Split(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loc, scale = x.chunk(2, -1)
+        return loc, nn.functional.softplus(scale) + 0.1
+
+
+def test_the_coefficient_scales_the_loss_and_not_the_logged_influence():
+    loss, batch = hand_made(torch.ones(N, N, A), torch.zeros(N, A)), random_batch()
+    first = loss(batch)
+    loss.influence_coeff = 0.3
+    second = loss(batch)
+    torch.testing.assert_close(second["loss_influence"], 3 * first["loss_influence"])
+    torch.testing.assert_close(second["influence"], first["influence"])
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({"optimum": "best"}, "best"),
+        ({"optimum_at": "last"}, "last"),
+        ({"influence_coeff": -0.1}, "-0.1"),
+        ({"influencer": -1}, "-1"),
+        ({"influencer": 0, "influencees": [0, 1]}, "influencer 0"),
+        ({"weights": [0.7, 0.7]}, "0.7"),
+        ({"weights": [1.5, -0.5]}, "-0.5"),
+        ({"weights": [1.0], "influencees": [1, 2]}, r"\[1.0\]"),
+        ({"num_optimum_samples": 4}, "4"),
+        ({"num_optimum_samples": -1}, "-1"),
+        ({"num_action_samples": 4}, "4"),
+    ],
+)
+def test_the_influence_refuses_what_cannot_be(options, value):
+    maddpg = partner()
+    with pytest.raises(ValueError, match=value):
+        InfluenceLoss(maddpg.actor_network, maddpg, **options)
+
+
+@pytest.mark.parametrize("agents", [{"influencer": 3}, {"influencees": [1, 7]}])
+def test_an_agent_that_the_batch_lacks_is_an_error_with_both_numbers(agents):
+    maddpg = partner()
+    number = agents.get("influencer", 7)
+    for loss in (
+        InfluenceLoss(maddpg.actor_network, maddpg, **agents),
+        InfluenceEstimatorLoss(maddpg, **agents),
+    ):
+        with pytest.raises(ValueError, match=f"{N}.*{number}"):
+            loss(random_batch())
+
+
+def test_as_many_weights_as_influencees_are_asked_for():
+    maddpg = partner()
+    loss = InfluenceLoss(maddpg.actor_network, maddpg, weights=[0.2, 0.3, 0.5])
+    with pytest.raises(ValueError, match="3"):
+        loss(random_batch())
+
+
+def test_a_partner_without_critics_is_refused():
+    with pytest.raises(ValueError, match="NoveltyLoss"):
+        InfluenceLoss(make_actor(ENV), NoveltyLoss(Autoencoder(O + A)))
+
+
+# TorchRL's own losses as partners
+
+
+def stock_partner(name: str):
+    torch.manual_seed(7)
+    actor = make_actor(ENV, num_cells=(11,))
+    net = MultiAgentMLP(O + A, 1, N, centralized=True, share_params=False, depth=1, num_cells=11)
+    critic = TensorDictModule(
+        net,
+        in_keys=[("agents", "observation"), ("agents", "action")],
+        out_keys=[("agents", "state_action_value")],
+    )
+    keys = {
+        "state_action_value": ("agents", "state_action_value"),
+        "reward": ("agents", "reward"),
+        "done": ("agents", "done"),
+        "terminated": ("agents", "terminated"),
+    }
+    if name == "ddpg":
+        loss = DDPGLoss(actor, critic, delay_actor=True)
+    else:
+        spec = ENV.full_action_spec_unbatched["agents", "action"]
+        loss = TD3Loss(actor, critic, action_spec=spec, delay_actor=True)
+        keys["action"] = ("agents", "action")
+    loss.set_keys(**keys)
+    loss.make_value_estimator(ValueEstimators.TD0, gamma=GAMMA)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+@pytest.mark.parametrize("clones", [False, True])
+def test_torchrls_own_losses_serve_as_partners(name, clones):
+    stock, batch = stock_partner(name), random_batch()
+    estimator = stock
+    if clones:
+        estimator = InfluenceEstimatorLoss(stock, kind="clones", gamma=GAMMA)
+        estimator(batch)["loss_estimator"].backward()
+        assert all(p.grad is not None for p in estimator.parameters())
+    loss = InfluenceLoss(stock.actor_network, estimator, influencer=1)
+    loss(batch)["loss_influence"].backward()
+    grads = [p.grad for p in stock.actor_network.parameters()]
+    assert all(g[1].abs().sum() > 0 and g[0].abs().sum() == 0 for g in grads)
+
+
+def test_a_partner_that_tells_no_gamma_needs_one():
+    stock = stock_partner("ddpg")
+    if hasattr(stock, "gamma"):
+        pytest.fail("DDPGLoss has a gamma now; drop the argument from the recipe.")
+    with pytest.raises(ValueError, match="None"):
+        InfluenceEstimatorLoss(stock, kind="clones")
+
+
+# The optimum over discrete actions
+
+
+def discrete_partner(weight: torch.Tensor, action: torch.Tensor) -> MADDPGLoss:
+    return partner(constant_actor(action), linear_critic(weight))
+
+
+def one_hot(*choices: int) -> torch.Tensor:
+    return nn.functional.one_hot(torch.tensor(choices), A).float()
+
+
+def test_enumeration_finds_the_best_joint_action_of_every_agent():
+    """Q_i = sum_jk w_ijk a_jk: its maximum is the sum over agents of the larger weight."""
+    torch.manual_seed(0)
+    weight = torch.randn(N, N, A)
+    maddpg = discrete_partner(weight, one_hot(0, 0, 0))
+    batch = random_batch()
+    for budget in (A**N, 1):  # all joint actions, then coordinate ascent
+        loss = InfluenceLoss(
+            maddpg.actor_network, maddpg, optimum="enumerated", enumeration_budget=budget
+        )
+        expected = weight[:, :, 0].sum(-1) - weight.amax(-1).sum(-1)
+        torch.testing.assert_close(loss(batch)["gap"], expected[1:])
+
+
+@pytest.mark.parametrize("budget", [A**N, 1])
+def test_a_masked_action_is_never_the_optimum(budget):
+    weight = torch.zeros(N, N, A)
+    weight[:, :, 1] = 1.0  # action 1 is better for all, and forbidden to agent 2
+    maddpg = discrete_partner(weight, one_hot(0, 0, 0))
+    batch = random_batch()
+    mask = torch.ones(B, N, A, dtype=torch.bool)
+    mask[:, 2, 1] = False
+    loss = InfluenceLoss(
+        maddpg.actor_network, maddpg, optimum="enumerated", enumeration_budget=budget
+    )
+    result = loss(batch.set(("agents", "action_mask"), mask))
+    torch.testing.assert_close(result["gap"], torch.tensor([-2.0, -2.0]))
+
+
+def test_joint_actions_are_enumerated_in_c_order():
+    joint = enumerate_joint_actions(3, 2).argmax(-1)
+    assert joint.tolist()[:3] == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert joint.unique(dim=0).shape == (8, 3)
+
+
+def test_coordinate_ascent_is_between_the_start_and_the_optimum():
+    torch.manual_seed(0)
+    table = torch.randn(5, 5, 5)
+
+    def critic(joint: torch.Tensor) -> torch.Tensor:
+        index = joint.argmax(-1)
+        return table[index[..., 0], index[..., 1], index[..., 2]].unsqueeze(-1)
+
+    for choice in range(5):
+        start = nn.functional.one_hot(torch.full((3,), choice), 5).float()
+        reached = coordinate_ascent(critic, start)
+        assert (reached >= table[choice, choice, choice]).all()
+        assert (reached <= table.max()).all()
+    every = enumerate_joint_actions(3, 5).unsqueeze(1).expand(-1, 3, -1, -1)
+    assert (best_candidate(critic, every) == table.max()).all()
+
+
+def test_uniform_one_hot_joint_actions_are_one_hot():
+    spec = OneHot(A, shape=(N, A), dtype=torch.float32)
+    weight = torch.zeros(N, N, A)
+    weight[:, :, 1] = 1.0
+    maddpg = discrete_partner(weight, one_hot(0, 0, 0))
+    batch = random_batch()
+    batch["agents", "action"][:] = one_hot(0, 0, 0)
+    loss = InfluenceLoss(maddpg.actor_network, maddpg, num_optimum_samples=200, action_spec=spec)
+    torch.testing.assert_close(loss(batch)["gap"], torch.tensor([-3.0, -3.0]))
