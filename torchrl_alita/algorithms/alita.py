@@ -106,7 +106,6 @@ class ALITA(MADDPG):
         check_agent_range("influencees", influencees or (), layout.num_agents)
         super().__init__(env, **options)
         self.estimator_updates = estimator_updates
-        self.conditional = conditional
 
         self.autoencoder = Autoencoder(
             layout.observation_size + layout.action_size,
@@ -144,6 +143,9 @@ class ALITA(MADDPG):
                 ).to(self.device)
                 source.set_keys(reward=self.maddpg.tensor_keys.reward)
                 self.estimators.append(source)
+                self.conditional_samplers.append(
+                    ConditionalSampler(influencer=influencer, kind=conditional)
+                )
                 self.modules[f"estimator_{influencer}"] = source
                 self.optimizers[f"estimator_{influencer}"] = torch.optim.Adam(
                     source.parameters(), lr=estimator_lr
@@ -163,14 +165,6 @@ class ALITA(MADDPG):
             self.influences.append(influence)
             self.modules[f"influence_{influencer}"] = influence
 
-    @property
-    def conditional_samplers(self) -> list[ConditionalSampler]:
-        """A sampler of D_t for each influencer with a trained estimator."""
-        return [
-            ConditionalSampler(influencer=estimator.influencer, kind=self.conditional)
-            for estimator in self.estimators
-        ]
-
     def start_episode(self) -> None:
         """Set the clones back to the critics, Sec. 3.1.2."""
         for estimator in self.estimators:
@@ -187,7 +181,7 @@ class ALITA(MADDPG):
 
         Args:
             batch: transitions ``[B]`` of the replay buffer.
-            conditional_batches: D_t, one for each of :attr:`conditional_samplers`.
+            conditional_batches: D_t, one for each of ``conditional_samplers``.
             recent_batch: recent transitions, for the autoencoders. Default: the batch.
 
         Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -104,6 +105,8 @@ class MADDPG:
         self.policy_delay = policy_delay
         self.max_grad_norm = max_grad_norm
         self.updates = 0
+        # One for each conditional batch that update wants.
+        self.conditional_samplers: list[ConditionalSampler] = []
         self.modules: dict[str, nn.Module] = {"maddpg": self.maddpg}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "actor": torch.optim.Adam(self.maddpg.actor_network_params.parameters(), lr=actor_lr),
@@ -111,11 +114,6 @@ class MADDPG:
                 self.maddpg.qvalue_network_params.parameters(), lr=critic_lr
             ),
         }
-
-    @property
-    def conditional_samplers(self) -> list[ConditionalSampler]:
-        """A sampler for each conditional batch that :meth:`update` wants: none."""
-        return []
 
     def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
@@ -205,7 +203,8 @@ class MADDPG:
                     f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
                 )
             for name, member in own.items():
-                member.load_state_dict(state_dict[part][name])
+                # An optimizer keeps the tensors it is given: it must not share them.
+                member.load_state_dict(deepcopy(state_dict[part][name]))
         self.updates = state_dict["updates"]
 
 

@@ -99,11 +99,11 @@ def make_logger(
         import_extra("wandb", "wandb")
         logged_in = bool(os.environ.get("WANDB_API_KEY"))
         mode = os.environ.get("WANDB_MODE") or ("online" if logged_in else "offline")
+        # The logger's own offline flag would set WANDB_MODE for the whole process.
         options = {
             "project": "torchrl_alita",
             "config": dict(config),
             "mode": mode,
-            "offline": mode == "offline",
             "log_env_packages": False,
         }
         return get_logger("wandb", str(run_dir), run_name, wandb_kwargs=options)

@@ -1,0 +1,184 @@
+"""The house: who imports whom, what ships, what is written where."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import torchrl_alita
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "torchrl_alita"
+# design: imports go only downward.
+LEVELS = {
+    "_version": 0, "_extras": 0, "_checks": 0, "functional": 0,
+    "modules": 1, "envs": 1, "data": 1,
+    "transforms": 2, "objectives": 2,
+    "algorithms": 3,
+    "training": 4,
+}  # fmt: skip
+OPTIONAL = ("vmas", "wandb", "tyro", "matplotlib", "PIL", "tqdm", "tensorboard", "gym")
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = [*sorted((ROOT / "recipes").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
+
+
+def imports(path: Path) -> list[tuple[str, list[str]]]:
+    """Modules imported anywhere in a file, with the names taken from them."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.module, [alias.name for alias in node.names]))
+    return found
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "torchrl_alita" and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_only_downward(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for module, names in imports(path):
+        rooms = {room(module)} if room(module) else set()
+        if module == "torchrl_alita":
+            rooms = {name for name in names if name in LEVELS}
+        for other in rooms - {own}:
+            allowed = LEVELS[other] < LEVELS[own] or LEVELS[own] == LEVELS[other] == 1
+            assert allowed, f"{own} imports {other}"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_import_only_public_names(path):
+    for module, names in imports(path):
+        if module.split(".")[0] != "torchrl_alita":
+            continue
+        public = importlib.import_module(module).__all__
+        assert set(names) <= set(public), module
+        assert not any(part.startswith("_") for part in module.split(".")), module
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_library_asserts_nothing_and_leaves_nothing_unfinished(path):
+    text = path.read_text()
+    assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assert)]
+    assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
+
+
+def test_every_public_name_is_documented_with_source_and_example():
+    for name in torchrl_alita.__all__:
+        if name == "__version__":
+            continue
+        text = getattr(torchrl_alita, name).__doc__
+        assert ">>>" in text, name
+        if name not in ("make_env", "DDPG"):
+            assert "arxiv.org/abs" in text, name
+
+
+def test_the_package_imports_without_its_extras_and_names_the_one_that_is_missing():
+    code = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+import torchrl_alita
+import torchrl_alita.training as training
+for call in (
+    lambda: torchrl_alita.make_env("vmas/spread"),
+    lambda: training.train(training.TrainingConfig(), None),
+):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert '"torchrl_alita[vmas]"' in result.stdout
+    assert '"torchrl_alita[recipes]"' in result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_package_its_types_marker_and_license_alone(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "torchrl_alita/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    modules = {str(path.relative_to(ROOT)) for path in SOURCES}
+    assert modules == {name for name in names if name.endswith(".py")}
+
+
+def test_the_wheel_installs_and_imports_from_where_it_was_put(wheel, tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path),
+         str(wheel)],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import torchrl_alita as t; "
+    code += "print(t.__file__, t.__version__)"
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert result.stdout.startswith(str(tmp_path))
+    assert result.stdout.strip().endswith(torchrl_alita.__version__)
+
+
+def test_constraints_fix_a_version_of_every_requirement():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options"]["install_requires"].split("\n")
+    for extra in config["options.extras_require"].values():
+        lines += extra.split("\n")
+    required = {re.split(r"[<>=\[]", line)[0].lower() for line in lines if line.strip()}
+    fixed = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    assert required - {"torchrl_alita"} <= fixed
+
+
+def test_the_readmes_table_is_what_the_committed_results_say(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location(
+        "spread_table", ROOT / "benchmarks" / "spread_table.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "spread_table", module)
+    spec.loader.exec_module(module)
+    readme = ROOT / "README.md"
+    copy = tmp_path / "README.md"
+    before, rest = readme.read_text().split(module.BEGIN)
+    copy.write_text(f"{before}{module.BEGIN}\n{module.END}{rest.split(module.END)[1]}")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "spread").symlink_to(ROOT / "benchmarks" / "results" / "spread")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    module.report(module.Config(report_only=True))
+    assert copy.read_text() == readme.read_text()
+    committed = (ROOT / "benchmarks" / "results" / "spread.json").read_text()
+    assert (tmp_path / "results" / "spread.json").read_text() == committed

@@ -1,0 +1,135 @@
+"""The recipes run as a user starts them, with a tiny Config."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *("--total-frames", "300", "--num-envs", "5", "--horizon", "10", "--frames-per-batch", "50"),
+    *("--random-frames", "50", "--batch-size", "32", "--conditional-batch-size", "32"),
+    *("--evaluation-interval", "150", "--evaluation-episodes", "5", "--no-progress"),
+]
+
+
+def load(folder: str, name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def alita_spread():
+    return load("recipes", "alita_spread")
+
+
+@pytest.fixture(scope="module")
+def add_to_torchrl():
+    return load("recipes", "add_to_torchrl")
+
+
+def test_the_command_of_the_issue_leaves_a_run_and_prints_a_table(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "recipes/alita_spread.py", *TINY, "--run-dir", str(run)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "trained" in result.stdout
+    assert "random" in result.stdout
+    assert "landmark_distance" in result.stdout
+    summary = json.loads((run / "summary.json").read_text())
+    required = {
+        "algorithm", "task", "seed", "frames", "updates", "wall_seconds", "frames_per_second",
+        "evaluation",
+    }  # fmt: skip
+    assert required <= set(summary)
+    assert summary["frames"] == 300
+    for name in ("config.json", "metrics.csv", "curve.png", "rollout.gif", "checkpoints"):
+        assert (run / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--algorithm", "maddpg", "--num-critics", "2", "--policy-noise", "0.2"],
+        ["--algorithm", "ddpg"],
+        ["--estimator", "clones", "--influencers", "random"],
+        ["--estimator", "centralized", "--influencers", "0", "2", "--optimum-at", "next"],
+        ["--influencers", "all", "--normalize", "--optimum", "policy"],
+        ["--influence-coeff", "0"],
+        ["--novelty-coeff", "0", "--diversity-coeff", "0"],
+    ],
+    ids=" ".join,
+)
+def test_every_algorithm_and_ablation_trains(tmp_path, alita_spread, options):
+    summary = alita_spread.main([*TINY, *options, "--run-dir", str(tmp_path / "run")])
+    assert summary["updates"] == 2
+    assert all(torch.isfinite(torch.tensor(v)) for v in summary["evaluation"].values())
+
+
+def test_help_shows_every_field_with_a_description(alita_spread, capsys):
+    with pytest.raises(SystemExit):
+        alita_spread.parse(["--help"])
+    text = capsys.readouterr().out
+    from dataclasses import fields
+
+    for field in fields(alita_spread.Config):
+        assert field.name.replace("_", "-") in text, field.name
+    assert "Environment steps" in text
+
+
+def test_resume_reads_the_runs_own_config(tmp_path, alita_spread):
+    run = tmp_path / "run"
+    alita_spread.main([*TINY, "--seed", "5", "--run-dir", str(run)])
+    config = alita_spread.parse(["--resume", str(run)])
+    assert config.seed == 5
+    assert config.total_frames == 300
+    assert alita_spread.main(["--resume", str(run)])["frames"] == 300
+    with pytest.raises(ValueError, match=r"seed.*\(5, 6\)"):
+        alita_spread.main(["--resume", str(run), "--seed", "6"])
+    with pytest.raises(ValueError, match="is no run"):
+        alita_spread.main(["--resume", str(tmp_path)])
+
+
+def test_the_stock_script_runs_and_each_part_adds_its_loss(add_to_torchrl):
+    tiny = {
+        "num_envs": 5, "horizon": 10, "total_frames": 100, "frames_per_batch": 50,
+        "updates_per_batch": 1, "batch_size": 32,
+    }  # fmt: skip
+    stock = {"loss_actor", "loss_value", "reward_mean"}
+    added = {
+        (): set(),
+        ("novelty",): {"loss_novelty"},
+        ("novelty", "diversity"): {"loss_novelty"},
+        ("influence",): {"loss_influence"},
+        ("influence", "clones"): {"loss_influence", "loss_estimator"},
+        ("novelty", "diversity", "influence"): {"loss_novelty", "loss_influence"},
+    }
+    for flags, losses in added.items():
+        config = add_to_torchrl.Config(**tiny, **dict.fromkeys(flags, True))
+        assert set(add_to_torchrl.main(config)) == stock | losses
+
+
+def test_without_flags_the_stock_script_owes_this_package_nothing():
+    """The lines between the markers, and the import, are all there is of it."""
+    source = (ROOT / "recipes" / "add_to_torchrl.py").read_text()
+    body = source.split("def main(")[1]
+    names = ("NoveltyReward", "DiversityPenalty", "TotalReward", "NoveltyLoss", "Autoencoder")
+    names += ("InfluenceLoss", "InfluenceEstimatorLoss", "ConditionalSampler")
+    outside, inside, marked = "", "", False
+    for line in body.splitlines():
+        marked = True if "# >>>" in line else False if "# <<<" in line else marked
+        if marked:
+            inside += line
+        else:
+            outside += line
+    for name in names:
+        assert name in inside, name
+        assert name not in outside, name

@@ -1,0 +1,329 @@
+"""The training loop, evaluation, run directories and logs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes import TargetEnv
+from PIL import Image
+from tensordict import TensorDict
+
+from torchrl_alita import ALITA, MADDPG
+from torchrl_alita.envs import Task, make_env, register_task, spread_metrics
+from torchrl_alita.envs.registry import TASKS
+from torchrl_alita.training import TrainingConfig, evaluate, preserve_random_state, train
+from torchrl_alita.training.evaluation import episode_returns
+from torchrl_alita.training.figures import save_curves, save_gif
+from torchrl_alita.training.logging import MetricsFile, make_logger
+
+ENV_OPTIONS: dict = {}
+
+
+def make_target(**options) -> TargetEnv:
+    return TargetEnv(**options, **ENV_OPTIONS)
+
+
+class InterruptedEnv(TargetEnv):
+    """Presses Ctrl-C once, in the middle of a batch."""
+
+    pressed = False
+
+    def _step(self, tensordict: TensorDict) -> TensorDict:
+        if self.total_steps == 18 and not InterruptedEnv.pressed:
+            InterruptedEnv.pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+        return super()._step(tensordict)
+
+
+def draw(episode: TensorDict) -> list[Image.Image]:
+    return [Image.new("RGB", (8, 8), (step, 0, 0)) for step in range(len(episode))]
+
+
+def metrics(episodes: TensorDict) -> dict[str, torch.Tensor]:
+    return {"size": episodes["agents", "action"].abs().mean()}
+
+
+for name, build in (("test/target", make_target), ("test/interrupted", InterruptedEnv)):
+    if name not in TASKS:
+        register_task(name, Task(make=build, metrics=metrics, draw=draw))
+
+
+def tiny(run_dir: Path | None, **changes) -> TrainingConfig:
+    options = {
+        "algorithm": "tiny",
+        "task": "test/target",
+        "num_envs": 5,
+        "horizon": 4,
+        "total_frames": 200,
+        "frames_per_batch": 20,
+        "frames_per_update": 10,
+        "random_frames": 20,
+        "batch_size": 16,
+        "conditional_batch_size": 32,
+        "noise_frames": 100,
+        "evaluation_interval": 100,
+        "evaluation_episodes": 7,
+        "checkpoint_interval": 100,
+        "progress": False,
+        "run_dir": run_dir,
+    }
+    return TrainingConfig(**(options | changes))
+
+
+def maddpg(env) -> MADDPG:
+    return MADDPG(env, num_cells=(13,))
+
+
+def clones(env) -> ALITA:
+    return ALITA(env, num_cells=(13,), estimator="clones")
+
+
+def rows(run_dir: Path) -> list[dict]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def training_columns(run_dir: Path) -> list[dict]:
+    return [
+        {name: value for name, value in row.items() if name.startswith("training/")}
+        for row in rows(run_dir)
+        if row["training/reward_mean"]
+    ]
+
+
+def test_a_run_leaves_its_files_and_a_summary(tmp_path):
+    summary = train(tiny(tmp_path / "run"), clones)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "config.json", "metrics.csv", "curve.png", "rollout.gif", "summary.json", "checkpoints",
+    }  # fmt: skip
+    saved = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert saved == {key: value for key, value in summary.items() if key != "run_dir"}
+    assert saved["frames"] == 200
+    assert saved["updates"] == 18  # 2 for each of 10 batches, but the random one
+    assert saved["seed"] == 0
+    assert saved["algorithm"] == "tiny"
+    assert saved["task"] == "test/target"
+    assert saved["wall_seconds"] > 0
+    assert saved["frames_per_second"] == pytest.approx(200 / saved["wall_seconds"])
+    assert set(saved["evaluation"]) == {"return_mean", "return_std", "size"}
+    assert [int(row["frames"]) for row in rows(tmp_path / "run")] == list(range(0, 201, 20))
+    with Image.open(tmp_path / "run" / "rollout.gif") as picture:
+        assert picture.n_frames == 4
+    with Image.open(tmp_path / "run" / "curve.png") as picture:
+        assert picture.width > picture.height > 100
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        train(tiny(tmp_path / name, seed=seed), clones)
+    first, again, other = (training_columns(tmp_path / n) for n in ("first", "again", "other"))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("task", ["test/target", "vmas/spread"])
+def test_evaluation_leaves_training_as_it_was(tmp_path, task):
+    """At every batch against once at the end: bit-identical figures of training."""
+    for name, interval in (("often", 20), ("never", 10**9)):
+        train(tiny(tmp_path / name, task=task, evaluation_interval=interval), clones)
+    assert training_columns(tmp_path / "often") == training_columns(tmp_path / "never")
+    assert sum(bool(row["evaluation/return_mean"]) for row in rows(tmp_path / "often")) == 11
+
+
+def test_ctrl_c_writes_a_checkpoint_and_the_run_is_resumed_to_its_end(tmp_path, capsys):
+    run = tmp_path / "run"
+    InterruptedEnv.pressed = False
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny(run, task="test/interrupted"), clones)
+    assert stopped.value.code == 130
+    assert f"--resume {run}" in capsys.readouterr().out
+    halfway = int(rows(run)[-1]["frames"])
+    assert 0 < halfway < 200
+    assert any((run / "checkpoints").iterdir())
+    assert not (run / "summary.json").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    summary = train(tiny(None, task="test/interrupted", resume=run), clones)
+    assert summary["frames"] == 200
+    assert summary["updates"] == 18
+    assert [int(row["frames"]) for row in rows(run)] == list(range(0, 201, 20))
+
+
+def test_a_resumed_run_takes_over_networks_and_replay(tmp_path):
+    """What is logged right after resuming is of the trained networks, not of new ones."""
+    made = []
+
+    def remember(env):
+        made.append(clones(env))
+        return made[-1]
+
+    InterruptedEnv.pressed = False
+    with pytest.raises(SystemExit):
+        train(tiny(tmp_path / "run", task="test/interrupted"), remember)
+    before = {k: v.clone() for k, v in made[0].maddpg.state_dict().items()}
+    updates = made[0].updates
+
+    class Probe(ALITA):
+        def start_episode(self) -> None:
+            if self.updates == updates:
+                state = self.maddpg.state_dict()
+                assert all((state[key] == value).all() for key, value in before.items())
+                made.append("checked")
+            super().start_episode()
+
+    train(
+        tiny(None, task="test/interrupted", resume=tmp_path / "run"),
+        lambda env: Probe(env, num_cells=(13,), estimator="clones"),
+    )
+    assert made[-1] == "checked"
+
+
+def test_resuming_needs_a_run_with_the_same_config_and_a_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere is no run"):
+        train(tiny(None, resume=tmp_path / "nowhere"), maddpg)
+    train(tiny(tmp_path / "run"), maddpg)
+    with pytest.raises(ValueError, match=r"seed.*\(0, 4\)"):
+        train(tiny(None, resume=tmp_path / "run", seed=4), maddpg)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        (path / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="no checkpoint"):
+        train(tiny(None, resume=tmp_path / "run"), maddpg)
+
+
+def test_a_checkpoint_of_another_algorithm_is_named(tmp_path):
+    train(tiny(tmp_path / "run"), maddpg)
+    with pytest.raises(ValueError, match="checkpoint-000000000200"):
+        train(tiny(None, resume=tmp_path / "run"), clones)
+
+
+def test_a_new_run_does_not_overwrite_an_old_one(tmp_path):
+    train(tiny(tmp_path / "run"), maddpg)
+    before = (tmp_path / "run" / "metrics.csv").read_text()
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(tiny(tmp_path / "run"), maddpg)
+    assert (tmp_path / "run" / "metrics.csv").read_text() == before
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    train(tiny(tmp_path / "run", checkpoint_interval=20, keep_checkpoints=3), maddpg)
+    kept = sorted(path.name[-4:] for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["0160", "0180", "0200"]
+
+
+def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoint(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(ENV_OPTIONS, "poison_after", 30)  # 150 frames, and TorchRL's own steps
+    with pytest.raises(ValueError, match=r"'next', 'agents', 'reward'.*at frame \d+"):
+        train(tiny(tmp_path / "run"), maddpg)
+    assert [p.name[-4:] for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["0100"]
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({"total_frames": 0}, "0"),
+        ({"batch_size": -3}, "-3"),
+        ({"frames_per_batch": 21}, "21"),
+        ({"noise_end": 2.0}, "2.0"),
+        ({"task": "vmas/spred"}, "vmas/spread"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(tmp_path, changes, value):
+    with pytest.raises(ValueError, match=value):
+        train(tiny(tmp_path / "run", **changes), maddpg)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_random_state_of_the_process_is_preserved():
+    from vmas.simulator.environment import Environment
+
+    env = make_env("vmas/spread", num_envs=2)
+    for seed in (random, np.random):
+        seed.seed(0)
+    torch.manual_seed(0)
+    expected = (random.random(), np.random.rand(), torch.rand(()).item())  # noqa: NPY002
+    for seed in (random, np.random):
+        seed.seed(0)
+    torch.manual_seed(0)
+    vmas_before = list(Environment.vmas_random_state)
+    with preserve_random_state():
+        random.random()
+        np.random.rand()  # noqa: NPY002
+        torch.rand(())
+        env.reset()
+        Environment.vmas_random_state[:] = [None, None, None]
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected  # noqa: NPY002
+    assert all(a is b for a, b in zip(vmas_before, Environment.vmas_random_state, strict=True))
+
+
+def test_an_evaluation_is_of_the_same_states_each_time():
+    env = make_env("vmas/spread", num_envs=3, horizon=5)
+    first, _ = evaluate(None, env, spread_metrics, horizon=5, seed=1)
+    torch.rand(7)
+    env.rollout(3)
+    again, _ = evaluate(None, env, spread_metrics, horizon=5, seed=1)
+    other, _ = evaluate(None, env, spread_metrics, horizon=5, seed=2)
+    assert first == again
+    assert first != other
+
+
+def test_a_return_ends_with_its_episode():
+    """Rewards of 1, 2, 4 and 8 to two agents; the first episode ends after two steps."""
+    reward = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 4, 1, 1).expand(2, 4, 2, 1)
+    done = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.bool).unsqueeze(-1)
+    episodes = TensorDict({"next": {"agents": {"reward": reward}, "done": done}}, [2, 4])
+    assert episode_returns(episodes).tolist() == [3.0, 15.0]
+
+
+def test_a_column_that_comes_late_leaves_earlier_rows_empty(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.write({"frames": 1, "a": 0.5})
+    file.write({"frames": 2, "a": 0.25, "b": 3})
+    assert (tmp_path / "metrics.csv").read_text().split() == ["frames,a,b", "1,0.5,", "2,0.25,3"]
+    assert file.column("b") == ([2], [3.0])
+
+
+@pytest.mark.parametrize("name", ["csv", "tensorboard"])
+def test_torchrls_loggers_write_under_the_run(tmp_path, name):
+    train(tiny(tmp_path / "run", loggers=(name,), total_frames=60), maddpg)
+    written = [p for p in (tmp_path / "run" / f"{name}_logs").rglob("*") if p.is_file()]
+    assert written
+    assert all(path.stat().st_size > 0 for path in written)
+
+
+def test_weights_and_biases_is_offline_and_knows_the_config(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = make_logger("wandb", tmp_path, run_name="name", config={"seed": 11})
+    assert logger.experiment.settings.mode == "offline"
+    assert logger.experiment.config["seed"] == 11
+    logger.log_scalar("return", 1.5, step=3)
+    logger.experiment.finish()
+    assert "WANDB_MODE" not in os.environ
+    assert list(tmp_path.rglob("*.wandb"))
+
+
+def test_an_unknown_logger_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="mlflow"):
+        make_logger("mlflow", tmp_path, run_name="name", config={})
+
+
+def test_pictures_are_drawn_without_a_display(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    save_curves(tmp_path / "c.png", {"a": ([0, 1], [2.0, 3.0])}, title="t", baselines={"a": 1.0})
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.format == "PNG"
+    with pytest.raises(ValueError, match="0"):
+        save_gif(tmp_path / "g.gif", [])
