@@ -224,7 +224,9 @@ def main(config: Config) -> dict[str, float]:
 
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         episodes = make_env(config.seed + 1).rollout(config.horizon, actor)
-    result = {name: float(value) for name, value in losses.items() if name.startswith("loss_")}
+    result = {
+        name: value.item() for name, value in losses.detach().items() if name.startswith("loss_")
+    }
     result["reward_mean"] = float(episodes["next", "agents", "reward"].mean())
     return result
 

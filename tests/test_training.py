@@ -234,6 +234,7 @@ def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoin
         ({"total_frames": 0}, "0"),
         ({"batch_size": -3}, "-3"),
         ({"frames_per_batch": 21}, "21"),
+        ({"frames_per_update": 50}, "50"),
         ({"noise_end": 2.0}, "2.0"),
         ({"task": "vmas/spred"}, "vmas/spread"),
         ({"device": "cuda:99"}, "cuda:99"),

@@ -102,8 +102,9 @@ def test_nobody_but_the_influencer_is_paid_for_novelty(influencer):
 
 
 def test_each_of_two_influencers_has_the_autoencoder_of_its_place_in_the_list():
-    novelty = NoveltyReward(Scaled(0.0, 3.0), influencer=[2, 0])(ones())[NOVELTY]
-    torch.testing.assert_close(novelty, per_agent(4.0 * O, 0.0, 1.0 * O))
+    batch = ones(observation=per_agent(1.0, 2.0, 3.0).expand(B, N, O))
+    novelty = NoveltyReward(Scaled(0.0, 3.0), influencer=[2, 0])(batch)[NOVELTY]
+    torch.testing.assert_close(novelty, per_agent(4.0 * O, 0.0, 9.0 * O))
 
 
 def test_a_one_hot_action_counts_for_novelty_whatever_its_type():
@@ -258,9 +259,9 @@ def test_the_total_reward_is_the_weighted_sum():
     torch.testing.assert_close(total(batch)[TOTAL], per_agent(3.0, 1.5, 2.0))
 
 
-def test_without_intrinsic_rewards_the_total_is_the_reward():
-    batch = random_batch()
-    torch.testing.assert_close(TotalReward({})(batch)[TOTAL], batch[REWARD])
+def test_a_total_of_nothing_but_the_reward_is_refused():
+    with pytest.raises(ValueError, match="{}"):
+        TotalReward({})
 
 
 @pytest.mark.parametrize("coeff", [-0.5, math.nan, math.inf])

@@ -72,7 +72,7 @@ def check_weights(weights: Sequence[float] | None, count: int) -> torch.Tensor:
 def check_non_negative(**values: float | torch.Tensor) -> None:
     for name, value in values.items():
         tensor = torch.as_tensor(value)
-        if not bool((tensor >= 0).all()) or math.isinf(float(tensor.max())):
+        if tensor.numel() == 0 or not bool((tensor >= 0).all()) or math.isinf(float(tensor.max())):
             raise ValueError(f"{name} must be finite and at least 0, got {value}.")
 
 

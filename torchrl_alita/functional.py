@@ -53,6 +53,18 @@ def _check_same_shape(**tensors: torch.Tensor) -> None:
         raise ValueError(f"Shapes must be equal, got {shapes}.")
 
 
+def _for_each_agent(terminated: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A flag of the team ``[*B, 1]`` or of each agent ``[*B, N, 1]``, to broadcast."""
+    if terminated.shape == like.shape:
+        return terminated
+    if terminated.shape != (*like.shape[:-2], 1):
+        raise ValueError(
+            f"terminated must have the shape {(*like.shape[:-2], 1)} or {tuple(like.shape)}, "
+            f"got {tuple(terminated.shape)}."
+        )
+    return terminated.unsqueeze(-2)
+
+
 def squared_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distance, ``[*B, A], [*B, A] -> [*B, 1]``.
 
@@ -186,14 +198,16 @@ def influence_gap(
     Args:
         value: the influenced value of each of M influencees, ``[*B, M, 1]``.
         optimum: ``[*B, M, 1]``, at the current or at the next state.
-        terminated: bool ``[*B, 1]`` of the transition, only for the next state.
+        terminated: bool ``[*B, 1]`` or ``[*B, M, 1]`` of the transition, only for the
+            next state.
         scale: what the gap is divided by, positive. Default: 1, the paper's form.
 
     Returns:
         ``[*B, M, 1]``.
 
     Raises:
-        ValueError: if the shapes of value and optimum differ.
+        ValueError: if the shapes of value and optimum differ, or that of terminated
+            fits neither.
 
     Examples:
         >>> influence_gap(torch.tensor([[3.0]]), torch.tensor([[5.0]]))
@@ -208,7 +222,8 @@ def influence_gap(
     _check_same_shape(value=value, optimum=optimum)
     optimum = optimum.detach()
     if terminated is not None:
-        optimum = torch.where(terminated.unsqueeze(-2), torch.zeros_like(optimum), optimum)
+        terminated = _for_each_agent(terminated, optimum)
+        optimum = torch.where(terminated, torch.zeros_like(optimum), optimum)
     return (value - optimum) / scale
 
 
@@ -264,7 +279,8 @@ def td_target(
         ``[*B, N, 1]``, without gradient.
 
     Raises:
-        ValueError: if the shapes of reward and next_value differ.
+        ValueError: if the shapes of reward and next_value differ, or that of terminated
+            fits neither.
 
     Examples:
         >>> td_target(
@@ -276,8 +292,7 @@ def td_target(
         tensor([[1000.]])
     """
     _check_same_shape(reward=reward, next_value=next_value)
-    if terminated.ndim < reward.ndim:
-        terminated = terminated.unsqueeze(-2)
+    terminated = _for_each_agent(terminated, reward)
     bootstrap = torch.where(terminated, torch.zeros_like(next_value), next_value)
     return (reward + gamma * bootstrap).detach()
 

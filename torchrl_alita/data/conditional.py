@@ -157,7 +157,8 @@ class ConditionalSampler(Sampler):
 
     def _anchors(self, length: int, device: torch.device) -> torch.Tensor:
         newest = self._newest.to(device)
-        if newest.numel() == 0:  # a storage that was filled before this sampler came
+        newest = newest[newest < length]  # the storage may have been emptied
+        if newest.numel() == 0:  # or filled before this sampler came
             newest = torch.arange(max(0, length - self.anchor_window), length, device=device)
         return newest[self._randint(newest.numel(), self.num_anchors, device=device)]
 
@@ -170,10 +171,13 @@ class ConditionalSampler(Sampler):
         return index.gather(1, drawn.to(index.device))
 
     def _nearest(self, situation, anchors, candidates, count: int) -> torch.Tensor:
-        pool = torch.cat([anchors, candidates])
+        # Each row once, or an anchor's nearest would be its own copies.
+        pool, position = torch.cat([anchors, candidates]).unique(return_inverse=True)
         features = self._features(situation, pool)
+        # Centered, since the distances are computed as differences of squares.
+        features = features - features.mean(0)
         features = features / features.std(0, correction=0).clamp_min(1e-6)
-        distance = torch.cdist(features[: anchors.numel()], features)
+        distance = torch.cdist(features[position[: anchors.numel()]], features)
         # Where the pool is smaller than a share, its members come more than once.
         count_in_pool = min(count, pool.numel())
         nearest = distance.topk(count_in_pool, dim=1, largest=False).indices

@@ -5,10 +5,12 @@ Source: https://arxiv.org/abs/2207.03530.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, StepCounter, TransformedEnv, VmasEnv
@@ -94,8 +96,19 @@ def _vmas_random_state() -> Iterator[list]:
 
     shared = Environment.vmas_random_state
     outside = list(shared)
+    generators = (
+        torch.random.get_rng_state(),
+        np.random.get_state(),  # noqa: NPY002
+        random.getstate(),
+    )
     try:
         yield shared
+    except BaseException:
+        # VMAS puts these back at the end of its own methods, but not after an error.
+        torch.random.set_rng_state(generators[0])
+        np.random.set_state(generators[1])  # noqa: NPY002
+        random.setstate(generators[2])
+        raise
     finally:
         shared[:] = outside
 

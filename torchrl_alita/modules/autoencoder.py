@@ -28,7 +28,7 @@ class Autoencoder(nn.Module):
         device: of the parameters.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or there is no hidden layer.
 
     Examples:
         >>> autoencoder = Autoencoder(16, num_influencers=2)
@@ -45,6 +45,8 @@ class Autoencoder(nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
+        if not num_cells:
+            raise ValueError(f"num_cells must name at least one hidden layer, got {num_cells}.")
         self.in_features = in_features
         self.num_influencers = num_influencers
         cells = list(num_cells)

@@ -37,7 +37,7 @@ class _Critics(nn.Module):
         num_agents = scope.shape[0]
         self.num_critics = num_critics
         self.share_params = share_params
-        self.register_buffer("scope", scope.to(device))
+        self.register_buffer("scope", scope.to(device, copy=True))
         # A shared critic of a full scope could not tell its agents apart without.
         self.register_buffer("agent_id", torch.eye(num_agents, device=device))
         in_features = num_agents * (observation_size + action_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torchrl.checkpoint import Checkpoint, GlobalRNGState
 from torchrl.collectors import Collector
@@ -103,11 +103,12 @@ class TrainingConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.frames_per_batch % self.num_envs:
-            raise ValueError(
-                f"frames_per_batch must be a multiple of num_envs, {self.num_envs}, "
-                f"got {self.frames_per_batch}."
-            )
+        for name in ("num_envs", "frames_per_update"):
+            if self.frames_per_batch % getattr(self, name):
+                raise ValueError(
+                    f"frames_per_batch must be a multiple of {name}, {getattr(self, name)}, "
+                    f"got {self.frames_per_batch}."
+                )
         if not 0 <= self.noise_end <= self.noise_start:
             raise ValueError(
                 f"noise_end must be at least 0 and at most noise_start, {self.noise_start}, "
@@ -216,13 +217,13 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
             if collected[next_key(DONE)].any():
                 algorithm.start_episode()
             noise.step()
-            logs = {}
+            logs = TensorDict()
             if frames > config.random_frames:
                 for _ in range(config.frames_per_batch // config.frames_per_update):
                     logs = algorithm.update(*buffers.sample())
                     progress["updates"] += 1
                 check_finite(logs, frames)
-                logs = logs.to_dict() | algorithm.health(collected)
+                logs.update(algorithm.health(collected))
             progress["wall_seconds"] = time.perf_counter() - started
             values = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
             values |= _named("training", {k: float(v) for k, v in logs.items()})

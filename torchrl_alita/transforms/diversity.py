@@ -166,7 +166,7 @@ class DiversityPenalty(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0])
+        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.with_spec(observation_spec, self.out_keys[0])
+        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0])

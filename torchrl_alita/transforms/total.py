@@ -34,7 +34,7 @@ class TotalReward(Transform):
             ``("agents", "total_reward")``.
 
     Raises:
-        ValueError: if a coefficient is negative.
+        ValueError: if a coefficient is negative, or there is none.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -53,6 +53,8 @@ class TotalReward(Transform):
         reward: NestedKey = REWARD,
         total_reward: NestedKey = TOTAL_REWARD,
     ):
+        if not coeffs:
+            raise ValueError(f"coeffs must name at least one intrinsic reward, got {coeffs}.")
         keys = [next_key(key) for key in (reward, *coeffs)]
         super().__init__(in_keys=keys, out_keys=[total_reward])
         check_non_negative(**{str(key): value for key, value in coeffs.items()})
@@ -83,7 +85,7 @@ class TotalReward(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0])
+        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[1][1:])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.with_spec(observation_spec, self.out_keys[0])
+        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[1][1:])
