@@ -260,7 +260,7 @@ def test_the_total_reward_is_the_weighted_sum():
 
 
 def test_a_total_of_nothing_but_the_reward_is_refused():
-    with pytest.raises(ValueError, match="{}"):
+    with pytest.raises(ValueError, match=r"\{\}"):
         TotalReward({})
 
 
