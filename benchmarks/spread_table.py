@@ -122,35 +122,32 @@ def report(config: Config) -> None:
     first = next(iter(runs.values()))[0]
     titles = [f"{title} ({better} is better)" for title, better, _ in COLUMNS.values()]
     lines = [
-        " | ".join(["", "team", "seeds", *titles, "frames/s", ""]).strip(),
-        " | ".join(["", "---", "---:", *["---:"] * (len(titles) + 1), ""]).strip(),
+        " | ".join(["", "team", "seeds", *titles, ""]).strip(),
+        " | ".join(["", "---", "---:", *["---:"] * len(titles), ""]).strip(),
     ]
     random_cells = [
         f"{first['random_team'][name]:.{digits}f}" for name, (_, _, digits) in COLUMNS.items()
     ]
-    lines.append(" | ".join(["", "random", "", *random_cells, "", ""]).strip())
+    lines.append(" | ".join(["", "random", "", *random_cells, ""]).strip())
     for variant, found in runs.items():
         cells = [
             spread([run["evaluation"][name] for run in found], digits)
             for name, (_, _, digits) in COLUMNS.items()
         ]
-        speed = f"{mean(run['frames_per_second'] for run in found):.0f}"
-        lines.append(" | ".join(["", variant, str(len(found)), *cells, speed, ""]).strip())
+        lines.append(" | ".join(["", variant, str(len(found)), *cells, ""]).strip())
     machine = first["machine"]
     note = (
         f"Mean [least, largest] over the seeds, {config.total_frames:,} frames, "
         f"N={config.n_agents}, 100 greedy episodes from the same states. "
         f"Made by `python benchmarks/spread_table.py`: torch {machine['torch']}, torchrl "
         f"{machine['torchrl']}, Python {machine['python']}, {machine['cores']} {machine['processor']} "
-        f"cores, no GPU, {first['side_by_side']} runs side by side of one thread each "
-        f"(frames/s of one of them). Raw results: benchmarks/results/spread/."
+        f"cores, no GPU. Raw results, with each run's command: benchmarks/results/spread/."
     )
     table = "\n".join([*lines, "", note])
     (RESULTS / "spread.json").write_text(
         json.dumps(
             {
                 variant: {name: [run["evaluation"][name] for run in found] for name in COLUMNS}
-                | {"frames_per_second": [run["frames_per_second"] for run in found]}
                 for variant, found in runs.items()
             },
             indent=1,

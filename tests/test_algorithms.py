@@ -210,6 +210,18 @@ def test_another_algorithms_state_is_refused():
         MADDPG(ENV, **SMALL).load_state_dict(ALITA(ENV, **SMALL).state_dict())
 
 
+@pytest.mark.parametrize(
+    ("key", "width"), [(("agents", "observation"), 4), (("agents", "action"), 3)]
+)
+def test_a_batch_of_another_width_is_an_error_with_both_numbers(key, width):
+    batch = random_batch()
+    batch[key] = torch.zeros(B, N, width)
+    batch[("next", *key)] = torch.zeros(B, N, width)
+    for algorithm in (MADDPG(ENV, **SMALL), ALITA(ENV, **SMALL)):
+        with pytest.raises(ValueError, match=str(width)):
+            algorithm.update(batch)
+
+
 def test_a_missing_conditional_batch_is_an_error():
     algorithm = ALITA(ENV, estimator="clones", **SMALL)
     with pytest.raises(ValueError, match="1 conditional"):

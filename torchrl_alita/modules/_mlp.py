@@ -35,6 +35,11 @@ class PlainMultiAgentMLP(MultiAgentMLP):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         net = self._empty_net
+        expected = (self.n_agents, net.in_features)
+        if inputs.shape[-2:] != expected:
+            raise ValueError(
+                f"The network takes (agents, features) {expected}, got {tuple(inputs.shape[-2:])}."
+            )
         if self.share_params:
             return net(inputs)
         stacked = TensorDict(batch_size=[self.n_agents])

@@ -35,6 +35,7 @@ class _Critics(nn.Module):
     ):
         super().__init__()
         num_agents = scope.shape[0]
+        self.sizes = (observation_size, action_size)
         self.num_critics = num_critics
         self.share_params = share_params
         self.register_buffer("scope", scope.to(device, copy=True))
@@ -52,6 +53,7 @@ class _Critics(nn.Module):
         )
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        _check_sizes(observation, action, self.sizes)
         features = joint_features(observation, action, self.scope)
         if self.share_params:
             agent_id = self.agent_id.expand(*features.shape[:-1], -1)
@@ -128,16 +130,29 @@ def make_critic(
     return TensorDictModule(critics, in_keys=[OBSERVATION, ACTION], out_keys=[VALUE])
 
 
+def _check_sizes(observation: torch.Tensor, action: torch.Tensor, sizes: tuple[int, int]) -> None:
+    if (observation.shape[-1], action.shape[-1]) != sizes:
+        raise ValueError(
+            f"The critics take {sizes[0]} features of observation and {sizes[1]} of action, "
+            f"got {observation.shape[-1]} and {action.shape[-1]}."
+        )
+
+
 class _InfluenceNetwork(nn.Module):
     """Q^cen with one head for each agent, ``[*B, N, O], [*B, N, A] -> [*B, N, 1]``."""
 
-    def __init__(self, in_features: int, num_agents: int, **kwargs):
+    def __init__(self, observation_size: int, action_size: int, num_agents: int, **kwargs):
         super().__init__()
+        self.sizes = (observation_size, action_size)
         self.net = multi_agent_mlp(
-            in_features=in_features, out_features=num_agents, num_agents=1, **kwargs
+            in_features=num_agents * (observation_size + action_size),
+            out_features=num_agents,
+            num_agents=1,
+            **kwargs,
         )
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        _check_sizes(observation, action, self.sizes)
         features = torch.cat([observation.flatten(-2), action.flatten(-2)], -1)
         return self.net(features.unsqueeze(-2)).squeeze(-2).unsqueeze(-1)
 
@@ -176,7 +191,8 @@ def make_influence_network(
     """
     layout = layout_of(env)
     network = _InfluenceNetwork(
-        layout.num_agents * (layout.observation_size + layout.action_size),
+        layout.observation_size,
+        layout.action_size,
         layout.num_agents,
         num_cells=num_cells,
         layer_norm=layer_norm,

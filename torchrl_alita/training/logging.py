@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torchrl.record.loggers import Logger
+from torchrl.record.loggers import Logger, TensorboardLogger, WandbLogger
 from torchrl.record.loggers.utils import get_logger
 
 from torchrl_alita._extras import import_extra
 
-__all__ = ["LoggerName", "MetricsFile", "make_logger"]
+__all__ = ["LoggerName", "MetricsFile", "close_logger", "make_logger"]
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 
@@ -112,3 +112,11 @@ def make_logger(
     elif name != "csv":
         raise ValueError(f"The logger must be csv, tensorboard or wandb, got {name!r}.")
     return get_logger(name, str(run_dir), f"{name}_logs")
+
+
+def close_logger(logger: Logger) -> None:
+    """Write out what a logger still holds."""
+    if isinstance(logger, WandbLogger):
+        logger.experiment.finish()
+    elif isinstance(logger, TensorboardLogger):
+        logger.experiment.close()

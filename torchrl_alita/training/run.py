@@ -145,5 +145,7 @@ class RunDirectory:
         except Exception as error:
             raise ValueError(f"The checkpoint {latest} cannot be restored: {error}") from error
 
-    def resume_command(self) -> str:
-        return f"{Path(sys.argv[0])} --resume {self.path}"
+    @property
+    def resume(self) -> str:
+        """The command that continues this run."""
+        return f"python {sys.argv[0]} --resume {self.path}"

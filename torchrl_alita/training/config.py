@@ -1,0 +1,91 @@
+"""What every recipe can set about its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchrl_alita.training.logging import LoggerName
+
+__all__ = ["TrainingConfig"]
+
+
+@dataclass
+class TrainingConfig:
+    """What every recipe can set about its training."""
+
+    algorithm: str = "alita"
+    """Name of the algorithm."""
+    task: str = "vmas/spread"
+    """Name of the task."""
+    n_agents: int = 3
+    """Agents."""
+    num_envs: int = 100
+    """Environments simulated together."""
+    horizon: int = 100
+    """Steps of an episode."""
+    total_frames: int = 250_000
+    """Environment steps of the whole run, counted over all environments."""
+    frames_per_batch: int = 1_000
+    """Environment steps between two rounds of updates."""
+    frames_per_update: int = 100
+    """Environment steps for each update (the paper: 100)."""
+    random_frames: int = 5_000
+    """Environment steps of uniform random actions at the start, without updates."""
+    batch_size: int = 1_024
+    """Transitions of an update (the paper: 1,024)."""
+    conditional_batch_size: int = 1_024
+    """Transitions of a conditional batch."""
+    buffer_size: int = 1_000_000
+    """Most transitions stored (the paper: 1,000,000)."""
+    recent_frames: int = 10_000
+    """Newest transitions, on which the autoencoder is trained."""
+    noise_start: float = 0.9
+    """Standard deviation of the exploration noise at the start, in units of the action."""
+    noise_end: float = 0.1
+    """Standard deviation of the exploration noise at the end."""
+    noise_frames: int = 125_000
+    """Environment steps over which the noise shrinks."""
+    evaluation_interval: int = 25_000
+    """Environment steps between two evaluations."""
+    evaluation_episodes: int = 100
+    """Episodes of an evaluation, always from the same initial states."""
+    checkpoint_interval: int = 100_000
+    """Environment steps between two checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay on disk."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "cpu"
+    """Of the simulation, the buffer and the networks, as cpu or cuda:0."""
+    threads: int | None = None
+    """Threads of torch on the CPU. Default: torch's choice."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Loggers beside metrics.csv: csv, tensorboard, wandb (offline unless logged in)."""
+    progress: bool = True
+    """Show a progress bar."""
+    run_dir: Path | None = None
+    """Directory of the run. Default: runs/ and a name with the time."""
+    resume: Path | None = None
+    """Directory of an earlier run to continue."""
+
+    def __post_init__(self):
+        for name in (
+            "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
+            "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",
+            "recent_frames", "noise_frames", "evaluation_interval", "evaluation_episodes",
+            "checkpoint_interval", "keep_checkpoints",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("num_envs", "frames_per_update"):
+            if self.frames_per_batch % getattr(self, name):
+                raise ValueError(
+                    f"frames_per_batch must be a multiple of {name}, {getattr(self, name)}, "
+                    f"got {self.frames_per_batch}."
+                )
+        if not 0 <= self.noise_end <= self.noise_start:
+            raise ValueError(
+                f"noise_end must be at least 0 and at most noise_start, {self.noise_start}, "
+                f"got {self.noise_end}."
+            )
