@@ -19,7 +19,7 @@ train: .venv/installed
 	$(BIN)/python recipes/alita_spread.py $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -245,6 +245,7 @@ def test_a_missing_conditional_batch_is_an_error():
         ({"estimator_lr": 0.0}, "0.0"),
         ({"weights": [0.2, 0.2]}, "0.2"),
         ({"optimum": "best"}, "best"),
+        ({"optimum": "enumerated"}, "enumerated"),
         ({"conditional": "near", "estimator": "clones"}, "near"),
         ({"gamma": 1.1}, "1.1"),
         ({"tau": 1.5}, "1.5"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -172,6 +172,8 @@ class InfluenceLoss(LossModule):
             )
         if action_spec is not None and not isinstance(action_spec, Bounded | OneHot):
             raise ValueError(f"action_spec must be bounded or one-hot, got {action_spec}.")
+        if optimum == "enumerated" and isinstance(action_spec, Bounded):
+            raise ValueError(f"optimum={optimum!r} needs one-hot actions, got {action_spec}.")
         if num_action_samples > 1 and not hasattr(actor_network, "get_dist"):
             raise ValueError(
                 f"num_action_samples={num_action_samples} needs a stochastic actor, with get_dist; "
@@ -291,28 +293,35 @@ class InfluenceLoss(LossModule):
             expanded = inputs.expand(action.shape[0], *inputs.batch_size)
             return self.critics.value(expanded, action, keys=self.tensor_keys)
 
-        num_agents, num_actions = policy_action.shape[-2:]
-        candidates = policy_action.unsqueeze(0)
-        if self.optimum == "sampled":
-            if stored_action is not None:
-                stored = stored_action.to(policy_action.dtype).unsqueeze(0)
-                candidates = torch.cat([candidates, stored])
-            if self.num_optimum_samples:
-                drawn = uniform_joint_actions(
-                    self.num_optimum_samples, policy_action, self.action_low, self.action_high
-                )
-                candidates = torch.cat([candidates, drawn])
         if self.optimum == "enumerated":
-            if num_actions**num_agents > self.enumeration_budget:
-                return coordinate_ascent(critic, policy_action, allowed=mask)
-            every = enumerate_joint_actions(num_agents, num_actions, device=policy_action.device)
-            every = every.view(-1, *(1,) * (policy_action.ndim - 2), num_agents, num_actions)
-            candidates = every.expand(-1, *policy_action.shape).to(policy_action.dtype)
-            if mask is not None:
-                allowed = (candidates * mask).sum((-1, -2)) == num_agents
-                values = critic(candidates)
-                return values.masked_fill(~allowed[..., None, None], -torch.inf).amax(0)
+            return self._enumerated_optimum(critic, policy_action, mask)
+        candidates = policy_action.unsqueeze(0)
+        if self.optimum == "sampled" and stored_action is not None:
+            stored = stored_action.to(policy_action.dtype).unsqueeze(0)
+            candidates = torch.cat([candidates, stored])
+        if self.optimum == "sampled" and self.num_optimum_samples:
+            drawn = uniform_joint_actions(
+                self.num_optimum_samples, policy_action, self.action_low, self.action_high
+            )
+            candidates = torch.cat([candidates, drawn])
         return best_candidate(critic, candidates)
+
+    def _enumerated_optimum(
+        self,
+        critic: Callable[[torch.Tensor], torch.Tensor],
+        policy_action: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        num_agents, num_actions = policy_action.shape[-2:]
+        if num_actions**num_agents > self.enumeration_budget:
+            return coordinate_ascent(critic, policy_action, allowed=mask)
+        every = enumerate_joint_actions(num_agents, num_actions, device=policy_action.device)
+        every = every.view(-1, *(1,) * (policy_action.ndim - 2), num_agents, num_actions)
+        every = every.expand(-1, *policy_action.shape).to(policy_action.dtype)
+        if mask is None:
+            return best_candidate(critic, every)
+        allowed = (every * mask).sum((-1, -2)) == num_agents
+        return critic(every).masked_fill(~allowed[..., None, None], -torch.inf).amax(0)
 
     def _scale(self, optimum: torch.Tensor) -> torch.Tensor | float:
         if self.value_norm is None:
