@@ -433,3 +433,15 @@ def test_an_agents_entry_must_be_a_vector(observation, action, offending):
 def test_observations_and_actions_must_be_of_the_same_agents():
     with pytest.raises(ValueError, match=f"of {N} agents, .* of {N + 2}"):
         layout_of(specs((N, O), (N + 2, A)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_an_environments_draws_are_its_own_too():
+    first = make_env("vmas/spread", num_envs=3, device="cuda", seed=1)
+    twin = make_env("vmas/spread", num_envs=3, device="cuda", seed=1)
+    before = torch.cuda.get_rng_state()
+    expected = [first.reset()["agents", "observation"] for _ in range(2)]
+    assert (torch.cuda.get_rng_state() == before).all()
+    torch.cuda.manual_seed(7)
+    torch.testing.assert_close([twin.reset()["agents", "observation"] for _ in range(2)], expected)

@@ -307,6 +307,7 @@ def test_weights_and_biases_is_offline_and_knows_the_config(tmp_path, monkeypatc
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
     logger = make_logger("wandb", tmp_path, run_name="name", config={"seed": 11})
     assert logger.experiment.settings.mode == "offline"
     assert logger.experiment.config["seed"] == 11

@@ -68,7 +68,7 @@ def get_task(name: str) -> Task:
         >>> get_task("vmas/spred")
         Traceback (most recent call last):
         ...
-        ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'? Known: ['vmas/spread'].
+        ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'? Known: [...].
     """
     if name not in TASKS:
         near = get_close_matches(name, TASKS, n=1)

@@ -59,22 +59,28 @@ class StreamedVmasEnv(VmasEnv):
         import_extra("vmas", "vmas")
         if seed is None:
             seed = int(torch.randint(2**31, ()))
-        with _vmas_random_state() as shared:
+        with _vmas_random_state(kwargs.get("device")) as shared:
             super().__init__(scenario, seed=seed, **kwargs)
-            self.__dict__["_stream"] = list(shared)
+            self._keep_stream(shared)
 
     def random_stream(self) -> tuple:
-        """State of the stream: torch's, NumPy's and Python's generator."""
-        return tuple(self._stream)
+        """State of the stream: torch's, NumPy's and Python's generator, and the GPU's."""
+        return (*self._stream, self._gpu_stream)
+
+    def _keep_stream(self, shared: list) -> None:
+        self.__dict__["_stream"] = list(shared)
+        self.__dict__["_gpu_stream"] = _gpu_state(self.device)
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
-        with _vmas_random_state() as shared:
+        with _vmas_random_state(self.device) as shared:
             shared[:] = self._stream
+            if self._gpu_stream is not None:
+                torch.cuda.set_rng_state(self._gpu_stream, self.device)
             try:
                 yield
             finally:
-                self.__dict__["_stream"] = list(shared)
+                self._keep_stream(shared)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:
         with self._own_stream():
@@ -89,9 +95,15 @@ class StreamedVmasEnv(VmasEnv):
             super()._set_seed(seed)
 
 
+def _gpu_state(device: torch.device | str | None) -> torch.Tensor | None:
+    """State of the GPU's generator, from which VMAS draws there; None on the CPU."""
+    on_gpu = device is not None and torch.device(device).type == "cuda"
+    return torch.cuda.get_rng_state(device) if on_gpu else None
+
+
 @contextmanager
-def _vmas_random_state() -> Iterator[list]:
-    """The list in which VMAS keeps its random state, restored on leaving."""
+def _vmas_random_state(device: torch.device | str | None) -> Iterator[list]:
+    """The list in which VMAS keeps its random state; it and the GPU's are restored."""
     from vmas.simulator.environment import Environment
 
     shared = Environment.vmas_random_state
@@ -101,6 +113,7 @@ def _vmas_random_state() -> Iterator[list]:
         np.random.get_state(),  # noqa: NPY002
         random.getstate(),
     )
+    on_gpu = _gpu_state(device)
     try:
         yield shared
     except BaseException:
@@ -111,6 +124,8 @@ def _vmas_random_state() -> Iterator[list]:
         raise
     finally:
         shared[:] = outside
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
 
 
 def _make_spread(

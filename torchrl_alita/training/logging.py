@@ -80,9 +80,9 @@ def make_logger(
 ) -> Logger:
     """One of TorchRL's loggers, writing under the run's directory.
 
-    Weights & Biases stays offline unless the user is logged in (``WANDB_API_KEY``) or
-    says otherwise (``WANDB_MODE``), and gets the config when the run is created, since
-    what is set later is lost offline.
+    Weights & Biases stays offline unless the user is logged in (``wandb login``, or
+    ``WANDB_API_KEY``) or says otherwise (``WANDB_MODE``), and gets the config when the
+    run is created, since what is set later is lost offline.
 
     Args:
         name: ``"csv"``, ``"tensorboard"`` or ``"wandb"``.
@@ -96,9 +96,10 @@ def make_logger(
     """
     run_dir = Path(run_dir)
     if name == "wandb":
-        import_extra("wandb", "wandb")
-        logged_in = bool(os.environ.get("WANDB_API_KEY"))
-        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in else "offline")
+        wandb = import_extra("wandb", "wandb")
+        mode = os.environ.get("WANDB_MODE")
+        if mode is None:
+            mode = "online" if wandb.login(prompt=False) else "offline"
         # The logger's own offline flag would set WANDB_MODE for the whole process.
         options = {
             "project": "torchrl_alita",
