@@ -11,7 +11,7 @@ import torch
 from fakes import A, B, N, O, TargetEnv
 from tensordict import TensorDict
 from torch import nn
-from torchrl.data import Bounded, Composite, Unbounded
+from torchrl.data import Bounded, Categorical, Composite, Unbounded
 
 from torchrl_alita.modules import Autoencoder, make_actor, make_critic, make_influence_network
 
@@ -286,9 +286,11 @@ def _ordered(actor: nn.Module) -> list[torch.Tensor]:
     ]
 
 
-def test_the_actor_refuses_discrete_actions():
-    with pytest.raises(ValueError, match="OneHot"):
-        make_actor(TargetEnv(discrete=True))
+def test_the_actor_refuses_actions_that_are_discrete_but_not_one_hot(env):
+    spec = Categorical(A, shape=(B, N, 1))
+    env.action_spec = Composite(agents=Composite(action=spec, shape=(B, N)), shape=(B,))
+    with pytest.raises(ValueError, match="Categorical"):
+        make_actor(env)
 
 
 def test_the_actor_refuses_unbounded_actions(env):

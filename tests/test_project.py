@@ -21,7 +21,7 @@ PACKAGE = ROOT / "torchrl_alita"
 LEVELS = {
     "_version": 0, "_extras": 0, "_checks": 0, "functional": 0,
     "modules": 1, "envs": 1, "data": 1,
-    "transforms": 2, "objectives": 2,
+    "transforms": 2, "objectives": 2, "exact": 2,
     "algorithms": 3,
     "training": 4,
 }  # fmt: skip

@@ -115,7 +115,11 @@ class ALITA(MADDPG):
         self.novelty = NoveltyReward(self.autoencoder, influencer=self.influencers)
         self.novelty_loss = NoveltyLoss(self.autoencoder, influencer=self.influencers)
         self.diversity = DiversityPenalty(
-            self.actor, influencer=self.influencers, influencees=influencees, omega=omega
+            self.actor,
+            influencer=self.influencers,
+            influencees=influencees,
+            omega=omega,
+            distance="brier" if layout.discrete else "squared",
         ).to(self.device)
         self.total_reward = TotalReward(
             {NOVELTY: novelty_coeff, DIVERSITY_PENALTY: diversity_coeff}
@@ -141,6 +145,7 @@ class ALITA(MADDPG):
                 source = InfluenceEstimatorLoss(
                     self.maddpg, kind=estimator, estimator_network=network, **agents
                 ).to(self.device)
+                self._draw_actions(source)
                 source.set_keys(reward=self.maddpg.tensor_keys.reward)
                 self.estimators.append(source)
                 self.conditional_samplers.append(
@@ -162,6 +167,7 @@ class ALITA(MADDPG):
                 normalize=normalize,
                 **agents,
             ).to(self.device)
+            self._draw_actions(influence)
             self.influences.append(influence)
             self.modules[f"influence_{influencer}"] = influence
 

@@ -10,10 +10,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
-from torchrl.objectives import SoftUpdate
+from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.envs.layout import ACTION, layout_of
+from torchrl_alita.envs.layout import ACTION, LOGITS, layout_of
 from torchrl_alita.modules import make_actor, make_critic
 from torchrl_alita.objectives import MADDPGLoss
 
@@ -36,7 +36,8 @@ class MADDPG:
         num_critics: of each agent.
         gamma: discount factor of a step. Default: 0.95, Appendix D.1.
         others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
-        policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`.
+        policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`; for continuous
+            actions.
         policy_delay: critics' updates for each of the actors', at least 1.
         actor_lr: Adam's step of the actors. The paper gives none.
         critic_lr: Adam's step of the critics. The paper gives none.
@@ -81,6 +82,8 @@ class MADDPG:
         for name, value in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("tau", tau)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
+        if policy_noise and layout_of(env).discrete:
+            raise ValueError(f"policy_noise must be 0 for one-hot actions, got {policy_noise}.")
         if tau > 1 or not max_grad_norm > 0:
             raise ValueError(
                 f"tau must be in (0, 1] and max_grad_norm positive, got {tau}, {max_grad_norm}."
@@ -96,11 +99,9 @@ class MADDPG:
             gamma=gamma,
             others_actions=others_actions,
             policy_noise=policy_noise,
-            action_bounds=(
-                self.action_spec.space.low.min().item(),
-                self.action_spec.space.high.max().item(),
-            ),
+            action_bounds=self._action_bounds(),
         ).to(self.device)
+        self._draw_actions(self.maddpg)
         self.target_updater = SoftUpdate(self.maddpg, tau=tau)
         self.policy_delay = policy_delay
         self.max_grad_norm = max_grad_norm
@@ -114,6 +115,17 @@ class MADDPG:
                 self.maddpg.qvalue_network_params.parameters(), lr=critic_lr
             ),
         }
+
+    def _action_bounds(self) -> tuple[float, float]:
+        if self.layout.discrete:
+            return 0.0, 1.0
+        space = self.action_spec.space
+        return space.low.min().item(), space.high.max().item()
+
+    def _draw_actions(self, loss: LossModule) -> None:
+        """Let a loss draw one-hot actions of the policies, Gumbel noise and all."""
+        if self.layout.discrete:
+            loss.deterministic_sampling_mode = ExplorationType.RANDOM
 
     def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
@@ -171,13 +183,18 @@ class MADDPG:
 
         Returns:
             ``saturated_share``: share of the greedy policies' action entries within
-            1 % of the end of their range.
+            1 % of the end of their range; for one-hot actions, share of the policies'
+            probabilities above 0.99.
 
         Raises:
             KeyError: if the batch lacks what the actors read.
         """
         with set_exploration_type(ExplorationType.DETERMINISTIC):
-            action = self.actor(batch.select(*self.actor.in_keys)).get(ACTION)
+            policy = self.actor(batch.select(*self.actor.in_keys))
+        if self.layout.discrete:
+            certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
+            return {"saturated_share": certain.float().mean()}
+        action = policy.get(ACTION)
         low, high = self.action_spec.space.low, self.action_spec.space.high
         margin = 0.01 * (high - low) / 2
         saturated = (action < low + margin) | (action > high - margin)

@@ -10,8 +10,10 @@ from torchrl.envs import EnvBase
 
 __all__ = [
     "ACTION",
+    "ACTION_MASK",
     "DIVERSITY_PENALTY",
     "DONE",
+    "LOGITS",
     "NOVELTY",
     "OBSERVATION",
     "REWARD",
@@ -24,6 +26,8 @@ __all__ = [
 
 OBSERVATION = ("agents", "observation")
 ACTION = ("agents", "action")
+ACTION_MASK = ("agents", "action_mask")
+LOGITS = ("agents", "logits")
 # As a step writes them; in a batch of transitions they stand under "next".
 REWARD = ("agents", "reward")
 DONE = "done"
@@ -50,12 +54,16 @@ def next_key(key: NestedKey) -> NestedKey:
 
 
 class Layout(NamedTuple):
-    """Sizes of an environment: N agents, O features and A action features each."""
+    """Sizes of an environment: N agents, O features and A action features each.
+
+    ``discrete`` says that actions are one-hot, ``masked`` that some are forbidden.
+    """
 
     num_agents: int
     observation_size: int
     action_size: int
     discrete: bool
+    masked: bool
 
 
 def layout_of(env: EnvBase) -> Layout:
@@ -76,7 +84,7 @@ def layout_of(env: EnvBase) -> Layout:
     Examples:
         >>> from torchrl_alita.envs import make_env
         >>> layout_of(make_env("vmas/spread", num_envs=2, n_agents=3))
-        Layout(num_agents=3, observation_size=14, action_size=2, discrete=False)
+        Layout(num_agents=3, observation_size=14, action_size=2, discrete=False, masked=False)
     """
     shapes = {}
     for key, spec in (
@@ -95,4 +103,5 @@ def layout_of(env: EnvBase) -> Layout:
             f"{OBSERVATION} is of {num_agents} agents, {ACTION} of {shapes[ACTION][0]}."
         )
     discrete = isinstance(env.full_action_spec_unbatched[ACTION], OneHot)
-    return Layout(num_agents, observation_size, shapes[ACTION][1], discrete)
+    masked = ACTION_MASK in env.full_observation_spec_unbatched.keys(True)
+    return Layout(num_agents, observation_size, shapes[ACTION][1], discrete, masked)

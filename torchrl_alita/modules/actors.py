@@ -10,8 +10,9 @@ from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 from torchrl.modules import TanhModule
 
-from torchrl_alita.envs.layout import ACTION, OBSERVATION, layout_of
+from torchrl_alita.envs.layout import ACTION, LOGITS, OBSERVATION, layout_of
 from torchrl_alita.modules._mlp import multi_agent_mlp
+from torchrl_alita.modules.one_hot import GumbelOneHot
 
 __all__ = ["make_actor"]
 
@@ -22,20 +23,26 @@ def make_actor(
     num_cells: Sequence[int] = (128, 128),
     share_params: bool = False,
     layer_norm: bool = True,
+    temperature: float = 1.0,
     device: torch.device | str | None = None,
 ) -> TensorDictSequential:
-    """Deterministic policies of N agents, ``[*B, N, O] -> [*B, N, A]``.
+    """Policies of N agents, ``[*B, N, O] -> [*B, N, A]``.
 
     Each is a perceptron with LayerNorm on the pre-activations, ReLU, Glorot
-    initialization (Appendix D.2 of https://arxiv.org/abs/2108.12581), and a tanh
-    onto the range of the action. It reads ``("agents", "observation")`` and writes
-    ``("agents", "action")`` and, before the tanh, ``("agents", "param")``.
+    initialization (Appendix D.2 of https://arxiv.org/abs/2108.12581). It reads
+    ``("agents", "observation")`` and writes ``("agents", "action")``. Continuous actions
+    are deterministic: a tanh of ``("agents", "param")`` onto their range. One-hot actions
+    come from ``("agents", "logits")`` through
+    :class:`torchrl_alita.modules.GumbelOneHot`, which respects
+    ``("agents", "action_mask")`` where the environment has it.
 
     Args:
-        env: an environment in the layout of this package, with bounded actions.
+        env: an environment in the layout of this package, with bounded continuous or
+            one-hot actions.
         num_cells: width of each hidden layer. Default: (128, 128), the paper's.
         share_params: one policy for all agents. Default: False, the paper's.
         layer_norm: Default: True, the paper's.
+        temperature: of the gradient of one-hot actions, positive.
         device: of the parameters. Default: the environment's.
 
     Returns:
@@ -43,7 +50,8 @@ def make_actor(
 
     Raises:
         KeyError: if the environment has another layout.
-        ValueError: if its actions are not continuous and bounded.
+        ValueError: if its actions are neither continuous and bounded nor one-hot, or the
+            temperature is not positive.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -53,8 +61,9 @@ def make_actor(
     """
     layout = layout_of(env)
     spec = env.full_action_spec_unbatched[ACTION]
-    if not isinstance(spec, Bounded) or not spec.dtype.is_floating_point:
-        raise ValueError(f"make_actor needs bounded continuous actions, got {spec}.")
+    continuous = isinstance(spec, Bounded) and spec.dtype.is_floating_point
+    if not continuous and not layout.discrete:
+        raise ValueError(f"make_actor needs bounded continuous or one-hot actions, got {spec}.")
     device = env.device if device is None else device
     net = multi_agent_mlp(
         in_features=layout.observation_size,
@@ -65,6 +74,11 @@ def make_actor(
         layer_norm=layer_norm,
         device=device,
     )
+    if layout.discrete:
+        return TensorDictSequential(
+            TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[LOGITS]),
+            GumbelOneHot(temperature=temperature, masked=layout.masked),
+        )
     param = (*ACTION[:-1], "param")
     return TensorDictSequential(
         TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[param]),

@@ -20,7 +20,7 @@ from torchrl_alita._checks import (
     check_weights,
     default_influencees,
 )
-from torchrl_alita.envs.layout import ACTION, next_key
+from torchrl_alita.envs.layout import ACTION, ACTION_MASK, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
 from torchrl_alita.objectives._inputs import checked, unique
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
@@ -124,7 +124,7 @@ class InfluenceLoss(LossModule):
         """
 
         action: NestedKey = ACTION
-        action_mask: NestedKey = ("agents", "action_mask")
+        action_mask: NestedKey = ACTION_MASK
         state_action_value: NestedKey = ("agents", "state_action_value")
         terminated: NestedKey = "terminated"
 
@@ -301,7 +301,11 @@ class InfluenceLoss(LossModule):
             candidates = torch.cat([candidates, stored])
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
-                self.num_optimum_samples, policy_action, self.action_low, self.action_high
+                self.num_optimum_samples,
+                policy_action,
+                low=self.action_low,
+                high=self.action_high,
+                allowed=mask,
             )
             candidates = torch.cat([candidates, drawn])
         return best_candidate(critic, candidates)

@@ -40,7 +40,12 @@ def best_candidate(critic: Critic, candidates: torch.Tensor) -> torch.Tensor:
 
 
 def uniform_joint_actions(
-    count: int, like: torch.Tensor, low: torch.Tensor | None, high: torch.Tensor | None
+    count: int,
+    like: torch.Tensor,
+    *,
+    low: torch.Tensor | None = None,
+    high: torch.Tensor | None = None,
+    allowed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Joint actions drawn uniformly, ``[*B, N, A] -> [M, *B, N, A]``.
 
@@ -49,19 +54,20 @@ def uniform_joint_actions(
         like: joint action ``[*B, N, A]``, for shape, type and device.
         low: least action ``[N, A]``; None for one-hot actions.
         high: largest action ``[N, A]``; None for one-hot actions.
+        allowed: bool ``[*B, N, A]``, True where a one-hot action is allowed. Default: all.
 
     Returns:
         ``[M, *B, N, A]``.
 
     Examples:
         >>> low, high = -torch.ones(3, 2), torch.ones(3, 2)
-        >>> uniform_joint_actions(4, torch.zeros(5, 3, 2), low, high).shape
+        >>> uniform_joint_actions(4, torch.zeros(5, 3, 2), low=low, high=high).shape
         torch.Size([4, 5, 3, 2])
     """
-    if low is None:
-        index = torch.randint(like.shape[-1], (count, *like.shape[:-1]), device=like.device)
-        return torch.nn.functional.one_hot(index, like.shape[-1]).to(like.dtype)
     drawn = torch.rand(count, *like.shape, dtype=like.dtype, device=like.device)
+    if low is None:
+        drawn = drawn if allowed is None else drawn.masked_fill(~allowed, -1)
+        return torch.nn.functional.one_hot(drawn.argmax(-1), like.shape[-1]).to(like.dtype)
     return low + (high - low) * drawn
 
 

@@ -41,7 +41,8 @@ class TrainingConfig:
     recent_frames: int = 10_000
     """Newest transitions, on which the autoencoder is trained."""
     noise_start: float = 0.9
-    """Standard deviation of the exploration noise at the start, in units of the action."""
+    """Standard deviation of the exploration noise at the start, in units of the action; for
+    one-hot actions, the share of random ones."""
     noise_end: float = 0.1
     """Standard deviation of the exploration noise at the end."""
     noise_frames: int = 125_000

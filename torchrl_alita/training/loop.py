@@ -14,12 +14,12 @@ from tensordict.nn import TensorDictSequential
 from torchrl.checkpoint import Checkpoint, GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
-from torchrl.modules import AdditiveGaussianModule
+from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import MADDPG
 from torchrl_alita.envs import get_task, make_env
-from torchrl_alita.envs.layout import ACTION, DONE, REWARD, next_key
+from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.config import TrainingConfig
 from torchrl_alita.training.evaluation import evaluate
@@ -94,14 +94,7 @@ class _Session:
             config.task, num_envs=config.evaluation_episodes, seed=_EVALUATION_SEED, **options
         )
         self.algorithm = make_algorithm(self.env)
-        self.noise = AdditiveGaussianModule(
-            spec=self.algorithm.action_spec,
-            sigma_init=float(config.noise_start),
-            sigma_end=float(config.noise_end),
-            annealing_num_steps=max(1, config.noise_frames // config.frames_per_batch),
-            action_key=ACTION,
-            device=self.algorithm.device,
-        )
+        self.noise = _exploration(config, self.algorithm)
         self.buffers = Buffers(config, self.algorithm)
         self.progress = {"frames": 0, "updates": 0, "wall_seconds": 0.0}
         self.checkpoint = Checkpoint(
@@ -223,6 +216,23 @@ class _Session:
         for logger in self.loggers:
             close_logger(logger)
         return summary | {"run_dir": str(self.run.path)}
+
+
+def _exploration(
+    config: TrainingConfig, algorithm: MADDPG
+) -> AdditiveGaussianModule | EGreedyModule:
+    """Noise on continuous actions; a share of random one-hot ones. Both shrink."""
+    common = {
+        "spec": algorithm.action_spec,
+        "annealing_num_steps": max(1, config.noise_frames // config.frames_per_batch),
+        "action_key": ACTION,
+        "device": algorithm.device,
+    }
+    start, end = float(config.noise_start), float(config.noise_end)
+    if algorithm.layout.discrete:
+        mask = ACTION_MASK if algorithm.layout.masked else None
+        return EGreedyModule(eps_init=start, eps_end=end, action_mask_key=mask, **common)
+    return AdditiveGaussianModule(sigma_init=start, sigma_end=end, **common)
 
 
 def check_finite(values: TensorDictBase, frame: int) -> None:

@@ -13,7 +13,15 @@ from torchrl.envs import ExplorationType, Transform, set_exploration_type
 
 from torchrl_alita import functional
 from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative, require_keys
-from torchrl_alita.envs.layout import ACTION, DIVERSITY_PENALTY, NOVELTY, OBSERVATION, next_key
+from torchrl_alita.envs.layout import (
+    ACTION,
+    ACTION_MASK,
+    DIVERSITY_PENALTY,
+    LOGITS,
+    NOVELTY,
+    OBSERVATION,
+    next_key,
+)
 from torchrl_alita.transforms import _transition
 
 __all__ = ["DiversityPenalty"]
@@ -84,8 +92,8 @@ class DiversityPenalty(Transform):
         action: NestedKey = ACTION,
         novelty: NestedKey = NOVELTY,
         diversity_penalty: NestedKey = DIVERSITY_PENALTY,
-        logits: NestedKey = ("agents", "logits"),
-        action_mask: NestedKey = ("agents", "action_mask"),
+        logits: NestedKey = LOGITS,
+        action_mask: NestedKey = ACTION_MASK,
     ):
         super().__init__(
             in_keys=[observation, action, next_key(novelty)], out_keys=[diversity_penalty]

@@ -1,0 +1,384 @@
+"""Markov games given by their arrays, and matrix games, batched.
+
+Source: the Markov games of Sec. 2.1 of https://arxiv.org/abs/2108.12581; their
+exact values are in :mod:`torchrl_alita.exact`. Two more letters in shapes, here
+and there: S states, L actions of each agent. Joint actions are numbered in C
+order: agent 0 is the slowest index, agent N-1 the fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch.nn.functional import one_hot
+from torchrl.data import Categorical, Composite, OneHot, Unbounded
+from torchrl.envs import EnvBase
+
+from torchrl_alita.envs.layout import ACTION
+
+__all__ = ["MarkovGame", "MatrixGame"]
+
+# Loose enough for probabilities that were computed in float32.
+SUM_TOLERANCE = 1e-6
+
+
+class MarkovGame(EnvBase):
+    r"""Markov game of N agents with S states and L actions each, batched.
+
+    .. math:: s' \sim T(\cdot \mid s, \mathbf{a}), \qquad r_i = r_i(s, \mathbf{a})
+
+    Source: Sec. 2.1 of https://arxiv.org/abs/2108.12581. All agents observe the
+    state: ``("agents", "observation")`` is its one-hot vector ``[B, N, S]``,
+    ``("agents", "action")`` is one-hot ``[B, N, L]``, ``("next", "agents", "reward")``
+    is ``[B, N, 1]``, all in float32. An episode is truncated at the horizon and never
+    terminates. The environment draws from a generator of its own, and from no other.
+
+    ``transition``, ``reward`` and ``initial`` stay on the object in float64, beside
+    ``discount``, ``num_states``, ``num_agents`` and ``num_actions``, for
+    :mod:`torchrl_alita.exact`. The rows of probabilities are kept divided by their sum.
+
+    Args:
+        transition: ``[S, L**N, S]``, the probability of each next state.
+        reward: ``[N, S, L**N]``.
+        discount: of a step, in [0, 1); used by the exact values, not by the
+            environment.
+        num_envs: B, games played together.
+        horizon: steps after which an episode is truncated, None for never.
+            Default: 100, that of :func:`torchrl_alita.make_env`.
+        initial: ``[S]``, probabilities of the first state. Default: uniform.
+        device: of the simulation.
+        seed: of the generator. Default: one that differs from run to run, whatever
+            torch's global seed.
+
+    Raises:
+        ValueError: for shapes that do not fit each other, a number of joint actions
+            that is no N-th power, entries that are not finite, probabilities that are
+            negative or do not sum to 1 within 1e-6 (the row and its value are named),
+            a discount outside [0, 1), or num_envs or horizon below 1.
+
+    Examples:
+        Two states, two agents with two actions; the game moves on when they agree.
+
+        >>> stay, leave = [1.0, 0.0], [0.0, 1.0]
+        >>> transition = [[leave, stay, stay, leave], [stay, leave, leave, stay]]
+        >>> reward = [[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]] * 2
+        >>> game = MarkovGame(transition, reward, 0.9, initial=[1.0, 0.0], horizon=2)
+        >>> step = game.reset()
+        >>> step["agents", "observation"][0]
+        tensor([[1., 0.],
+                [1., 0.]])
+        >>> step["agents", "action"] = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+        >>> step = game.step(step)
+        >>> step["next", "agents", "reward"].flatten()
+        tensor([4., 4.])
+        >>> step["next", "agents", "observation"][0, 0]
+        tensor([0., 1.])
+    """
+
+    def __init__(
+        self,
+        transition: torch.Tensor | Sequence,
+        reward: torch.Tensor | Sequence,
+        discount: float,
+        *,
+        num_envs: int = 1,
+        horizon: int | None = 100,
+        initial: torch.Tensor | Sequence[float] | None = None,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+    ):
+        for name, size in (("num_envs", num_envs), ("horizon", horizon)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}.")
+        if not 0 <= discount < 1:
+            raise ValueError(f"discount must be at least 0 and below 1, got {discount}.")
+        super().__init__(device=device, batch_size=[num_envs])
+        self.discount = float(discount)
+        self.horizon = horizon
+        self._set_arrays(_float64(transition, device), _float64(reward, device))
+        self._set_initial(initial)
+        self._set_specs()
+        self.generator = torch.Generator(device)
+        self._set_seed(seed)
+        self.state = torch.zeros(num_envs, dtype=torch.long, device=device)
+        self.steps = torch.zeros(num_envs, 1, dtype=torch.long, device=device)
+
+    @staticmethod
+    def random(
+        seed: int,
+        num_states: int,
+        num_agents: int,
+        num_actions: int,
+        *,
+        discount: float = 0.9,
+        shared_reward: bool = False,
+        num_envs: int = 1,
+        horizon: int | None = 100,
+        initial: torch.Tensor | Sequence[float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> MarkovGame:
+        """Random game, ``transition [S, L**N, S]`` and ``reward [N, S, L**N]``.
+
+        A game of Sec. 2.1 of https://arxiv.org/abs/2108.12581: each row of the
+        transitions is uniform over the simplex (Dirichlet with parameter 1, so that
+        every state can follow every other), each reward uniform in [-1, 1].
+
+        Args:
+            seed: of the arrays, and of the environment's generator.
+            num_states: S.
+            num_agents: N.
+            num_actions: L.
+            discount: of a step, in [0, 1). Default: 0.9.
+            shared_reward: all agents get the same reward.
+            num_envs: as of :class:`MarkovGame`.
+            horizon: as of :class:`MarkovGame`.
+            initial: as of :class:`MarkovGame`.
+            device: as of :class:`MarkovGame`; the arrays do not depend on it.
+
+        Returns:
+            A :class:`MarkovGame`.
+
+        Raises:
+            ValueError: if a number of states, agents or actions is below 1, or as of
+                :class:`MarkovGame`.
+
+        Examples:
+            >>> game = MarkovGame.random(0, num_states=5, num_agents=3, num_actions=2)
+            >>> game.transition.shape, game.reward.shape
+            (torch.Size([5, 8, 5]), torch.Size([3, 5, 8]))
+        """
+        sizes = {"num_states": num_states, "num_agents": num_agents, "num_actions": num_actions}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}.")
+        generator = torch.Generator().manual_seed(seed)
+        joint = num_actions**num_agents
+        shares = torch.empty(num_states, joint, num_states, dtype=torch.float64)
+        shares.exponential_(generator=generator)
+        lead = 1 if shared_reward else num_agents
+        reward = torch.empty(lead, num_states, joint, dtype=torch.float64)
+        reward.uniform_(-1, 1, generator=generator)
+        return MarkovGame(
+            shares / shares.sum(-1, keepdim=True),
+            reward.expand(num_agents, -1, -1),
+            discount,
+            num_envs=num_envs,
+            horizon=horizon,
+            initial=initial,
+            device=device,
+            seed=seed,
+        )
+
+    def _set_arrays(self, transition: torch.Tensor, reward: torch.Tensor) -> None:
+        shape = tuple(transition.shape)
+        if transition.ndim != 3 or 0 in shape or shape[0] != shape[2]:
+            raise ValueError(f"transition must have the shape (S, L**N, S), got {shape}.")
+        if reward.ndim != 3 or reward.shape[0] == 0 or reward.shape[1:] != shape[:2]:
+            raise ValueError(
+                f"reward must have the shape (N, {shape[0]}, {shape[1]}) to fit transition "
+                f"{shape}, got {tuple(reward.shape)}."
+            )
+        self.num_states, self.num_agents = shape[0], reward.shape[0]
+        self.num_actions = _root(shape[1], self.num_agents)
+        self.transition = check_distribution("transition", transition)
+        self.reward = check_finite("reward", reward)
+        self._thresholds = _thresholds(self.transition)
+        # Indexed by state and joint action at each step.
+        self._paid = self.reward.permute(1, 2, 0).float().contiguous()
+        powers = range(self.num_agents - 1, -1, -1)
+        self._place = torch.tensor(
+            [self.num_actions**power for power in powers], device=transition.device
+        )
+
+    def _set_initial(self, initial: torch.Tensor | Sequence[float] | None) -> None:
+        if initial is None:
+            initial = [1 / self.num_states] * self.num_states
+        initial = _float64(initial, self.transition.device)
+        if initial.shape != (self.num_states,):
+            raise ValueError(
+                f"initial must have the shape ({self.num_states},), got {tuple(initial.shape)}."
+            )
+        self.initial = check_distribution("initial", initial)
+        self._initial_thresholds = _thresholds(self.initial)
+
+    def _set_specs(self) -> None:
+        batch, lead = self.batch_size, (*self.batch_size, self.num_agents)
+
+        def grouped(**specs) -> Composite:
+            agents = Composite(**specs, shape=lead, device=self.device)
+            return Composite(agents=agents, shape=batch, device=self.device)
+
+        def vectors(size: int) -> OneHot:
+            return OneHot(size, shape=(*lead, size), dtype=torch.float32, device=self.device)
+
+        self.observation_spec = grouped(observation=vectors(self.num_states))
+        self.action_spec = grouped(action=vectors(self.num_actions))
+        self.reward_spec = grouped(reward=Unbounded((*lead, 1), device=self.device))
+        flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool, device=self.device)
+        self.done_spec = Composite(
+            done=flag,
+            terminated=flag.clone(),
+            truncated=flag.clone(),
+            shape=batch,
+            device=self.device,
+        )
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(seed)
+
+    def _draw(self, thresholds: torch.Tensor) -> torch.Tensor:
+        """One state of each game from its row of thresholds, ``[B, S] -> [B]``."""
+        uniform = torch.rand(
+            (*self.batch_size, 1),
+            generator=self.generator,
+            dtype=thresholds.dtype,
+            device=thresholds.device,
+        )
+        return (uniform >= thresholds).sum(-1)
+
+    def _entries(self, truncated: torch.Tensor, **agents: torch.Tensor) -> TensorDict:
+        lead = (*self.batch_size, self.num_agents)
+        state = one_hot(self.state, self.num_states).float()
+        # A copy for each agent: a caller may write into one agent's.
+        agents["observation"] = state.unsqueeze(-2).repeat(1, self.num_agents, 1)
+        return TensorDict(
+            {
+                "agents": TensorDict(agents, lead, device=self.device),
+                "done": truncated,
+                "terminated": torch.zeros_like(truncated),
+                "truncated": truncated.clone(),
+            },
+            self.batch_size,
+            device=self.device,
+        )
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:
+        reset = None if tensordict is None else tensordict.get("_reset", None)
+        if reset is None:
+            reset = torch.ones_like(self.steps, dtype=torch.bool)
+        first = self._draw(self._initial_thresholds.expand(*self.batch_size, -1))
+        self.state = torch.where(reset.squeeze(-1), first, self.state)
+        self.steps = torch.where(reset, 0, self.steps)
+        return self._entries(torch.zeros_like(reset))
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        # Not every dtype of a one-hot action has an argmax.
+        own = tensordict.get(ACTION).float().argmax(-1)
+        joint = (own * self._place).sum(-1)
+        reward = self._paid[self.state, joint].unsqueeze(-1)
+        self.state = self._draw(self._thresholds[self.state, joint])
+        self.steps = self.steps + 1
+        if self.horizon is None:
+            truncated = torch.zeros_like(self.steps, dtype=torch.bool)
+        else:
+            truncated = self.steps >= self.horizon
+        return self._entries(truncated, reward=reward)
+
+
+class MatrixGame(MarkovGame):
+    """Game of one state in which every step is an episode, batched.
+
+    The matrix games of Sec. 2.1 and of Proposition 1 of
+    https://arxiv.org/abs/2108.12581; keys and shapes are those of
+    :class:`MarkovGame` with S = 1.
+
+    Args:
+        payoff: ``[N, L**N]``, of each agent for each joint action in C order.
+        discount: in [0, 1). Default: 0, which makes the exact values the payoffs. A
+            learner sees episodes that are truncated, and so bootstraps with the
+            discount of its own.
+        num_envs: as of :class:`MarkovGame`.
+        horizon: as of :class:`MarkovGame`. Default: 1.
+        device: as of :class:`MarkovGame`.
+        seed: as of :class:`MarkovGame`; the game itself draws nothing that matters.
+
+    Raises:
+        ValueError: if payoff is no matrix, or as of :class:`MarkovGame`.
+
+    Examples:
+        The first agent chooses the row, the second the column.
+
+        >>> game = MatrixGame([[3.0, 0.0, 5.0, 1.0], [3.0, 5.0, 0.0, 1.0]])
+        >>> step = game.reset()
+        >>> step["agents", "action"] = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+        >>> game.step(step)["next", "agents", "reward"].flatten()
+        tensor([5., 0.])
+    """
+
+    def __init__(
+        self,
+        payoff: torch.Tensor | Sequence[Sequence[float]],
+        *,
+        discount: float = 0.0,
+        num_envs: int = 1,
+        horizon: int | None = 1,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+    ):
+        payoff = _float64(payoff, device)
+        if payoff.ndim != 2:
+            raise ValueError(f"payoff must have the shape (N, L**N), got {tuple(payoff.shape)}.")
+        check_finite("payoff", payoff)
+        super().__init__(
+            torch.ones(1, payoff.shape[1], 1),
+            payoff.unsqueeze(1),
+            discount,
+            num_envs=num_envs,
+            horizon=horizon,
+            device=device,
+            seed=seed,
+        )
+
+
+def check_finite(name: str, values: torch.Tensor) -> torch.Tensor:
+    """The values, if all are finite; otherwise an error that names the first that is not."""
+    _check_entries(name, values, values.isfinite(), "be finite")
+    return values
+
+
+def check_distribution(name: str, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of probabilities ``[*B, S]`` divided by their sums, if these are 1 within 1e-6."""
+    check_finite(name, rows)
+    _check_entries(name, rows, rows >= 0, "be at least 0")
+    total = rows.sum(-1)
+    good = (total - 1).abs() <= SUM_TOLERANCE
+    _check_entries(name, total, good, f"sum to 1 within {SUM_TOLERANCE:g}")
+    return rows / total.unsqueeze(-1)
+
+
+def _check_entries(name: str, values: torch.Tensor, good: torch.Tensor, requirement: str) -> None:
+    if not bool(good.all()):
+        index = (~good).nonzero()[0].tolist()
+        where = f"{name}{index}" if index else name
+        raise ValueError(f"{where} must {requirement}, got {values[tuple(index)].item():.10g}.")
+
+
+def _float64(values: torch.Tensor | Sequence, device: torch.device | str) -> torch.Tensor:
+    """A copy that neither the caller's array nor its gradient can change."""
+    return torch.as_tensor(values, dtype=torch.float64).detach().to(device, copy=True)
+
+
+def _root(num_joint: int, num_agents: int) -> int:
+    """L of ``num_joint = L**N``."""
+    root = round(num_joint ** (1 / num_agents))
+    if root**num_agents != num_joint:
+        raise ValueError(
+            f"The number of joint actions must be L**N with N = {num_agents} agents, "
+            f"got {num_joint}."
+        )
+    return root
+
+
+def _thresholds(rows: torch.Tensor) -> torch.Tensor:
+    """Upper ends of the intervals of [0, 1) in which each state is drawn, ``[*B, S]``.
+
+    Rounding must not leave the last threshold below 1, nor a state that has no
+    probability an interval.
+    """
+    total = rows.cumsum(-1)
+    return total / total[..., -1:]
