@@ -1,6 +1,7 @@
 """Table 2 of the paper, in our terms: algorithms on cooperative navigation, over seeds.
 
     python benchmarks/spread_table.py                # train what is missing, then report
+    python benchmarks/spread_table.py --variants MADDPG --seeds 3 4
     python benchmarks/spread_table.py --report-only  # report from the committed results
 
 Each run is a process of its own and leaves one JSON in results/spread/ (its summary, its
@@ -35,6 +36,10 @@ VARIANTS = {
     "ALITA, marginal": ["--algorithm", "alita", "--estimator", "marginal"],
     "ALITA, clones": ["--algorithm", "alita", "--estimator", "clones"],
     "ALITA, centralized": ["--algorithm", "alita", "--estimator", "centralized"],
+    "ALITA, marginal, no F": ["--algorithm", "alita", "--influence-coeff", "0"],
+    "ALITA, marginal, no IM": [
+        *("--algorithm", "alita", "--novelty-coeff", "0", "--diversity-coeff", "0"),
+    ],
 }
 COLUMNS = {
     "return_mean": ("return", "higher", 0),
@@ -49,6 +54,8 @@ BEGIN, END = "<!-- spread table: begin -->", "<!-- spread table: end -->"
 class Config:
     """Which runs to make."""
 
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Rows of the table to train."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of every variant."""
     total_frames: int = 250_000
@@ -62,7 +69,7 @@ class Config:
 
 
 def slug(variant: str, seed: int, config: Config) -> str:
-    name = variant.lower().replace(", ", "_")
+    name = variant.lower().replace(", ", "_").replace(" ", "_")
     return f"{name}-n{config.n_agents}-{config.total_frames}-seed{seed}"
 
 
@@ -191,7 +198,7 @@ def main(config: Config) -> None:
     """Train what is missing, then report."""
     if not config.report_only:
         # A round of seeds at a time, so that an unfinished series is a balanced one.
-        jobs = [(variant, seed) for seed in config.seeds for variant in VARIANTS]
+        jobs = [(variant, seed) for seed in config.seeds for variant in config.variants]
         with ThreadPoolExecutor(config.workers) as pool:
             list(pool.map(lambda job: train(*job, config), jobs))
     report(config)
