@@ -8,9 +8,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from tensordict import NestedKey, TensorDictBase
 
+# Loose enough for probabilities that were computed in float32.
+SUM_TOLERANCE = 1e-6
+
 __all__ = [
     "agent_indices",
     "check_agent_range",
+    "check_distribution",
+    "check_finite",
     "check_listed",
     "check_non_negative",
     "check_weights",
@@ -82,3 +87,26 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
         if tensordict.get(key, None) is None:
             present = sorted(str(k) for k in tensordict.keys(True, True))
             raise KeyError(f"The batch has no {key}; it has {present}.")
+
+
+def check_finite(name: str, values: torch.Tensor) -> torch.Tensor:
+    """The values, if all are finite; otherwise an error that names the first that is not."""
+    _check_entries(name, values, values.isfinite(), "be finite")
+    return values
+
+
+def check_distribution(name: str, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of probabilities ``[*B, S]`` divided by their sums, if these are 1 within 1e-6."""
+    check_finite(name, rows)
+    _check_entries(name, rows, rows >= 0, "be at least 0")
+    total = rows.sum(-1)
+    good = (total - 1).abs() <= SUM_TOLERANCE
+    _check_entries(name, total, good, f"sum to 1 within {SUM_TOLERANCE:g}")
+    return rows / total.unsqueeze(-1)
+
+
+def _check_entries(name: str, values: torch.Tensor, good: torch.Tensor, requirement: str) -> None:
+    if not bool(good.all()):
+        index = (~good).nonzero()[0].tolist()
+        where = f"{name}{index}" if index else name
+        raise ValueError(f"{where} must {requirement}, got {values[tuple(index)].item():.10g}.")

@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from torchrl_alita._checks import check_agent_range, check_weights, default_influencees
-from torchrl_alita.envs.games import check_distribution
+from torchrl_alita._checks import (
+    check_agent_range,
+    check_distribution,
+    check_weights,
+    default_influencees,
+)
 
 if TYPE_CHECKING:
     from torchrl_alita.envs.games import MarkovGame

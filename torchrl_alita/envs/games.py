@@ -16,12 +16,10 @@ from torch.nn.functional import one_hot
 from torchrl.data import Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
+from torchrl_alita._checks import check_distribution, check_finite
 from torchrl_alita.envs.layout import ACTION
 
 __all__ = ["MarkovGame", "MatrixGame"]
-
-# Loose enough for probabilities that were computed in float32.
-SUM_TOLERANCE = 1e-6
 
 
 class MarkovGame(EnvBase):
@@ -333,29 +331,6 @@ class MatrixGame(MarkovGame):
             device=device,
             seed=seed,
         )
-
-
-def check_finite(name: str, values: torch.Tensor) -> torch.Tensor:
-    """The values, if all are finite; otherwise an error that names the first that is not."""
-    _check_entries(name, values, values.isfinite(), "be finite")
-    return values
-
-
-def check_distribution(name: str, rows: torch.Tensor) -> torch.Tensor:
-    """Rows of probabilities ``[*B, S]`` divided by their sums, if these are 1 within 1e-6."""
-    check_finite(name, rows)
-    _check_entries(name, rows, rows >= 0, "be at least 0")
-    total = rows.sum(-1)
-    good = (total - 1).abs() <= SUM_TOLERANCE
-    _check_entries(name, total, good, f"sum to 1 within {SUM_TOLERANCE:g}")
-    return rows / total.unsqueeze(-1)
-
-
-def _check_entries(name: str, values: torch.Tensor, good: torch.Tensor, requirement: str) -> None:
-    if not bool(good.all()):
-        index = (~good).nonzero()[0].tolist()
-        where = f"{name}{index}" if index else name
-        raise ValueError(f"{where} must {requirement}, got {values[tuple(index)].item():.10g}.")
 
 
 def _float64(values: torch.Tensor | Sequence, device: torch.device | str) -> torch.Tensor:
