@@ -520,6 +520,14 @@ def test_as_many_weights_as_influencees_are_asked_for():
         loss(random_batch())
 
 
+@pytest.mark.parametrize("agents", [{"influencer": 1}, {"influencees": [2]}])
+def test_an_estimator_that_is_trained_for_other_agents_is_refused(agents):
+    maddpg = partner()
+    estimator = InfluenceEstimatorLoss(maddpg, **agents)
+    with pytest.raises(ValueError, match="trained for"):
+        InfluenceLoss(maddpg.actor_network, estimator)
+
+
 def test_a_partner_without_critics_is_refused():
     with pytest.raises(ValueError, match="NoveltyLoss"):
         InfluenceLoss(make_actor(ENV), NoveltyLoss(Autoencoder(O + A)))
@@ -561,7 +569,7 @@ def test_torchrls_own_losses_serve_as_partners(name, clones):
     stock, batch = stock_partner(name), random_batch()
     estimator = stock
     if clones:
-        estimator = InfluenceEstimatorLoss(stock, kind="clones", gamma=GAMMA)
+        estimator = InfluenceEstimatorLoss(stock, kind="clones", influencer=1, gamma=GAMMA)
         estimator(batch)["loss_estimator"].backward()
         assert all(p.grad is not None for p in estimator.parameters())
     loss = InfluenceLoss(stock.actor_network, estimator, influencer=1)

@@ -159,6 +159,21 @@ def test_constraints_fix_a_version_of_every_requirement():
     assert required - {"torchrl_alita"} <= fixed
 
 
+def test_the_readmes_lines_run_as_they_stand():
+    """Its ``buffer`` is the reader's own; here it gives what the environment does."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    names = {}
+
+    class Buffer:
+        def sample(self):
+            return names["env"].rollout(3).reshape(-1)
+
+    names["buffer"] = Buffer()
+    exec(code, names)
+    sum(v for k, v in names["losses"].items() if k.startswith("loss_")).backward()
+    assert "loss_influence" in names["losses"].keys()  # noqa: SIM118
+
+
 def test_the_readmes_table_is_what_the_committed_results_say(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location(
         "spread_table", ROOT / "benchmarks" / "spread_table.py"

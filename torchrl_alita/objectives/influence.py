@@ -89,8 +89,9 @@ class InfluenceLoss(LossModule):
     detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, or the influencer is among
-            its influencees; when called, if an agent is not in the batch.
+        ValueError: if an argument is out of range or unknown, the influencer is among its
+            influencees, or the estimator is trained for others; when called, if an agent
+            is not in the batch.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -187,6 +188,12 @@ class InfluenceLoss(LossModule):
         self.register_coeff_buffer("influence_coeff", float(influence_coeff))
         self.register_buffer("weights", weights)
         trained = isinstance(estimator, InfluenceEstimatorLoss)
+        asked = (influencer, influencees)
+        if trained and (estimator.influencer, estimator.influencees) != asked:
+            raise ValueError(
+                f"The estimator is trained for influencer {estimator.influencer} and influencees "
+                f"{estimator.influencees}, not for {influencer} and {influencees}."
+            )
         self.__dict__["estimator"] = estimator if trained else None
         self.__dict__["critics"] = estimator.critics if trained else PartnerCritics(estimator)
         self.influencer = influencer
