@@ -174,6 +174,7 @@ def report(config: Config) -> None:
 def draw(runs: dict[str, list[dict]], random_team: dict[str, float]) -> None:
     """Learning curves: mean over the seeds, and the span between the least and largest."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(14, 3.4), layout="constrained")
     for axes, (name, (title, _, _)) in zip(
@@ -189,6 +190,7 @@ def draw(runs: dict[str, list[dict]], random_team: dict[str, float]) -> None:
         axes.axhline(random_team[name], linestyle="--", color="gray", label="random team")
         axes.set_title(title)
         axes.set_xlabel("environment frames")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7)
     figure.savefig(RESULTS / "spread.png", dpi=110)

@@ -141,6 +141,7 @@ def test_evaluation_leaves_training_as_it_was(tmp_path, task):
 
 def test_ctrl_c_writes_a_checkpoint_and_the_run_is_resumed_to_its_end(tmp_path, capsys):
     run = tmp_path / "run"
+    handler = signal.getsignal(signal.SIGINT)
     InterruptedEnv.pressed = False
     with pytest.raises(SystemExit) as stopped:
         train(tiny(run, task="test/interrupted"), clones)
@@ -150,7 +151,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_run_is_resumed_to_its_end(tmp_path, 
     assert 0 < halfway < 200
     assert any((run / "checkpoints").iterdir())
     assert not (run / "summary.json").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     summary = train(tiny(None, task="test/interrupted", resume=run), clones)
     assert summary["frames"] == 200
     assert summary["updates"] == 18

@@ -63,7 +63,7 @@ class Layout(NamedTuple):
     observation_size: int
     action_size: int
     discrete: bool
-    masked: bool
+    masked: bool = False
 
 
 def layout_of(env: EnvBase) -> Layout:

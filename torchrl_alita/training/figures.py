@@ -33,6 +33,7 @@ def save_curves(
         ImportError: if matplotlib is not installed; the extra is named.
     """
     figure_module = import_extra("matplotlib.figure", "recipes")
+    ticker_module = import_extra("matplotlib.ticker", "recipes")
     import_extra("matplotlib.backends.backend_agg", "recipes")
     figure = figure_module.Figure(figsize=(4 * len(curves), 3.2), layout="constrained")
     for axes, (name, (frames, values)) in zip(
@@ -43,6 +44,7 @@ def save_curves(
             axes.axhline(baselines[name], linestyle="--", color="gray", label="random team")
             axes.legend(frameon=False)
         axes.set_xlabel("environment frames")
+        axes.xaxis.set_major_formatter(ticker_module.EngFormatter(sep=""))
         axes.set_title(name.replace("_", " "))
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
