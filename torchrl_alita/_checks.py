@@ -14,10 +14,12 @@ SUM_TOLERANCE = 1e-6
 __all__ = [
     "agent_indices",
     "check_agent_range",
+    "check_at_least_one",
     "check_distribution",
     "check_finite",
     "check_listed",
     "check_non_negative",
+    "check_positive",
     "check_weights",
     "default_influencees",
     "require_keys",
@@ -62,16 +64,30 @@ def default_influencees(
     return tuple(influencees)
 
 
-def check_weights(weights: Sequence[float] | None, count: int) -> torch.Tensor:
+def check_weights(
+    weights: Sequence[float] | None, count: int, *, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Positive weights ``[count]`` that sum to 1. Default: equal ones."""
     if weights is None:
-        return torch.full((count,), 1 / count)
+        return torch.full((count,), 1 / count, dtype=dtype)
     values = [float(weight) for weight in weights]
     if len(values) != count:
         raise ValueError(f"weights must be {count}, one for each influencee, got {values}.")
     if not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
         raise ValueError(f"weights must be positive and sum to 1, got {values}.")
-    return torch.tensor(values)
+    return torch.tensor(values, dtype=dtype)
+
+
+def check_at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}.")
 
 
 def check_non_negative(**values: float | torch.Tensor) -> None:

@@ -439,11 +439,8 @@ def _team_weights(
 ) -> torch.Tensor:
     """Alpha of every agent ``[N]``, 0 for those that do not count."""
     chosen = default_influencees(influencer, influencees, game.num_agents)
-    # Checked there, but not taken from there: float32 would cost eight digits.
-    check_weights(weights, len(chosen))
     alpha = game.reward.new_zeros(game.num_agents)
-    shares = [1 / len(chosen)] * len(chosen) if weights is None else [float(w) for w in weights]
-    alpha[list(chosen)] = alpha.new_tensor(shares)
+    alpha[list(chosen)] = check_weights(weights, len(chosen), dtype=alpha.dtype).to(alpha.device)
     return alpha
 
 

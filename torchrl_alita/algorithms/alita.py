@@ -9,7 +9,14 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative
+from torchrl_alita._checks import (
+    agent_indices,
+    check_agent_range,
+    check_at_least_one,
+    check_non_negative,
+    check_positive,
+    default_influencees,
+)
 from torchrl_alita.algorithms.maddpg import MADDPG
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
@@ -91,11 +98,8 @@ class ALITA(MADDPG):
     ):
         if estimator not in ESTIMATORS:
             raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}.")
-        if estimator_updates < 1:
-            raise ValueError(f"estimator_updates must be at least 1, got {estimator_updates}.")
-        for name, value in (("estimator_lr", estimator_lr), ("autoencoder_lr", autoencoder_lr)):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}.")
+        check_at_least_one(estimator_updates=estimator_updates)
+        check_positive(estimator_lr=estimator_lr, autoencoder_lr=autoencoder_lr)
         check_non_negative(
             influence_coeff=influence_coeff,
             novelty_coeff=novelty_coeff,
@@ -217,8 +221,8 @@ class ALITA(MADDPG):
             k = influence.influencer
             losses.set(f"loss_influence_{k}", result["loss_influence"])
             logs.set(f"influence_{k}", result["influence"])
-            others = influence.influencees or [i for i in range(self.layout.num_agents) if i != k]
-            for i, gap in zip(others, result["gap"], strict=True):
+            team = default_influencees(k, influence.influencees, self.layout.num_agents)
+            for i, gap in zip(team, result["gap"], strict=True):
                 logs.set(f"gap_{k}_{i}", gap)
         norms = self._step(losses)
         self.target_updater.step()

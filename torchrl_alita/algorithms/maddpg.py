@@ -12,6 +12,7 @@ from torch import nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.objectives import LossModule, SoftUpdate
 
+from torchrl_alita._checks import check_at_least_one, check_positive
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import ACTION, LOGITS, layout_of
 from torchrl_alita.modules import make_actor, make_critic
@@ -77,11 +78,8 @@ class MADDPG:
         max_grad_norm: float = 0.5,
         device: torch.device | str | None = None,
     ):
-        if policy_delay < 1:
-            raise ValueError(f"policy_delay must be at least 1, got {policy_delay}.")
-        for name, value in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("tau", tau)):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}.")
+        check_at_least_one(policy_delay=policy_delay)
+        check_positive(actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
         if policy_noise and layout_of(env).discrete:
             raise ValueError(f"policy_noise must be 0 for one-hot actions, got {policy_noise}.")
         if tau > 1 or not max_grad_norm > 0:

@@ -10,6 +10,7 @@ from tensordict import NestedKey
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
+from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.envs.layout import ACTION, OBSERVATION
 
 __all__ = ["ConditionalSampler"]
@@ -88,13 +89,9 @@ class ConditionalSampler(Sampler):
     ):
         if influencer < 0:
             raise ValueError(f"influencer must be at least 0, got {influencer}.")
-        for name, value in (
-            ("num_anchors", num_anchors),
-            ("num_candidates", num_candidates),
-            ("anchor_window", anchor_window),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_at_least_one(
+            num_anchors=num_anchors, num_candidates=num_candidates, anchor_window=anchor_window
+        )
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
         self.influencer = influencer

@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from torchrl.data import Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_distribution, check_finite
+from torchrl_alita._checks import check_at_least_one, check_distribution, check_finite
 from torchrl_alita.envs.layout import ACTION
 
 __all__ = ["MarkovGame", "MatrixGame"]
@@ -87,9 +87,9 @@ class MarkovGame(EnvBase):
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ):
-        for name, size in (("num_envs", num_envs), ("horizon", horizon)):
-            if size is not None and size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}.")
+        check_at_least_one(num_envs=num_envs)
+        if horizon is not None:
+            check_at_least_one(horizon=horizon)
         if not 0 <= discount < 1:
             raise ValueError(f"discount must be at least 0 and below 1, got {discount}.")
         super().__init__(device=device, batch_size=[num_envs])
@@ -147,10 +147,7 @@ class MarkovGame(EnvBase):
             >>> game.transition.shape, game.reward.shape
             (torch.Size([5, 8, 5]), torch.Size([3, 5, 8]))
         """
-        sizes = {"num_states": num_states, "num_agents": num_agents, "num_actions": num_actions}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}.")
+        check_at_least_one(num_states=num_states, num_agents=num_agents, num_actions=num_actions)
         generator = torch.Generator().manual_seed(seed)
         joint = num_actions**num_agents
         shares = torch.empty(num_states, joint, num_states, dtype=torch.float64)

@@ -19,6 +19,7 @@ __all__ = [
     "REWARD",
     "TERMINATED",
     "TOTAL_REWARD",
+    "VALUE",
     "Layout",
     "layout_of",
     "next_key",
@@ -28,6 +29,7 @@ OBSERVATION = ("agents", "observation")
 ACTION = ("agents", "action")
 ACTION_MASK = ("agents", "action_mask")
 LOGITS = ("agents", "logits")
+VALUE = ("agents", "state_action_value")
 # As a step writes them; in a batch of transitions they stand under "next".
 REWARD = ("agents", "reward")
 DONE = "done"

@@ -11,6 +11,8 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
+from torchrl_alita._checks import check_at_least_one
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -121,9 +123,7 @@ def make_env(
         False
     """
     builder = get_task(task).make
-    for name, value in (("num_envs", num_envs), ("n_agents", n_agents), ("horizon", horizon)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    check_at_least_one(num_envs=num_envs, n_agents=n_agents, horizon=horizon)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -9,13 +9,12 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.envs import EnvBase
 
-from torchrl_alita.envs.layout import ACTION, OBSERVATION, layout_of
+from torchrl_alita._checks import check_at_least_one
+from torchrl_alita.envs.layout import ACTION, OBSERVATION, VALUE, layout_of
 from torchrl_alita.functional import joint_features
 from torchrl_alita.modules._mlp import multi_agent_mlp
 
-__all__ = ["VALUE", "make_critic", "make_influence_network"]
-
-VALUE = ("agents", "state_action_value")
+__all__ = ["make_critic", "make_influence_network"]
 
 
 class _Critics(nn.Module):
@@ -107,8 +106,7 @@ def make_critic(
     """
     layout = layout_of(env)
     shape = (layout.num_agents, layout.num_agents)
-    if num_critics < 1:
-        raise ValueError(f"num_critics must be at least 1, got {num_critics}.")
+    check_at_least_one(num_critics=num_critics)
     if scope is None:
         scope = torch.ones(shape, dtype=torch.bool)
     if scope.shape != shape or scope.dtype != torch.bool:

@@ -7,6 +7,7 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import ExplorationType, exploration_type
 
+from torchrl_alita._checks import check_positive
 from torchrl_alita.envs.layout import ACTION, ACTION_MASK, LOGITS
 
 __all__ = ["GumbelOneHot"]
@@ -64,8 +65,7 @@ class GumbelOneHot(TensorDictModuleBase):
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        if not value > 0:
-            raise ValueError(f"temperature must be positive, got {value}.")
+        check_positive(temperature=value)
         self._temperature = float(value)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

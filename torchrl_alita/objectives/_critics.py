@@ -73,6 +73,11 @@ class PartnerCritics:
         keys = unique([*self.actor_network.in_keys, *self.network.in_keys])
         return [key for key in keys if key != action]
 
+    def target_keys(self, keys: LossModule._AcceptedKeys) -> list[NestedKey]:
+        """What :meth:`td_target` reads."""
+        read = (*self.in_keys(keys.action), keys.reward, keys.terminated)
+        return [next_key(key) for key in read]
+
     def value(
         self,
         inputs: TensorDictBase,

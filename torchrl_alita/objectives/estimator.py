@@ -13,7 +13,7 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_listed, default_influencees
-from torchrl_alita.envs.layout import ACTION, next_key
+from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE
 from torchrl_alita.objectives._critics import PartnerCritics, lowest, run
 from torchrl_alita.objectives._inputs import checked, unique
 
@@ -82,9 +82,9 @@ class InfluenceEstimatorLoss(LossModule):
         """
 
         action: NestedKey = ACTION
-        state_action_value: NestedKey = ("agents", "state_action_value")
-        reward: NestedKey = ("agents", "reward")
-        terminated: NestedKey = "terminated"
+        state_action_value: NestedKey = VALUE
+        reward: NestedKey = REWARD
+        terminated: NestedKey = TERMINATED
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -148,16 +148,8 @@ class InfluenceEstimatorLoss(LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
-        read = unique([*self.critics.in_keys(keys.action), *self.estimator_in_keys()])
-        return unique(
-            [
-                keys.action,
-                *read,
-                *(next_key(key) for key in self.critics.in_keys(keys.action)),
-                next_key(keys.reward),
-                next_key(keys.terminated),
-            ]
-        )
+        read = [*self.critics.in_keys(keys.action), *self.estimator_in_keys()]
+        return unique([keys.action, *read, *self.critics.target_keys(keys)])
 
     def estimator_in_keys(self) -> list[NestedKey]:
         """What the estimator reads besides the action."""

@@ -20,7 +20,7 @@ from torchrl_alita._checks import (
     check_weights,
     default_influencees,
 )
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, next_key
+from torchrl_alita.envs.layout import ACTION, ACTION_MASK, TERMINATED, VALUE, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
 from torchrl_alita.objectives._inputs import checked, unique
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
@@ -126,8 +126,8 @@ class InfluenceLoss(LossModule):
 
         action: NestedKey = ACTION
         action_mask: NestedKey = ACTION_MASK
-        state_action_value: NestedKey = ("agents", "state_action_value")
-        terminated: NestedKey = "terminated"
+        state_action_value: NestedKey = VALUE
+        terminated: NestedKey = TERMINATED
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys

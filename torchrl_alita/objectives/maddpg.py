@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita.envs.layout import ACTION, next_key
+from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE
 from torchrl_alita.objectives._critics import PartnerCritics, run
 from torchrl_alita.objectives._inputs import checked, unique
 
@@ -84,9 +84,9 @@ class MADDPGLoss(LossModule):
         """
 
         action: NestedKey = ACTION
-        state_action_value: NestedKey = ("agents", "state_action_value")
-        reward: NestedKey = ("agents", "reward")
-        terminated: NestedKey = "terminated"
+        state_action_value: NestedKey = VALUE
+        reward: NestedKey = REWARD
+        terminated: NestedKey = TERMINATED
         priority_weight: NestedKey = "priority_weight"
 
     default_keys = _AcceptedKeys
@@ -138,15 +138,8 @@ class MADDPGLoss(LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
-        read = self.critics.in_keys(keys.action)
         return unique(
-            [
-                keys.action,
-                *read,
-                *(next_key(key) for key in read),
-                next_key(keys.reward),
-                next_key(keys.terminated),
-            ]
+            [keys.action, *self.critics.in_keys(keys.action), *self.critics.target_keys(keys)]
         )
 
     @dispatch

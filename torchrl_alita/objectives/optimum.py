@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from torchrl_alita._checks import check_at_least_one
+
 __all__ = [
     "best_candidate",
     "coordinate_ascent",
@@ -121,8 +123,7 @@ def coordinate_ascent(
         tensor([[6.],
                 [6.]])
     """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}.")
+    check_at_least_one(rounds=rounds)
     num_agents, num_actions = start.shape[-2:]
     joint = start.unsqueeze(-3).expand(*start.shape[:-2], num_agents, num_agents, num_actions)
     options = torch.eye(num_actions, dtype=start.dtype, device=start.device)

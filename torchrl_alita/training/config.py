@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.training.logging import LoggerName
 
 __all__ = ["TrainingConfig"]
@@ -71,14 +72,13 @@ class TrainingConfig:
     """Directory of an earlier run to continue."""
 
     def __post_init__(self):
-        for name in (
+        sizes = (
             "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
             "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",
             "recent_frames", "noise_frames", "evaluation_interval", "evaluation_episodes",
             "checkpoint_interval", "keep_checkpoints",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        )  # fmt: skip
+        check_at_least_one(**{name: getattr(self, name) for name in sizes})
         for name in ("num_envs", "frames_per_update"):
             if self.frames_per_batch % getattr(self, name):
                 raise ValueError(
