@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import nn
 from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
+
+from torchrl_alita.modules import GumbelOneHot
 
 B, N, O, A = 7, 3, 5, 2  # noqa: E741
 
@@ -163,6 +165,56 @@ def constant_actor(action: torch.Tensor) -> TensorDictModule:
 def linear_critic(weight: torch.Tensor) -> TensorDictModule:
     return TensorDictModule(
         LinearCritic(weight),
+        in_keys=[("agents", "observation"), ("agents", "action")],
+        out_keys=[("agents", "state_action_value")],
+    )
+
+
+class TableActor(nn.Module):
+    """Logits of each agent in each state of a game, ``[N, S, L]``; the agents see the state."""
+
+    def __init__(self, logits: torch.Tensor):
+        super().__init__()
+        self.logits = nn.Parameter(logits.clone())
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("...ns,nsa->...na", observation, self.logits)
+
+
+class TableCritic(nn.Module):
+    """Values ``[N, S, L**N]`` at one-hot states and actions, linear in each agent's action.
+
+    Takes ``[*B, N, L]`` or a joint action for each critic, ``[*B, N, N, L]``.
+    """
+
+    def __init__(self, values: torch.Tensor):
+        super().__init__()
+        self.values = nn.Parameter(values.clone())
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        num_agents = observation.shape[-2]
+        if action.ndim == observation.ndim:
+            action = action.unsqueeze(-3).expand(*action.shape[:-2], num_agents, -1, -1)
+        joint = action[..., 0, :]
+        for agent in range(1, num_agents):
+            joint = (joint.unsqueeze(-1) * action[..., agent, :].unsqueeze(-2)).flatten(-2)
+        return torch.einsum("...ns,nsu,...nu->...n", observation, self.values, joint).unsqueeze(-1)
+
+
+def table_actor(logits: torch.Tensor) -> ProbabilisticTensorDictSequential:
+    return ProbabilisticTensorDictSequential(
+        TensorDictModule(
+            TableActor(logits),
+            in_keys=[("agents", "observation")],
+            out_keys=[("agents", "logits")],
+        ),
+        GumbelOneHot(),
+    )
+
+
+def table_critic(values: torch.Tensor) -> TensorDictModule:
+    return TensorDictModule(
+        TableCritic(values),
         in_keys=[("agents", "observation"), ("agents", "action")],
         out_keys=[("agents", "state_action_value")],
     )

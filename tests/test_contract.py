@@ -5,7 +5,8 @@ from __future__ import annotations
 import contract
 import pytest
 import torch
-from fakes import A, N, O, TargetEnv, random_batch
+from fakes import A, B, N, O, TargetEnv, random_batch
+from tensordict import TensorDict
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
@@ -23,8 +24,10 @@ from torchrl_alita import (
 )
 
 ENV = TargetEnv()
+DISCRETE = TargetEnv(discrete=True)
 SPEC = ENV.full_action_spec_unbatched["agents", "action"]
 SMALL = (11,)
+T = 13
 
 
 def maddpg(num_critics: int = 1, **kwargs) -> MADDPGLoss:
@@ -47,6 +50,16 @@ def influence(kind: str = "marginal", num_critics: int = 1, **kwargs) -> Influen
     return InfluenceLoss(actor, source, **kwargs)
 
 
+def scored(num_action_samples: int | str = "all", **kwargs) -> InfluenceLoss:
+    """One-hot actions, Theorem 1; with all of the others' actions nothing is drawn."""
+    torch.manual_seed(3)
+    actor = make_actor(DISCRETE, num_cells=SMALL)
+    partner = MADDPGLoss(actor, make_critic(DISCRETE, num_cells=SMALL))
+    SoftUpdate(partner, tau=0.5)
+    options = {"gradient": "score", "optimum": "enumerated", **kwargs}
+    return InfluenceLoss(actor, partner, num_action_samples=num_action_samples, **options)
+
+
 def novelty(**kwargs) -> NoveltyLoss:
     torch.manual_seed(3)
     return NoveltyLoss(Autoencoder(O + A), **kwargs)
@@ -62,6 +75,7 @@ LOSSES = {
     "influence_twin_critics": lambda **kw: influence(num_critics=2, **kw),
     "influence_clones_next": lambda **kw: influence("clones", optimum_at="next", **kw),
     "influence_centralized_policy": lambda **kw: influence("centralized", optimum="policy", **kw),
+    "influence_score": scored,
 }
 
 TRANSFORMS = {
@@ -77,12 +91,17 @@ def _seeded_autoencoder(num_influencers: int = 1) -> Autoencoder:
     return Autoencoder(O + A, num_influencers=num_influencers)
 
 
+def one_hot_episodes() -> TensorDict:
+    batch = random_batch(batch_size=(B, T))
+    taken = batch["agents", "action"].argmax(-1)
+    batch["agents", "action"] = torch.nn.functional.one_hot(taken, A).float()
+    return batch
+
+
 @pytest.mark.parametrize("promise", contract.LOSS_PROMISES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_keeps_its_promise(name, promise):
-    batch = random_batch()
-    if name.startswith(("influence", "novelty")):
-        batch = batch.clone()
+    batch = one_hot_episodes() if name == "influence_score" else random_batch()
     promise(LOSSES[name], batch)
 
 
@@ -102,6 +121,14 @@ def test_every_public_loss_and_transform_is_under_contract():
     made = {type(make()).__name__ for make in (*LOSSES.values(), *TRANSFORMS.values())}
     public = set(torchrl_alita.objectives.__all__) | set(torchrl_alita.transforms.__all__)
     assert public == made
+
+
+@pytest.mark.parametrize("options", [{"num_action_samples": 4}, {"gradient": "pathwise"}])
+def test_the_influence_of_drawn_actions_compiles(options):
+    """Random numbers differ between eager and compiled: the shape and the break count here."""
+    torch._dynamo.reset()
+    graph = torch.compile(scored(**options), fullgraph=True, backend="aot_eager")
+    assert graph(one_hot_episodes())["gap"].shape == (N - 1,)
 
 
 def test_the_sampled_optimum_with_uniform_actions_compiles():

@@ -8,7 +8,7 @@ from fakes import A, B, N, TargetEnv, random_batch
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from torchrl_alita import ALITA, MADDPG, make_actor
+from torchrl_alita import ALITA, MADDPG, InfluenceLoss, make_actor
 from torchrl_alita.modules import GumbelOneHot
 from torchrl_alita.objectives.optimum import uniform_joint_actions
 
@@ -67,6 +67,49 @@ def test_the_gradient_is_that_of_the_softmax_at_the_temperature():
     other = logits.detach().clone().requires_grad_()
     (torch.softmax(other / 0.5, -1) * weight).sum().backward()
     torch.testing.assert_close(logits.grad, other.grad)
+
+
+def test_a_row_that_allows_nothing_is_padding_and_stays_finite():
+    logits = torch.randn(5, 1, 3, requires_grad=True)
+    mask = torch.zeros(5, 1, 3, dtype=torch.bool)
+    action = act(GumbelOneHot(masked=True), logits, mask)
+    (action * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert (action.sum(-1) == 1).all()
+    assert logits.grad.isfinite().all()
+
+
+def test_the_actors_distribution_knows_the_mask():
+    logits = torch.tensor([[[2.0, 0.0, 0.0]]])
+    mask = torch.tensor([[[False, True, True]]])
+    batch = TensorDict({"agents": {"logits": logits, "action_mask": mask}}, [1])
+    distribution = GumbelOneHot(masked=True).get_dist(batch)
+    torch.testing.assert_close(distribution.probs, torch.tensor([[[0.0, 0.5, 0.5]]]))
+    taken = torch.tensor([[[0.0, 0.0, 1.0]]])
+    torch.testing.assert_close(distribution.log_prob(taken), torch.tensor([[0.5]]).log())
+    assert not distribution.sample((3,)).requires_grad
+
+
+def influence_of_one_hot_actions(**options) -> InfluenceLoss:
+    algorithm = MADDPG(ENV, **SMALL)
+    return InfluenceLoss(algorithm.actor, algorithm.maddpg, **options)
+
+
+def test_more_joint_actions_than_the_budget_are_an_error_with_both_numbers():
+    loss = influence_of_one_hot_actions(num_action_samples="all", enumeration_budget=3)
+    with pytest.raises(ValueError, match=r"2\*\*2 = 4.*3"):
+        loss(discrete_batch())
+
+
+def test_the_score_gradient_asks_for_a_dimension_of_time():
+    loss = influence_of_one_hot_actions(gradient="score")
+    with pytest.raises(ValueError, match=r"\[\*B, T\].*\(7,\)"):
+        loss(discrete_batch())
+
+
+def test_a_discount_that_the_partner_lacks_is_asked_for():
+    algorithm = MADDPG(ENV, **SMALL)
+    with pytest.raises(ValueError, match="gamma"):
+        InfluenceLoss(algorithm.actor, algorithm.maddpg, gradient="score", gamma=1.5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])

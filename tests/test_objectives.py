@@ -457,7 +457,7 @@ def test_the_marginal_estimate_averages_over_the_others_stochastic_actions():
         actor, maddpg, optimum="policy", influencees=[1], num_action_samples=20_000
     )
     torch.manual_seed(1)
-    value, _ = loss._influenced_value(batch)
+    value = loss._influenced_value(batch, loss._policy(batch))
     distribution = actor.get_dist(batch.select(("agents", "observation")))
     torch.manual_seed(2)
     expected = distribution.sample((20_000,))[:, 0, 2].sum(-1).mean()
@@ -493,6 +493,13 @@ def test_the_coefficient_scales_the_loss_and_not_the_logged_influence():
         ({"num_optimum_samples": 4}, "4"),
         ({"num_optimum_samples": -1}, "-1"),
         ({"num_action_samples": 4}, "4"),
+        ({"num_action_samples": 0}, "0"),
+        ({"num_action_samples": "every"}, "every"),
+        ({"num_action_samples": "all"}, "all"),
+        ({"enumeration_budget": 0}, "0"),
+        ({"gradient": "natural"}, "natural"),
+        ({"gradient": "score"}, "score"),
+        ({"gradient": "score", "optimum_at": "next"}, "next"),
     ],
 )
 def test_the_influence_refuses_what_cannot_be(options, value):

@@ -35,10 +35,13 @@ from __future__ import annotations
 import torch
 
 __all__ = [
+    "allowed_actions",
     "brier_distance",
+    "discounted_past",
     "diversity_penalty",
     "influence",
     "influence_gap",
+    "influence_score",
     "joint_features",
     "novelty",
     "replace_own_action",
@@ -63,6 +66,26 @@ def _for_each_agent(terminated: torch.Tensor, like: torch.Tensor) -> torch.Tenso
             f"got {tuple(terminated.shape)}."
         )
     return terminated.unsqueeze(-2)
+
+
+def allowed_actions(action_mask: torch.Tensor) -> torch.Tensor:
+    """Action mask whose empty rows allow everything, ``[*B, A] -> [*B, A]``.
+
+    A row that allows nothing is padding: probabilities and a best action exist only
+    where something is allowed.
+
+    Args:
+        action_mask: bool ``[*B, A]``, True where an action is allowed.
+
+    Returns:
+        Bool ``[*B, A]``.
+
+    Examples:
+        >>> allowed_actions(torch.tensor([[True, False], [False, False]]))
+        tensor([[ True, False],
+                [ True,  True]])
+    """
+    return action_mask | ~action_mask.any(-1, keepdim=True)
 
 
 def squared_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -254,6 +277,98 @@ def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
             f"weights must have the shape {tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
         )
     return (weights.unsqueeze(-1) * gap.square()).sum(-2)
+
+
+def discounted_past(
+    values: torch.Tensor, done: torch.Tensor, gamma: float | torch.Tensor
+) -> torch.Tensor:
+    r"""Discounted sum over the earlier steps of an episode, ``[*B, T, M] -> [*B, T, M]``.
+
+    .. math:: c_t = \sum_{k < t} \gamma^{t - k} \, v_k
+
+    The steps k are those of t's own episode. It is the weight of step t in the second
+    term of Theorem 1 of https://arxiv.org/abs/2108.12581, see :func:`influence_score`.
+    Its cost is quadratic in T.
+
+    Args:
+        values: ``[*B, T, M]`` in order of time.
+        done: bool ``[*B, T, 1]``, True at the last step of an episode.
+        gamma: discount factor of a step, in [0, 1].
+
+    Returns:
+        ``[*B, T, M]``.
+
+    Raises:
+        ValueError: if done is not ``[*B, T, 1]``.
+
+    Examples:
+        >>> values = torch.tensor([[8.0], [4.0], [2.0], [6.0]])
+        >>> done = torch.tensor([[False], [False], [True], [False]])
+        >>> discounted_past(values, done, 0.5).flatten()
+        tensor([0., 4., 4., 0.])
+    """
+    if done.shape != (*values.shape[:-1], 1):
+        raise ValueError(
+            f"done must have the shape {(*values.shape[:-1], 1)}, got {tuple(done.shape)}."
+        )
+    ended = done.squeeze(-1).long()
+    episode = ended.cumsum(-1) - ended
+    step = torch.arange(values.shape[-2], device=values.device)
+    distance = step.unsqueeze(-1) - step
+    earlier = (distance > 0) & (episode.unsqueeze(-1) == episode.unsqueeze(-2))
+    shares = torch.where(earlier, gamma ** distance.clamp(min=0).to(values), 0)
+    return shares.to(values) @ values
+
+
+def influence_score(
+    value: torch.Tensor,
+    gap: torch.Tensor,
+    weights: torch.Tensor,
+    done: torch.Tensor,
+    gamma: float | torch.Tensor,
+) -> torch.Tensor:
+    r"""What multiplies each step's score in Theorem 1, ``[*B, T, M, 1] -> [*B, T, 1]``.
+
+    .. math::
+        \nabla F = \mathbb{E} \Big[ \sum_t \nabla \log \pi_1(a_{1,t} | s_t) \sum_i \alpha_i
+        \big( g_{i,t}^2 + q_i^{\pi_1}(s_t, a_{1,t}) \sum_{k < t} \gamma^{t - k} \, 2 g_{i,k}
+        \big) \Big] / T
+
+    Source: Eq. 5 of https://arxiv.org/abs/2108.12581 on steps of the current policies, in
+    order of time. The discounted sum over the earlier steps is the paper's inner
+    expectation with the factor :math:`\gamma / (1 - \gamma)` that its proof hides behind
+    "proportional to": a state k steps on counts with :math:`\gamma^k`, and these weights
+    sum to that factor, not to 1. What comes after the last step of an episode or of the
+    batch is missing: of step t's future the share :math:`\gamma^{T - t}`.
+
+    Args:
+        value: q_i, ``[*B, T, M, 1]``.
+        gap: g_i, ``[*B, T, M, 1]``, see :func:`influence_gap`.
+        weights: alpha ``[M]``, positive, summing to 1.
+        done: bool ``[*B, T, 1]``, True at the last step of an episode.
+        gamma: discount factor of a step, in [0, 1].
+
+    Returns:
+        ``[*B, T, 1]``, without gradient.
+
+    Raises:
+        ValueError: if there is not one weight for each influencee, or the shapes do not
+            fit each other.
+
+    Examples:
+        Two steps; the gap of the first weighs on the second.
+
+        >>> value = torch.tensor([1.0, 3.0]).view(2, 1, 1)
+        >>> gap = torch.tensor([-2.0, 0.0]).view(2, 1, 1)
+        >>> done = torch.zeros(2, 1, dtype=torch.bool)
+        >>> influence_score(value, gap, torch.ones(1), done, 0.5).flatten()
+        tensor([ 4., -6.])
+    """
+    _check_same_shape(value=value, gap=gap)
+    value, gap = value.detach(), gap.detach()
+    past = discounted_past(2 * gap.squeeze(-1), done, gamma).unsqueeze(-1)
+    second = (weights.unsqueeze(-1) * past * value).sum(-2)
+    return influence(gap, weights) + second
 
 
 def td_target(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tensordict.nn import TensorDictModule, TensorDictSequential
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictSequential,
+)
 from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 from torchrl.modules import TanhModule
@@ -34,7 +38,8 @@ def make_actor(
     are deterministic: a tanh of ``("agents", "param")`` onto their range. One-hot actions
     come from ``("agents", "logits")`` through
     :class:`torchrl_alita.modules.GumbelOneHot`, which respects
-    ``("agents", "action_mask")`` where the environment has it.
+    ``("agents", "action_mask")`` where the environment has it; ``get_dist`` gives their
+    distribution.
 
     Args:
         env: an environment in the layout of this package, with bounded continuous or
@@ -46,7 +51,8 @@ def make_actor(
         device: of the parameters. Default: the environment's.
 
     Returns:
-        A TensorDictSequential, as TorchRL's collectors and losses take it.
+        A TensorDictSequential, as TorchRL's collectors and losses take it; for one-hot
+        actions a ProbabilisticTensorDictSequential.
 
     Raises:
         KeyError: if the environment has another layout.
@@ -75,7 +81,7 @@ def make_actor(
         device=device,
     )
     if layout.discrete:
-        return TensorDictSequential(
+        return ProbabilisticTensorDictSequential(
             TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[LOGITS]),
             GumbelOneHot(temperature=temperature, masked=layout.masked),
         )

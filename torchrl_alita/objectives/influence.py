@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
+from torch.distributions import Distribution
 from torchrl.data import Bounded, OneHot, TensorSpec
 from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import LossModule
@@ -20,9 +21,10 @@ from torchrl_alita._checks import (
     check_weights,
     default_influencees,
 )
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, TERMINATED, VALUE, next_key
+from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, TERMINATED, VALUE, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
 from torchrl_alita.objectives._inputs import checked, unique
+from torchrl_alita.objectives._others import every_other_action
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.optimum import (
     best_candidate,
@@ -35,6 +37,14 @@ __all__ = ["InfluenceLoss"]
 
 OPTIMA = ("policy", "sampled", "enumerated")
 PLACES = ("current", "next")
+GRADIENTS = ("pathwise", "score")
+
+
+class _Policy(NamedTuple):
+    """What the policies do: one joint action ``[*B, N, A]``, and its distribution."""
+
+    action: torch.Tensor
+    distribution: Distribution | None = None
 
 
 class InfluenceLoss(LossModule):
@@ -44,9 +54,8 @@ class InfluenceLoss(LossModule):
         \lambda F(\pi_1), \qquad F(\pi_1) = E_{x \sim B} \sum_{i \ne 1} \alpha_i
         \left(q_i^{\pi_1}(x, \pi(x)) - \max_u Q_i(x, u)\right)^2
 
-    Source: https://arxiv.org/abs/2108.12581. Only the influencer's action carries
-    gradient (pathwise), and only to its policy; the optimum carries none. The
-    influenced value q_i comes from the estimator:
+    Source: https://arxiv.org/abs/2108.12581. Gradient goes to the influencer's policy
+    alone; the optimum carries none. The influenced value q_i comes from the estimator:
 
     * an :class:`InfluenceEstimatorLoss`, with its clones or its centralized network; or
     * the partner's loss itself (MADDPGLoss, DDPGLoss, TD3Loss): the ``marginal``
@@ -56,7 +65,18 @@ class InfluenceLoss(LossModule):
 
     With deterministic policies the marginal estimate at the policies' own actions is
     Q_i at the policies' own actions: together with ``optimum="policy"`` at the current
-    state, the gap is exactly 0. Choose another optimum there.
+    state, the gap is exactly 0. Choose another optimum there. With stochastic ones the
+    mean over M drawn actions of the others has a variance, which the square turns into
+    a bias: F is too large by Var(Q_i) / M, and by nothing with ``"all"``.
+
+    Two gradients. ``"pathwise"``: the critics are differentiated at the influencer's
+    fresh action, which is that of the policy or a draw that carries gradient. It leaves
+    out how q_i itself changes with the policy. ``"score"``: Theorem 1 (Eq. 5), for
+    stochastic policies, whole: the batch ``[*B, T]`` is of steps that the current
+    policies made, in order of time, as a collector returns them; see
+    :func:`torchrl_alita.functional.influence_score` for its equation and for the factor
+    gamma / (1 - gamma) that the theorem's proof hides. The loss then has the value of
+    lambda F and the gradient of Theorem 1.
 
     Args:
         actor_network: the policies of all agents.
@@ -77,8 +97,14 @@ class InfluenceLoss(LossModule):
             ``env.full_action_spec_unbatched[("agents", "action")]``; needed where
             uniform joint actions are drawn.
         enumeration_budget: most joint actions that are enumerated.
-        num_action_samples: M, of a stochastic policy's joint actions, over which the
-            marginal estimate is averaged. Default: 1, the mode, for deterministic ones.
+        num_action_samples: M, joint actions of the others over which q_i is averaged.
+            Default: 1, what their policies do: the action of deterministic ones. More
+            are drawn and need a stochastic actor, with get_dist. ``"all"``, for one-hot
+            actions: all L^(N-1), weighted by their probabilities, at most
+            ``enumeration_budget``.
+        gradient: ``"pathwise"`` or ``"score"``, see above.
+        gamma: discount factor of a step, for ``gradient="score"``. Default: the
+            partner's ``gamma``.
         normalize: divide the gap by a running standard deviation of the critics' values
             (a buffer, frozen in evaluation mode), so that F does not grow with the
             square of the return. Default: False, the paper's form.
@@ -89,9 +115,11 @@ class InfluenceLoss(LossModule):
     detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, the influencer is among its
-            influencees, or the estimator is trained for others; when called, if an agent
-            is not in the batch.
+        ValueError: if an argument is out of range or unknown, two do not go together, the
+            influencer is among its influencees, or the estimator is trained for others;
+            when called, if an agent is not in the batch, the others have more joint
+            actions than the budget, or a batch for ``gradient="score"`` has no dimension
+            of time.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -120,6 +148,8 @@ class InfluenceLoss(LossModule):
                 ``optimum="enumerated"``. Default: ``("agents", "action_mask")``.
             state_action_value (NestedKey): written by the critics. Default:
                 ``("agents", "state_action_value")``.
+            done (NestedKey): read in "next", for ``gradient="score"``. Default:
+                ``"done"``.
             terminated (NestedKey): read in "next", for ``optimum_at="next"``. Default:
                 ``"terminated"``.
         """
@@ -127,6 +157,7 @@ class InfluenceLoss(LossModule):
         action: NestedKey = ACTION
         action_mask: NestedKey = ACTION_MASK
         state_action_value: NestedKey = VALUE
+        done: NestedKey = DONE
         terminated: NestedKey = TERMINATED
 
     default_keys = _AcceptedKeys
@@ -152,7 +183,9 @@ class InfluenceLoss(LossModule):
         num_optimum_samples: int = 0,
         action_spec: TensorSpec | None = None,
         enumeration_budget: int = 1024,
-        num_action_samples: int = 1,
+        num_action_samples: int | Literal["all"] = 1,
+        gradient: Literal["pathwise", "score"] = "pathwise",
+        gamma: float | None = None,
         normalize: bool = False,
         normalize_decay: float = 0.99,
         reduction: Literal["none", "mean", "sum"] = "mean",
@@ -162,10 +195,23 @@ class InfluenceLoss(LossModule):
             raise ValueError(f"optimum must be one of {OPTIMA}, got {optimum!r}.")
         if optimum_at not in PLACES:
             raise ValueError(f"optimum_at must be one of {PLACES}, got {optimum_at!r}.")
-        if num_optimum_samples < 0 or num_action_samples < 1:
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient must be one of {GRADIENTS}, got {gradient!r}.")
+        if gradient == "score" and optimum_at != "current":
             raise ValueError(
-                f"num_optimum_samples must be at least 0 and num_action_samples at least 1, "
-                f"got {num_optimum_samples} and {num_action_samples}."
+                f"gradient='score' is Theorem 1, whose optimum is at the current state, "
+                f"got optimum_at={optimum_at!r}."
+            )
+        if num_optimum_samples < 0 or enumeration_budget < 1:
+            raise ValueError(
+                f"num_optimum_samples must be at least 0 and enumeration_budget at least 1, "
+                f"got {num_optimum_samples} and {enumeration_budget}."
+            )
+        if num_action_samples != "all" and (
+            isinstance(num_action_samples, str) or num_action_samples < 1
+        ):
+            raise ValueError(
+                f"num_action_samples must be at least 1 or 'all', got {num_action_samples!r}."
             )
         if num_optimum_samples > 0 and action_spec is None:
             raise ValueError(
@@ -175,10 +221,11 @@ class InfluenceLoss(LossModule):
             raise ValueError(f"action_spec must be bounded or one-hot, got {action_spec}.")
         if optimum == "enumerated" and isinstance(action_spec, Bounded):
             raise ValueError(f"optimum={optimum!r} needs one-hot actions, got {action_spec}.")
-        if num_action_samples > 1 and not hasattr(actor_network, "get_dist"):
+        stochastic = gradient == "score" or num_action_samples != 1
+        if stochastic and not hasattr(actor_network, "get_dist"):
             raise ValueError(
-                f"num_action_samples={num_action_samples} needs a stochastic actor, with get_dist; "
-                f"a deterministic one has a single action."
+                f"num_action_samples={num_action_samples!r} with gradient={gradient!r} needs a "
+                f"stochastic actor, with get_dist; a deterministic one has a single action."
             )
         check_non_negative(influence_coeff=influence_coeff)
         check_listed(influencer, influencees)
@@ -206,8 +253,17 @@ class InfluenceLoss(LossModule):
         self.register_buffer("action_high", None if bounds is None else bounds.high.clone())
         self.enumeration_budget = enumeration_budget
         self.num_action_samples = num_action_samples
+        self.gradient = gradient
+        self.stochastic = stochastic
+        self.register_buffer("gamma", self._discount(gamma) if gradient == "score" else None)
         self.value_norm = PopArtValueNorm(shape=1, beta=normalize_decay) if normalize else None
         self.reduction = reduction
+
+    def _discount(self, gamma: float | None) -> torch.Tensor:
+        gamma = getattr(self.critics.partner, "gamma", None) if gamma is None else gamma
+        if gamma is None or not 0 <= float(gamma) <= 1:
+            raise ValueError(f"gamma must be in [0, 1] for gradient='score', got {gamma}.")
+        return torch.as_tensor(float(gamma))
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -215,6 +271,8 @@ class InfluenceLoss(LossModule):
         read = self.critics.in_keys(keys.action)
         if self.estimator is not None:
             read = unique([*read, *self.estimator.estimator_in_keys()])
+        if self.gradient == "score":
+            return unique([keys.action, *read, next_key(keys.done)])
         if self.optimum_at == "current":
             return unique([keys.action, *read])
         following = [next_key(key) for key in self.critics.in_keys(keys.action)]
@@ -222,37 +280,27 @@ class InfluenceLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        keys = self.tensor_keys
         batch = checked(self, tensordict)
-        mask = tensordict.get(keys.action_mask, None)
-        num_agents = batch.get(keys.action).shape[-2]
-        influencees = default_influencees(self.influencer, self.influencees, num_agents)
-        value, action = self._influenced_value(batch)
+        num_agents = batch.get(self.tensor_keys.action).shape[-2]
+        chosen = list(default_influencees(self.influencer, self.influencees, num_agents))
+        policy = self._policy(batch)
+        value = self._influenced_value(batch, policy)[..., chosen, :]
         with torch.no_grad():
-            if self.optimum_at == "current":
-                terminated = None
-                optimum = self._optimum(batch, action, batch.get(keys.action), mask)
-            else:
-                terminated = batch.get(next_key(keys.terminated))
-                following = step_inputs(batch, self.critics.in_keys(keys.action))
-                next_action = run(
-                    self.actor_network, self.actor_network_params, following, keys.action
-                )
-                mask = tensordict.get(next_key(keys.action_mask), None)
-                optimum = self._optimum(following, next_action, None, mask)
-        chosen = list(influencees)
-        value, optimum = value[..., chosen, :], optimum[..., chosen, :]
-        gap = functional.influence_gap(
-            value, optimum, terminated=terminated, scale=self._scale(optimum)
-        )
+            optimum, terminated = self._placed_optimum(batch, tensordict, policy)
+            optimum = optimum[..., chosen, :]
+            scale = self._scale(optimum)
+        gap = functional.influence_gap(value, optimum, terminated=terminated, scale=scale)
         weights = check_weights(None, len(chosen)) if self.weights is None else self.weights
-        influence = functional.influence(gap, weights.to(gap)).squeeze(-1)
+        weights = weights.to(gap)
+        influence = functional.influence(gap, weights).squeeze(-1)
         with torch.no_grad():
             mean_influence = self._reduce_loss(influence, tensordict=batch, reduction="mean")
             gaps = [
                 self._reduce_loss(one, tensordict=batch, reduction="mean")
                 for one in gap.squeeze(-1).unbind(-1)
             ]
+        if self.gradient == "score":
+            influence = self._scored(batch, policy, influence, value / scale, gap, weights)
         return TensorDict(
             {
                 "loss_influence": self.influence_coeff
@@ -262,30 +310,83 @@ class InfluenceLoss(LossModule):
             }
         )
 
-    def _influenced_value(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
-        """q_i where the influencer's action carries gradient, and the joint action."""
-        key = self.tensor_keys.action
-        if self.num_action_samples > 1:
-            own, others = self._sampled_actions(batch)
-        else:
-            own = run(self.actor_network, self.actor_network_params, batch, key)
-            others = own.detach().unsqueeze(0)
+    def _policy(self, batch: TensorDictBase) -> _Policy:
+        """What the policies do in the batch's states; the actions carry gradient."""
+        if not self.stochastic:
+            own = run(self.actor_network, self.actor_network_params, batch, self.tensor_keys.action)
+            return _Policy(action=own)
+        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+            distribution = self.actor_network.get_dist(batch.copy())
+        return _Policy(action=distribution.rsample(), distribution=distribution)
+
+    def _influenced_value(self, batch: TensorDictBase, policy: _Policy) -> torch.Tensor:
+        """q_i at the influencer's action, averaged over the others', ``[*B, N, 1]``."""
+        own = policy.action if self.gradient == "pathwise" else batch.get(self.tensor_keys.action)
+        others, shares = self._others(policy)
         is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
         is_influencer[self.influencer] = True
-        joint = torch.where(is_influencer, own, others)
+        joint = torch.where(is_influencer, own.to(others.dtype), others)
         expanded = batch.expand(joint.shape[0], *batch.batch_size)
         if self.estimator is not None:
             value = self.estimator.influenced_value(expanded, joint)
         else:
             value = self.critics.value(expanded, joint, keys=self.tensor_keys)
-        return value.mean(0), own.detach()
+        return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
 
-    def _sampled_actions(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = batch.copy()
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            distribution = self.actor_network.get_dist(inputs)
-        own = distribution.rsample()
-        return own, distribution.sample((self.num_action_samples,))
+    def _others(self, policy: _Policy) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Joint actions of the others ``[M, *B, N, A]``, and their shares if unequal."""
+        if self.num_action_samples == "all":
+            probabilities = policy.distribution.probs.detach()
+            return every_other_action(
+                probabilities, self.influencer, budget=self.enumeration_budget
+            )
+        if self.num_action_samples == 1 and self.gradient == "pathwise":
+            return policy.action.detach().unsqueeze(0), None
+        return policy.distribution.sample((self.num_action_samples,)), None
+
+    def _scored(
+        self,
+        batch: TensorDictBase,
+        policy: _Policy,
+        influence: torch.Tensor,
+        value: torch.Tensor,
+        gap: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """Theorem 1: the value of F ``[*B, T]`` with the gradient of its score function."""
+        if batch.batch_dims < 2:
+            raise ValueError(
+                f"gradient='score' needs a batch [*B, T] with a dimension of time, got "
+                f"{tuple(batch.batch_size)}."
+            )
+        done = batch.get(next_key(self.tensor_keys.done))
+        weight = functional.influence_score(value, gap, weights, done, self.gamma)
+        action = batch.get(self.tensor_keys.action)
+        log_prob = policy.distribution.log_prob(action)
+        if log_prob.shape == action.shape:
+            log_prob = log_prob.sum(-1)
+        if log_prob.shape != action.shape[:-1]:
+            raise ValueError(
+                f"gradient='score' needs each agent's log-probability {tuple(action.shape[:-1])}, "
+                f"the actor's distribution gives {tuple(log_prob.shape)}."
+            )
+        score = weight.squeeze(-1) * log_prob[..., self.influencer]
+        return influence.detach() + score - score.detach()
+
+    def _placed_optimum(
+        self, batch: TensorDictBase, tensordict: TensorDictBase, policy: _Policy
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """max_u Q_i at the current or at the next state, and what ends before the latter."""
+        keys = self.tensor_keys
+        if self.optimum_at == "current":
+            mask = tensordict.get(keys.action_mask, None)
+            stored = batch.get(keys.action)
+            return self._optimum(batch, policy.action.detach(), stored, mask), None
+        following = step_inputs(batch, self.critics.in_keys(keys.action))
+        action = run(self.actor_network, self.actor_network_params, following, keys.action)
+        mask = tensordict.get(next_key(keys.action_mask), None)
+        terminated = batch.get(next_key(keys.terminated))
+        return self._optimum(following, action, None, mask), terminated
 
     def _optimum(
         self,
@@ -295,6 +396,7 @@ class InfluenceLoss(LossModule):
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """max_u Q_i for every agent, ``[*B, N, 1]``."""
+        mask = None if mask is None else functional.allowed_actions(mask)
 
         def critic(action: torch.Tensor) -> torch.Tensor:
             expanded = inputs.expand(action.shape[0], *inputs.batch_size)

@@ -139,7 +139,7 @@ class DiversityPenalty(Transform):
         logits = policy.get(self.logits)
         mask = tensordict.get(self.action_mask, None)
         if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf)
+            logits = logits.masked_fill(~functional.allowed_actions(mask), -torch.inf)
         return functional.brier_distance(logits.softmax(-1), action, mask)
 
     @torch.no_grad()
