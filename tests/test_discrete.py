@@ -144,6 +144,17 @@ def test_alita_updates_on_one_hot_actions(estimator, optimum):
     assert 0 <= algorithm.health(batch)["saturated_share"] <= 1
 
 
+@pytest.mark.parametrize(("budget", "expected"), [(4, "all"), (3, 1)])
+def test_alita_sums_over_the_others_one_hot_actions_where_they_are_few(
+    budget, expected, monkeypatch
+):
+    """Two others with two actions each have four."""
+    monkeypatch.setattr("torchrl_alita.algorithms.alita.MOST_OTHER_ACTIONS", budget)
+    assert ALITA(ENV, **SMALL).influences[0].num_action_samples == expected
+    assert ALITA(ENV, num_action_samples=7, **SMALL).influences[0].num_action_samples == 7
+    assert ALITA(TargetEnv(), **SMALL).influences[0].num_action_samples == 1
+
+
 def test_the_penalty_is_the_brier_distance_to_the_policys_probabilities():
     torch.manual_seed(0)
     algorithm = ALITA(ENV, omega=0.0, **SMALL)

@@ -20,6 +20,7 @@ from torchrl_alita.exact import (
     marginal_values,
     optimum,
     stationary_distribution,
+    team_optimum,
 )
 
 S, L = 5, 2
@@ -481,3 +482,30 @@ def test_the_solver_leaves_its_arguments_alone():
     assert torch.equal(before["policies"], policies)
     assert torch.equal(before["t"], game.transition)
     assert torch.equal(before["r"], game.reward)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_team_optimum_is_the_fixed_point_of_value_iteration(seed):
+    game, _, _ = random_case(seed)
+    reward = game.reward.mean(0)
+    values = torch.zeros(game.num_states, dtype=torch.float64)
+    for _ in range(400):
+        values = (reward + game.discount * game.transition @ values).amax(-1)
+    torch.testing.assert_close(team_optimum(game).amax(-1), values, rtol=0, atol=1e-9)
+
+
+def test_no_joint_policy_of_a_small_game_beats_the_team_optimum():
+    """All 4**4 deterministic joint policies of two agents, by linear solves."""
+    game = MarkovGame.random(1, 2, 2, 2, discount=0.8)
+    identity = torch.eye(2, dtype=torch.float64)
+    best = torch.full((2,), -torch.inf, dtype=torch.float64)
+    for rows in product(range(2), repeat=4):
+        policies = identity[torch.tensor(rows)].view(2, 2, 2)
+        values = (joint_policy(policies) * joint_values(game, policies).mean(0)).sum(-1)
+        best = torch.maximum(best, values)
+    torch.testing.assert_close(team_optimum(game).amax(-1), best)
+
+
+def test_equal_actions_do_not_keep_the_team_optimum_searching():
+    game = MarkovGame(torch.full((3, 4, 3), 1 / 3), torch.ones(2, 3, 4), 0.5)
+    torch.testing.assert_close(team_optimum(game), torch.full((3, 4), 2.0, dtype=torch.float64))

@@ -10,8 +10,8 @@ from fakes import B, N
 from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
-from torchrl_alita.envs import layout_of
-from torchrl_alita.envs.games import MarkovGame, MatrixGame
+from torchrl_alita.envs import layout_of, make_env
+from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
 
 S, L = 5, 2
 JOINT = L**N
@@ -360,3 +360,32 @@ def test_a_random_game_of_nothing_is_refused(name):
     sizes = {"num_states": S, "num_agents": N, "num_actions": L, name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         MarkovGame.random(0, **sizes)
+
+
+def test_a_task_plays_the_games_own_arrays_in_environments_of_its_own():
+    game = cycle()
+    env = make_env(game_task(game), num_envs=2, n_agents=N, seed=0, horizon=3)
+    episode = env.rollout(3)
+    assert episode[OBSERVATION][:, :, 0].argmax(-1).tolist() == [[0, 1, 2]] * 2
+    assert episode["next", "truncated"][:, -1].all()
+    assert env.discount == game.discount
+    assert game_task(game).metrics(episode) == {}
+
+
+def test_a_task_refuses_another_number_of_agents_than_the_games():
+    with pytest.raises(ValueError, match=rf"{N} agents.*7"):
+        make_env(game_task(cycle()), n_agents=7)
+
+
+def test_the_picture_fills_the_chosen_action_of_each_agent():
+    game = cycle(num_envs=1)
+    step = game.reset().set(ACTION, one_hot_actions(torch.tensor([0b101])))
+    (frame,) = draw_game(game.step(step)[0].unsqueeze(0), cell=40)
+    filled = [
+        [
+            frame.getpixel((column * 40 + 20, row * 40 + 60)) != (255, 255, 255)
+            for column in range(L)
+        ]
+        for row in range(N)
+    ]
+    assert filled == [[False, True], [True, False], [False, True]]

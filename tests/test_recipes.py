@@ -6,10 +6,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
+
+from torchrl_alita.training import parse_config
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -75,21 +78,47 @@ def test_every_algorithm_and_ablation_trains(tmp_path, alita_spread, options):
     assert all(torch.isfinite(torch.tensor(v)) for v in summary["evaluation"].values())
 
 
-def test_help_shows_every_field_with_a_description(alita_spread, capsys):
-    with pytest.raises(SystemExit):
-        alita_spread.parse(["--help"])
-    text = capsys.readouterr().out
-    from dataclasses import fields
+RECIPES = ("alita_spread", "alita_games", "alita_push_box", "alita_secret_room")
 
-    for field in fields(alita_spread.Config):
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_shows_every_field_with_a_description(name, capsys):
+    recipe = load("recipes", name)
+    with pytest.raises(SystemExit):
+        parse_config(recipe.Config, ["--help"])
+    text = capsys.readouterr().out
+    for field in fields(recipe.Config):
         assert field.name.replace("_", "-") in text, field.name
     assert "Environment steps" in text
+
+
+@pytest.mark.parametrize("name", ["alita_push_box", "alita_secret_room"])
+@pytest.mark.parametrize("options", [[], ["--algorithm", "maddpg", "--exploration", "independent"]])
+def test_a_sparse_game_leaves_a_picture_of_the_visited_states(tmp_path, name, options):
+    run = tmp_path / "run"
+    summary = load("recipes", name).main([*TINY, *options, "--run-dir", str(run)])
+    assert summary["frames"] == 300
+    assert summary["exploration"]["state_visited"] > 10
+    assert (run / "visits.png").stat().st_size > 1000
+    assert (run / "exploration.gif").exists() == (options == [])
+    assert "exploration/joint_action_coverage" in (run / "metrics.csv").read_text()
+
+
+def test_a_team_reaches_the_exact_optimum_of_a_game(tmp_path):
+    """A matrix game in which a random team earns nothing like it."""
+    games = load("recipes", "alita_games")
+    arguments = ["--game", "matrix", "--gamma", "0", "--algorithm", "maddpg", "--no-progress"]
+    arguments += ["--total-frames", "8000", "--random-frames", "1000", "--noise-frames", "5000"]
+    summary = games.main([*arguments, "--run-dir", str(tmp_path / "run")])
+    assert summary["exact_value"] == pytest.approx(summary["exact_optimum"], abs=1e-9)
+    assert summary["evaluation"]["best_action_share"] == 1
+    assert summary["random_team"]["best_action_share"] < 0.3
 
 
 def test_resume_reads_the_runs_own_config(tmp_path, alita_spread):
     run = tmp_path / "run"
     alita_spread.main([*TINY, "--seed", "5", "--run-dir", str(run)])
-    config = alita_spread.parse(["--resume", str(run)])
+    config = parse_config(alita_spread.Config, ["--resume", str(run)])
     assert config.seed == 5
     assert config.total_frames == 300
     assert alita_spread.main(["--resume", str(run)])["frames"] == 300

@@ -16,10 +16,26 @@ from fakes import TargetEnv
 from PIL import Image
 from tensordict import TensorDict
 
-from torchrl_alita import ALITA, MADDPG
-from torchrl_alita.envs import Task, make_env, register_task, spread_metrics
+from torchrl_alita import ALITA, DDPG, MADDPG
+from torchrl_alita.envs import (
+    MatrixGame,
+    PushBox,
+    Task,
+    game_task,
+    make_env,
+    push_box_metrics,
+    register_task,
+    spread_metrics,
+)
 from torchrl_alita.envs.registry import TASKS
-from torchrl_alita.training import TrainingConfig, evaluate, preserve_random_state, train
+from torchrl_alita.training import (
+    RecipeConfig,
+    TrainingConfig,
+    build_algorithm,
+    evaluate,
+    preserve_random_state,
+    train,
+)
 from torchrl_alita.training.evaluation import episode_returns
 from torchrl_alita.training.figures import save_curves, save_gif
 from torchrl_alita.training.logging import MetricsFile, make_logger
@@ -237,6 +253,8 @@ def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoin
         ({"frames_per_batch": 21}, "21"),
         ({"frames_per_update": 50}, "50"),
         ({"noise_end": 2.0}, "2.0"),
+        ({"exploration": "together"}, "together"),
+        ({"exploration": "team", "agreement": 1.5}, "1.5"),
         ({"task": "vmas/spred"}, "vmas/spread"),
         ({"device": "cuda:99"}, "cuda:99"),
     ],
@@ -330,3 +348,68 @@ def test_pictures_are_drawn_without_a_display(tmp_path, monkeypatch):
         assert picture.format == "PNG"
     with pytest.raises(ValueError, match="0"):
         save_gif(tmp_path / "g.gif", [])
+
+
+def masked_task(*, num_envs, n_agents, device, seed, horizon) -> PushBox:
+    return PushBox(
+        num_envs, num_agents=n_agents, size=11, horizon=horizon, mask_blocked=True, seed=seed
+    )
+
+
+MASKED = Task(make=masked_task, metrics=push_box_metrics, draw=draw)
+
+
+@pytest.mark.parametrize("exploration", ["independent", "team"])
+@pytest.mark.parametrize("make", [maddpg, lambda env: ALITA(env, num_cells=(13,))])
+def test_masks_reach_collection_replay_and_losses(tmp_path, exploration, make):
+    """The environment refuses masked actions, and a masked policy needs its mask to learn."""
+    made = []
+
+    def remember(env) -> MADDPG:
+        made.append(make(env))
+        return made[0]
+
+    config = tiny(tmp_path / "run", n_agents=2, exploration=exploration, horizon=9)
+    assert train(config, remember, task=MASKED)["updates"] > 0
+    assert ("agents", "action_mask") in made[0].maddpg.in_keys
+
+
+@pytest.mark.parametrize("task", ["test/target", "push_box"])
+def test_team_exploration_trains_and_is_drawn(tmp_path, task):
+    config = tiny(tmp_path / "run", task=task, n_agents=2, exploration="team", horizon=6)
+    assert train(config, maddpg)["updates"] > 0
+    with Image.open(tmp_path / "run" / "exploration.gif") as picture:
+        assert picture.n_frames >= 6
+
+
+def test_a_resumed_run_goes_on_counting_what_was_explored(tmp_path):
+    """The frames of the first success and the visited states are of the whole run."""
+    run = tmp_path / "run"
+    options = {"task": "push_box", "n_agents": 2, "horizon": 20}
+    options |= {"buffer_size": 60, "recent_frames": 60}
+    train(tiny(run, total_frames=100, **options), maddpg)
+    config = json.loads((run / "config.json").read_text()) | {"total_frames": 200}
+    (run / "config.json").write_text(json.dumps(config))
+    train(tiny(None, resume=run, **options), maddpg)
+    visited = [float(row["exploration/state_visited"] or 0) for row in rows(run)]
+    assert visited == sorted(visited)
+    assert visited[-1] > visited[len(visited) // 2] > 0
+
+
+def test_a_task_of_the_callers_own_needs_no_name(tmp_path):
+    config = tiny(tmp_path / "run", task="anything", n_agents=2, horizon=1)
+    task = game_task(MatrixGame([[0.0, 0.0, 0.0, 1.0]] * 2))
+    summary = train(config, maddpg, task=task)
+    assert summary["task"] == "anything"
+    assert set(summary["evaluation"]) == {"return_mean", "return_std"}
+
+
+def test_an_algorithm_is_built_from_its_name_or_refused():
+    env = TargetEnv()
+    for name, kind in (("alita", ALITA), ("maddpg", MADDPG), ("ddpg", DDPG)):
+        config = RecipeConfig(algorithm=name, gamma=0.5, num_cells=(13,))
+        algorithm = build_algorithm(config, env)
+        assert type(algorithm) is kind
+        assert float(algorithm.maddpg.gamma) == 0.5
+    with pytest.raises(ValueError, match="qmix"):
+        build_algorithm(RecipeConfig(algorithm="qmix"), env)

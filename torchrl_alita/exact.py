@@ -37,6 +37,7 @@ __all__ = [
     "marginal_values",
     "optimum",
     "stationary_distribution",
+    "team_optimum",
 ]
 
 
@@ -214,6 +215,46 @@ def optimum(game: MarkovGame, policies: torch.Tensor) -> torch.Tensor:
         tensor([[5.]], dtype=torch.float64)
     """
     return joint_values(game, policies.detach()).amax(-1)
+
+
+@torch.no_grad()
+def team_optimum(game: MarkovGame) -> torch.Tensor:
+    r"""Best values that a team can reach together, ``-> [S, L**N]``.
+
+    .. math::
+        Q^*(s, \mathbf{a}) = \frac{1}{N} \sum_i r_i(s, \mathbf{a}) + \gamma \sum_{s'}
+        T(s' | s, \mathbf{a}) \max_{\mathbf{u}} Q^*(s', \mathbf{u})
+
+    The game as one decision process over joint actions, for the mean of the agents'
+    rewards, by policy iteration, which ends after finitely many steps. Unlike
+    :func:`optimum` it is the value of the best joint policy: what a cooperative team
+    is held against. It is not in the paper.
+
+    Args:
+        game: its ``transition``, ``reward`` and ``discount`` are read.
+
+    Returns:
+        ``[S, L**N]``, float64; its maximum over the joint actions is the optimal value
+        of each state.
+
+    Examples:
+        >>> from torchrl_alita.envs.games import MatrixGame
+        >>> team_optimum(MatrixGame([[1.0, 3.0]], discount=0.5))
+        tensor([[4., 6.]], dtype=torch.float64)
+    """
+    reward = game.reward.mean(0, keepdim=True)
+    states = torch.arange(game.num_states, device=reward.device)
+    chosen = reward[0].argmax(-1)
+    while True:
+        chain = game.transition[states, chosen]
+        values = _discounted_solve(game, chain, reward[0, states, chosen].unsqueeze(0))[0]
+        action_values = reward[0] + game.discount * game.transition @ values
+        best, better = action_values.max(-1)
+        # Rounding must not make two equal actions take turns for ever.
+        improves = best > values + 1e-12 * (1 + values.abs())
+        if not bool(improves.any()):
+            return action_values
+        chosen = torch.where(improves, better, chosen)
 
 
 def influence(

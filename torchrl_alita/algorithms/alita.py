@@ -27,6 +27,8 @@ from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalRewar
 __all__ = ["ALITA"]
 
 ESTIMATORS = ("marginal", "clones", "centralized")
+# Joint actions of the others over which an influenced value is averaged without being asked to.
+MOST_OTHER_ACTIONS = 32
 
 
 class ALITA(MADDPG):
@@ -56,6 +58,9 @@ class ALITA(MADDPG):
         optimum: see :class:`torchrl_alita.objectives.InfluenceLoss`.
         optimum_at: see :class:`torchrl_alita.objectives.InfluenceLoss`.
         num_optimum_samples: see :class:`torchrl_alita.objectives.InfluenceLoss`.
+        num_action_samples: see :class:`torchrl_alita.objectives.InfluenceLoss`. Default:
+            1 for continuous actions; ``"all"`` for one-hot ones, or 1 where the others
+            have more than 32 joint actions.
         normalize: see :class:`torchrl_alita.objectives.InfluenceLoss`.
         conditional: kind of the batches D_t, see
             :class:`torchrl_alita.data.ConditionalSampler`.
@@ -92,6 +97,7 @@ class ALITA(MADDPG):
         optimum: Literal["policy", "sampled", "enumerated"] = "sampled",
         optimum_at: Literal["current", "next"] = "current",
         num_optimum_samples: int = 4,
+        num_action_samples: int | Literal["all"] | None = None,
         normalize: bool = False,
         conditional: Literal["nearest", "exact", "uniform"] = "nearest",
         **options: Any,
@@ -168,12 +174,19 @@ class ALITA(MADDPG):
                 optimum_at=optimum_at,
                 num_optimum_samples=num_optimum_samples if optimum == "sampled" else 0,
                 action_spec=self.action_spec,
+                num_action_samples=self._num_action_samples(num_action_samples),
                 normalize=normalize,
                 **agents,
             ).to(self.device)
             self._draw_actions(influence)
             self.influences.append(influence)
             self.modules[f"influence_{influencer}"] = influence
+
+    def _num_action_samples(self, asked: int | str | None) -> int | str:
+        if asked is not None:
+            return asked
+        others = self.layout.action_size ** (self.layout.num_agents - 1)
+        return "all" if self.layout.discrete and others <= MOST_OTHER_ACTIONS else 1
 
     def start_episode(self) -> None:
         """Set the clones back to the critics, Sec. 3.1.2."""

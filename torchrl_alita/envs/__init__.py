@@ -1,19 +1,36 @@
 """Environments, batched, in one layout."""
 
-from torchrl_alita.envs.games import MarkovGame, MatrixGame
+from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
 from torchrl_alita.envs.layout import Layout, layout_of
+from torchrl_alita.envs.push_box import PushBox, draw_push_box, push_box_metrics, push_box_task
 from torchrl_alita.envs.registry import Task, get_task, make_env, register_task
+from torchrl_alita.envs.secret_room import (
+    SecretRoom,
+    draw_secret_room,
+    secret_room_metrics,
+    secret_room_task,
+)
 from torchrl_alita.envs.vmas import StreamedVmasEnv, spread_metrics
 
 __all__ = [
     "Layout",
     "MarkovGame",
     "MatrixGame",
+    "PushBox",
+    "SecretRoom",
     "StreamedVmasEnv",
     "Task",
+    "draw_game",
+    "draw_push_box",
+    "draw_secret_room",
+    "game_task",
     "get_task",
     "layout_of",
     "make_env",
+    "push_box_metrics",
+    "push_box_task",
     "register_task",
+    "secret_room_metrics",
+    "secret_room_task",
     "spread_metrics",
 ]

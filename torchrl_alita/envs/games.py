@@ -8,7 +8,8 @@ order: agent 0 is the slowest index, agent N-1 the fastest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -17,9 +18,14 @@ from torchrl.data import Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, check_distribution, check_finite
-from torchrl_alita.envs.layout import ACTION
+from torchrl_alita._extras import import_extra
+from torchrl_alita.envs.layout import ACTION, OBSERVATION, REWARD, next_key
+from torchrl_alita.envs.registry import Task
 
-__all__ = ["MarkovGame", "MatrixGame"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["MarkovGame", "MatrixGame", "draw_game", "game_task"]
 
 
 class MarkovGame(EnvBase):
@@ -328,6 +334,85 @@ class MatrixGame(MarkovGame):
             device=device,
             seed=seed,
         )
+
+
+def game_task(
+    game: MarkovGame,
+    *,
+    metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]] | None = None,
+) -> Task:
+    """A game as a task of the training loop.
+
+    Args:
+        game: its arrays are played, in environments of their own.
+        metrics: of complete episodes ``[B, T]``, each a scalar tensor by name. Default:
+            none but the return.
+
+    Returns:
+        A :class:`torchrl_alita.envs.Task`; its environments raise a ValueError if
+        another number of agents is asked for.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> task = game_task(MatrixGame([[1.0, 0.0, 0.0, 2.0]] * 2))
+        >>> make_env(task, num_envs=3, n_agents=2, seed=0).batch_size
+        torch.Size([3])
+    """
+
+    def make(
+        *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
+    ) -> MarkovGame:
+        if n_agents != game.num_agents:
+            raise ValueError(f"The game is of {game.num_agents} agents, got n_agents={n_agents}.")
+        return MarkovGame(
+            game.transition,
+            game.reward,
+            game.discount,
+            num_envs=num_envs,
+            horizon=horizon,
+            initial=game.initial,
+            device=device,
+            seed=seed,
+        )
+
+    return Task(make=make, metrics=metrics or (lambda episodes: {}), draw=draw_game)
+
+
+def draw_game(episode: TensorDictBase, *, cell: int = 36) -> list[Image]:
+    """Frames of one episode ``[T]``: a row for each agent, its action filled.
+
+    The state and the reward, mean over the agents, stand above.
+
+    Args:
+        episode: of a game, ``[T]``.
+        cell: edge of an action's square, pixels.
+
+    Returns:
+        A picture for each step.
+
+    Raises:
+        ImportError: if Pillow is not installed; the extra is named.
+    """
+    image_module = import_extra("PIL.Image", "recipes")
+    draw_module = import_extra("PIL.ImageDraw", "recipes")
+    chosen = episode[ACTION].float().argmax(-1).tolist()
+    state = episode[OBSERVATION][:, 0].argmax(-1).tolist()
+    reward = episode[next_key(REWARD)].mean((-1, -2)).tolist()
+    num_agents, num_actions = episode[ACTION].shape[-2:]
+    size = (max(num_actions, 4) * cell, (num_agents + 1) * cell)
+
+    def frame(step: int) -> Image:
+        image = image_module.new("RGB", size, "white")
+        canvas = draw_module.Draw(image)
+        canvas.text((6, cell // 3), f"state {state[step]}  reward {reward[step]:.2f}", fill="black")
+        for agent, action in enumerate(chosen[step]):
+            for option in range(num_actions):
+                corner = (option * cell + 3, (agent + 1) * cell + 3)
+                box = (*corner, corner[0] + cell - 6, corner[1] + cell - 6)
+                canvas.rectangle(box, outline="gray", fill="#4477aa" if option == action else None)
+        return image
+
+    return [frame(step) for step in range(len(state))]
 
 
 def _float64(values: torch.Tensor | Sequence, device: torch.device | str) -> torch.Tensor:

@@ -80,7 +80,7 @@ def get_task(name: str) -> Task:
 
 
 def make_env(
-    task: str,
+    task: str | Task,
     *,
     num_envs: int = 1,
     n_agents: int = 3,
@@ -97,7 +97,7 @@ def make_env(
     of its own: it neither moves nor sees those of others, or the global one.
 
     Args:
-        task: a registered name, as ``"vmas/spread"``.
+        task: a registered name, as ``"vmas/spread"``, or a :class:`Task`.
         num_envs: B, environments simulated together.
         n_agents: N.
         device: of the simulation.
@@ -122,7 +122,7 @@ def make_env(
         >>> bool(episode["next", "terminated"].any())
         False
     """
-    builder = get_task(task).make
+    builder = (get_task(task) if isinstance(task, str) else task).make
     check_at_least_one(num_envs=num_envs, n_agents=n_agents, horizon=horizon)
     try:
         torch.empty(0, device=device)

@@ -4,10 +4,12 @@ from torchrl_alita.modules.actors import make_actor
 from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.one_hot import GumbelOneHot
+from torchrl_alita.modules.team_exploration import TeamExploration
 
 __all__ = [
     "Autoencoder",
     "GumbelOneHot",
+    "TeamExploration",
     "make_actor",
     "make_critic",
     "make_influence_network",

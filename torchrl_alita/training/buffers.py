@@ -8,7 +8,15 @@ from tensordict import TensorDictBase
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 
 from torchrl_alita.algorithms import MADDPG
-from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
+from torchrl_alita.envs.layout import (
+    ACTION,
+    ACTION_MASK,
+    DONE,
+    OBSERVATION,
+    REWARD,
+    TERMINATED,
+    next_key,
+)
 from torchrl_alita.training.config import TrainingConfig
 
 __all__ = ["Buffers"]
@@ -24,6 +32,8 @@ class Buffers:
             storage = LazyTensorStorage(min(size, config.total_frames), device=algorithm.device)
             return ReplayBuffer(storage=storage, batch_size=batch_size)
 
+        masks = (ACTION_MASK, next_key(ACTION_MASK)) if algorithm.layout.masked else ()
+        self.stored = (*_STORED, *masks)
         self.replay = buffer(config.buffer_size, config.batch_size)
         self.recent = buffer(config.recent_frames, config.batch_size)
         self.conditional = [
@@ -37,7 +47,7 @@ class Buffers:
 
     def extend(self, collected: TensorDictBase) -> None:
         # Step by step over all environments, so that the last rows are the newest.
-        stored = collected.select(*_STORED).transpose(0, 1).reshape(-1)
+        stored = collected.select(*self.stored).transpose(0, 1).reshape(-1)
         self.replay.extend(stored)
         self.recent.extend(stored.select(OBSERVATION, ACTION))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.training.logging import LoggerName
@@ -48,6 +49,16 @@ class TrainingConfig:
     """Standard deviation of the exploration noise at the end."""
     noise_frames: int = 125_000
     """Environment steps over which the noise shrinks."""
+    exploration: Literal["independent", "team"] = "independent"
+    """Noise of each agent and step for itself, or noise that the team shares and keeps."""
+    agreement: float = 0.9
+    """Team exploration: probability that the agents explore alike."""
+    persistence: float = 0.7
+    """Team exploration: probability that a random action is kept at the next step."""
+    spread: float = 1.0
+    """Team exploration: how much its strength varies over the environments, from 0 to 1."""
+    burst_length: float = 10.0
+    """Team exploration: mean environment steps between two decisions to explore."""
     evaluation_interval: int = 25_000
     """Environment steps between two evaluations."""
     evaluation_episodes: int = 100
@@ -85,6 +96,10 @@ class TrainingConfig:
                     f"frames_per_batch must be a multiple of {name}, {getattr(self, name)}, "
                     f"got {self.frames_per_batch}."
                 )
+        if self.exploration not in ("independent", "team"):
+            raise ValueError(
+                f"exploration must be 'independent' or 'team', got {self.exploration!r}."
+            )
         if not 0 <= self.noise_end <= self.noise_start:
             raise ValueError(
                 f"noise_end must be at least 0 and at most noise_start, {self.noise_start}, "

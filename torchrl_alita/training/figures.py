@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torchrl_alita._extras import import_extra
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
-__all__ = ["save_curves", "save_gif"]
+__all__ = ["save_curves", "save_gif", "save_heat_map"]
 
 
 def save_curves(
@@ -66,3 +67,48 @@ def save_gif(path: str | Path, frames: Sequence[Image], *, fps: float = 20.0) ->
         raise ValueError("A moving picture needs at least one frame, got 0.")
     first, *rest = [frame.quantize(32) for frame in frames]
     first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+
+
+def save_heat_map(
+    path: str | Path,
+    maps: Mapping[str, torch.Tensor],
+    *,
+    title: str,
+    walls: torch.Tensor | None = None,
+    origin: Literal["upper", "lower"] = "upper",
+) -> None:
+    """A panel for each map of visits, on one logarithmic scale; cells never visited are white.
+
+    Args:
+        path: of the PNG file.
+        maps: numbers of visits ``[rows, columns]`` by name.
+        title: of the figure.
+        walls: bool ``[rows, columns]``, True where nobody can ever be, drawn in gray.
+        origin: where row 0 is.
+
+    Raises:
+        ValueError: if there is no map.
+        ImportError: if matplotlib is not installed; the extra is named.
+    """
+    if not maps:
+        raise ValueError("A heat map needs at least one map, got 0.")
+    figure_module = import_extra("matplotlib.figure", "recipes")
+    colors_module = import_extra("matplotlib.colors", "recipes")
+    import_extra("matplotlib.backends.backend_agg", "recipes")
+    most = max(float(counts.max()) for counts in maps.values())
+    norm = colors_module.LogNorm(vmin=1, vmax=max(most, 2))
+    figure = figure_module.Figure(figsize=(3.2 * len(maps) + 1, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (name, counts) in zip(panels, maps.items(), strict=True):
+        # A transparent NaN stands for what a logarithm cannot.
+        visited = counts.double().where(counts > 0, float("nan")).cpu().numpy()
+        image = axes.imshow(visited, norm=norm, cmap="viridis", origin=origin)
+        if walls is not None:
+            gray = [[(0.6, 0.6, 0.6, float(wall)) for wall in row] for row in walls.tolist()]
+            axes.imshow(gray, origin=origin)
+        axes.set_title(name)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.colorbar(image, ax=list(panels), label="visits")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)

@@ -13,17 +13,19 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torchrl.checkpoint import Checkpoint, GlobalRNGState
 from torchrl.collectors import Collector
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import MADDPG
-from torchrl_alita.envs import get_task, make_env
+from torchrl_alita.envs import Task, get_task, make_env
 from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
+from torchrl_alita.modules import TeamExploration
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.config import TrainingConfig
-from torchrl_alita.training.evaluation import evaluate
-from torchrl_alita.training.figures import save_curves, save_gif
+from torchrl_alita.training.evaluation import evaluate, preserve_random_state
+from torchrl_alita.training.exploration_metrics import exploration_metrics
+from torchrl_alita.training.figures import save_curves, save_gif, save_heat_map
 from torchrl_alita.training.logging import MetricsFile, close_logger, make_logger
 from torchrl_alita.training.run import RunDirectory, machine, plain_config
 
@@ -33,12 +35,19 @@ __all__ = ["check_finite", "train"]
 _EVALUATION_SEED = 1_000_003
 
 
-def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -> dict[str, Any]:
+def train(
+    config: TrainingConfig,
+    make_algorithm: Callable[[EnvBase], MADDPG],
+    *,
+    task: Task | None = None,
+) -> dict[str, Any]:
     """Train, evaluate and save, from a config alone.
 
     Args:
         config: the run's config.
         make_algorithm: builds the algorithm for an environment.
+        task: that of the run, for one whose options are the caller's. Default: the
+            registered task of the config's name.
 
     Returns:
         The content of summary.json, and the run's directory under ``"run_dir"``.
@@ -51,7 +60,7 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
         SystemExit: after Ctrl-C, when a checkpoint has been written.
     """
     progress_bar = import_extra("tqdm", "recipes").tqdm
-    session = _Session(config, make_algorithm)
+    session = _Session(config, make_algorithm, task or get_task(config.task))
     if session.frames == 0:
         session.log(_named("evaluation", session.evaluate(session.algorithm.actor)[0]))
     bar = progress_bar(
@@ -64,6 +73,7 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
     with bar, _collect_interrupts() as interrupted:
         for collected in session.collector():
             logs = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
+            logs |= _named("exploration", session.explored(collected))
             logs |= _named("training", session.learn(collected))
             if interrupted or session.passed(config.evaluation_interval):
                 result, _ = session.evaluate(session.algorithm.actor)
@@ -82,24 +92,28 @@ def train(config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]) -
 class _Session:
     """What one run holds, new or resumed."""
 
-    def __init__(self, config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG]):
+    def __init__(
+        self, config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG], task: Task
+    ):
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.config = config
-        self.task = get_task(config.task)
+        self.task = task
         options = {"n_agents": config.n_agents, "device": config.device, "horizon": config.horizon}
-        self.env = make_env(config.task, num_envs=config.num_envs, seed=config.seed, **options)
+        self.env = make_env(task, num_envs=config.num_envs, seed=config.seed, **options)
         self.evaluation_env = make_env(
-            config.task, num_envs=config.evaluation_episodes, seed=_EVALUATION_SEED, **options
+            task, num_envs=config.evaluation_episodes, seed=_EVALUATION_SEED, **options
         )
         self.algorithm = make_algorithm(self.env)
         self.noise = _exploration(config, self.algorithm)
+        self.exploration = exploration_metrics(self.env)
         self.buffers = Buffers(config, self.algorithm)
         self.progress = {"frames": 0, "updates": 0, "wall_seconds": 0.0}
         self.checkpoint = Checkpoint(
             algorithm=self.algorithm,
             noise=self.noise,
+            exploration=self.exploration,
             progress=self.progress,
             random_state=GlobalRNGState(),
             **self.buffers.components(),
@@ -136,9 +150,18 @@ class _Session:
             TensorDictSequential(self.algorithm.actor, self.noise),
             frames_per_batch=self.config.frames_per_batch,
             total_frames=self.config.total_frames - self.frames,
-            init_random_frames=max(0, self.config.random_frames - self.frames),
+            init_random_frames=self._random_frames(),
             auto_register_policy_transforms=False,
         )
+
+    def _random_frames(self) -> int:
+        """Frames that the collector draws by itself, which no exploration module can shape."""
+        left = self.config.random_frames - self.frames
+        return max(0, left) if self.config.exploration == "independent" else 0
+
+    def explored(self, collected: TensorDictBase) -> dict[str, float]:
+        """What all batches so far have explored."""
+        return {name: float(value) for name, value in self.exploration(collected).items()}
 
     def learn(self, collected: TensorDictBase) -> dict[str, float]:
         """Store a batch and make the updates that it pays for; the last one's logs."""
@@ -184,7 +207,7 @@ class _Session:
         self.run.save(self.checkpoint, frames=self.frames)
 
     def finish(self) -> dict[str, Any]:
-        """Write curve.png, rollout.gif and summary.json."""
+        """Write the pictures and summary.json."""
         config = self.config
         result, episodes = self.evaluate(self.algorithm.actor)
         random_result, _ = self.evaluate(None)
@@ -200,6 +223,7 @@ class _Session:
             baselines=random_result,
         )
         save_gif(self.run.path / "rollout.gif", self.task.draw(episodes[0]))
+        self._draw_exploration(title)
         frames = self.frames - self.resumed_at["frames"]
         seconds = self.progress["wall_seconds"] - self.resumed_at["wall_seconds"]
         summary = {
@@ -210,6 +234,11 @@ class _Session:
             "frames_per_second": frames / seconds if frames else None,
             "evaluation": result,
             "random_team": random_result,
+            "exploration": {
+                # JSON knows no NaN.
+                name: None if value.isnan() else float(value)
+                for name, value in self.exploration.metrics().items()
+            },
             "machine": machine(),
         }
         self.run.write_json("summary.json", summary)
@@ -217,10 +246,26 @@ class _Session:
             close_logger(logger)
         return summary | {"run_dir": str(self.run.path)}
 
+    def _draw_exploration(self, title: str) -> None:
+        """Where the team was, if its task has a map, and how it explores together."""
+        maps = self.exploration.maps()
+        if maps:
+            walls = getattr(self.env, "walls", None)
+            save_heat_map(self.run.path / "visits.png", maps, title=title, walls=walls)
+        if self.config.exploration == "team":
+            policy = TensorDictSequential(self.algorithm.actor, self.noise)
+            with preserve_random_state(), set_exploration_type(ExplorationType.RANDOM):
+                self.evaluation_env.set_seed(_EVALUATION_SEED)
+                episodes = self.evaluation_env.rollout(
+                    self.config.horizon, policy, break_when_any_done=False
+                )
+            # The last environment is the one that explores most.
+            save_gif(self.run.path / "exploration.gif", self.task.draw(episodes[-1]))
+
 
 def _exploration(
     config: TrainingConfig, algorithm: MADDPG
-) -> AdditiveGaussianModule | EGreedyModule:
+) -> AdditiveGaussianModule | EGreedyModule | TeamExploration:
     """Noise on continuous actions; a share of random one-hot ones. Both shrink."""
     common = {
         "spec": algorithm.action_spec,
@@ -229,8 +274,19 @@ def _exploration(
         "device": algorithm.device,
     }
     start, end = float(config.noise_start), float(config.noise_end)
+    mask = ACTION_MASK if algorithm.layout.masked else None
+    if config.exploration == "team":
+        return TeamExploration(
+            **common,
+            agreement=config.agreement,
+            persistence=config.persistence,
+            spread=config.spread,
+            burst_length=config.burst_length,
+            eps_init=start,
+            eps_end=end,
+            action_mask_key=mask,
+        )
     if algorithm.layout.discrete:
-        mask = ACTION_MASK if algorithm.layout.masked else None
         return EGreedyModule(eps_init=start, eps_end=end, action_mask_key=mask, **common)
     return AdditiveGaussianModule(sigma_init=start, sigma_end=end, **common)
 

@@ -1,0 +1,163 @@
+"""What the recipes have in common: algorithms by name, command line, closing table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from torchrl.envs import EnvBase
+
+from torchrl_alita._extras import import_extra
+from torchrl_alita.algorithms import ALITA, DDPG, MADDPG
+from torchrl_alita.envs import Task
+from torchrl_alita.training.config import TrainingConfig
+from torchrl_alita.training.loop import train
+from torchrl_alita.training.run import read_config
+
+__all__ = ["RecipeConfig", "build_algorithm", "parse_config", "run_recipe"]
+
+
+@dataclass
+class RecipeConfig(TrainingConfig):
+    """What every recipe can set about its algorithm and its training."""
+
+    algorithm: Literal["alita", "maddpg", "ddpg"] = "alita"
+    """Algorithm; what follows from influencers on is of alita."""
+    num_cells: tuple[int, ...] = (128, 128)
+    """Width of each hidden layer of actors and critics (the paper: 128 128)."""
+    gamma: float = 0.95
+    """Discount factor of a step (the paper: 0.95)."""
+    actor_lr: float = 3e-4
+    """Adam's step of the actors."""
+    critic_lr: float = 3e-3
+    """Adam's step of the critics."""
+    tau: float = 0.05
+    """Share by which the targets move at each update."""
+    max_grad_norm: float = 0.5
+    """Largest norm of a network's gradient (the paper: 0.5)."""
+    others_actions: Literal["buffer", "policy"] = "buffer"
+    """What a critic sees of the other agents while its own climbs."""
+    num_critics: int = 1
+    """Critics of an agent: 1, or 2 for MATD3 (with policy_noise and policy_delay)."""
+    policy_noise: float = 0.0
+    """Standard deviation of the noise on target actions, in units of the action."""
+    policy_delay: int = 1
+    """Updates of the critics for each of the actors."""
+    influencers: Literal["random", "all"] | tuple[int, ...] = (0,)
+    """Indices of the influencers; random draws one from the seed, all is Symmetric."""
+    influence_coeff: float = 0.1
+    """Weight of the influence (the paper's lambda: 0.1); 0 is No F."""
+    novelty_coeff: float = 0.01
+    """Weight of the novelty in the influencers' reward (the paper for MAPE: 0.01)."""
+    diversity_coeff: float = 0.1
+    """Weight of the diversity penalty; with novelty_coeff 0 and this 0 it is No IM."""
+    omega: float = 0.01
+    """How fast novelty lifts the penalty (the paper for MAPE: 0.01)."""
+    estimator: Literal["marginal", "clones", "centralized"] = "marginal"
+    """How the influenced values are estimated."""
+    estimator_updates: int = 4
+    """Updates of the estimator at each step (the paper: 4)."""
+    optimum: Literal["policy", "sampled", "enumerated"] = "sampled"
+    """What stands for the teammates' best value; enumerated is for one-hot actions."""
+    optimum_at: Literal["current", "next"] = "current"
+    """State of that value: current is Eq. 4, next is Eq. 7."""
+    normalize: bool = False
+    """Divide the gap by the running scale of the critics' values."""
+
+
+_SHARED = (
+    *("num_cells", "gamma", "actor_lr", "critic_lr", "tau", "max_grad_norm", "others_actions"),
+    *("num_critics", "policy_noise", "policy_delay"),
+)
+_OWN = (
+    *("influencers", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega"),
+    *("estimator", "estimator_updates", "optimum", "optimum_at", "normalize"),
+)
+
+Config = TypeVar("Config", bound=RecipeConfig)
+
+
+def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
+    """The algorithm that a config names.
+
+    Args:
+        config: of the run.
+        env: an environment in the layout of this package.
+
+    Returns:
+        :class:`torchrl_alita.ALITA`, :class:`torchrl_alita.MADDPG` or
+        :class:`torchrl_alita.DDPG`.
+
+    Raises:
+        ValueError: if an option is out of range or the algorithm unknown.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=2, n_agents=3, seed=0)
+        >>> type(build_algorithm(RecipeConfig(algorithm="ddpg"), env)).__name__
+        'DDPG'
+    """
+    algorithms = {"alita": ALITA, "maddpg": MADDPG, "ddpg": DDPG}
+    if config.algorithm not in algorithms:
+        raise ValueError(f"algorithm must be one of {list(algorithms)}, got {config.algorithm!r}.")
+    names = (*_SHARED, *_OWN) if config.algorithm == "alita" else _SHARED
+    options = {name: getattr(config, name) for name in names}
+    return algorithms[config.algorithm](env, **options)
+
+
+def parse_config(config_class: type[Config], arguments: Sequence[str] | None = None) -> Config:
+    """The config of a command line; with --resume, that of the run and the command line.
+
+    Args:
+        config_class: a dataclass below :class:`RecipeConfig`.
+        arguments: Default: the process's own.
+
+    Returns:
+        An instance of it.
+
+    Raises:
+        ValueError: if the folder to resume is no run, or an option is out of range.
+        ImportError: if tyro is not installed; the extra is named.
+        SystemExit: for --help, or an option that is not known.
+
+    Examples:
+        >>> parse_config(RecipeConfig, ["--algorithm", "maddpg", "--seed", "3"]).seed
+        3
+    """
+    tyro = import_extra("tyro", "recipes")
+    config = tyro.cli(config_class, args=arguments)
+    if config.resume is None:
+        return config
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    saved = {k: v for k, v in read_config(config.resume).items() if k in fields}
+    lists = {k: tuple(v) for k, v in saved.items() if isinstance(v, list)}
+    return tyro.cli(config_class, args=arguments, default=config_class(**(saved | lists)))
+
+
+def run_recipe(
+    config: TrainingConfig,
+    make_algorithm: Callable[[EnvBase], MADDPG],
+    *,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Train, and print the trained team beside a random one.
+
+    Args:
+        config: of the run.
+        make_algorithm: as of :func:`torchrl_alita.training.train`.
+        task: as of :func:`torchrl_alita.training.train`.
+
+    Returns:
+        As of :func:`torchrl_alita.training.train`.
+
+    Raises:
+        ValueError: as of :func:`torchrl_alita.training.train`.
+    """
+    summary = train(config, make_algorithm, task=task)
+    rows = [f"{'':<24}{'trained':>12}{'random':>12}"]
+    for name, value in summary["evaluation"].items():
+        rows.append(f"{name:<24}{value:>12.3f}{summary['random_team'][name]:>12.3f}")
+    print("\n" + "\n".join(rows) + f"\n\nEverything is in {summary['run_dir']}/")
+    return summary
