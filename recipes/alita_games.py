@@ -13,8 +13,9 @@ import torch
 from tensordict import TensorDict
 from torchrl.envs import EnvBase
 
-from torchrl_alita import MADDPG, exact
+from torchrl_alita import MADDPG
 from torchrl_alita.envs import MarkovGame, MatrixGame, Task, game_task
+from torchrl_alita.exact import joint_policy, joint_values, team_optimum
 from torchrl_alita.training import RecipeConfig, build_algorithm, parse_config, run_recipe
 
 
@@ -39,8 +40,10 @@ class Config(RecipeConfig):
     """Discount factor of a step; of the matrix game, whose every step is an episode, use 0."""
     num_cells: tuple[int, ...] = (64, 64)
     """Width of each hidden layer of actors and critics."""
-    actor_lr: float = 3e-3
+    actor_lr: float = 1e-2
     """Adam's step of the actors."""
+    critic_lr: float = 1e-2
+    """Adam's step of the critics."""
     others_actions: Literal["buffer", "policy"] = "policy"
     """What a critic sees of the other agents while its own climbs."""
     diversity_coeff: float = 0.01
@@ -86,7 +89,7 @@ def make_game(config: Config) -> MarkovGame:
 
 def make_task(game: MarkovGame) -> Task:
     """The game with the share of steps in which the team acts best."""
-    best = exact.team_optimum(game)
+    best = team_optimum(game)
     best = best >= best.amax(-1, keepdim=True) - 1e-9
 
     def metrics(episodes: TensorDict) -> dict[str, torch.Tensor]:
@@ -120,9 +123,9 @@ def exact_values(game: MarkovGame, algorithm: MADDPG) -> tuple[float, float]:
     states = torch.eye(game.num_states).unsqueeze(-2).expand(-1, game.num_agents, -1)
     batch = TensorDict({"agents": {"observation": states}}, [game.num_states])
     policies = algorithm.actor(batch)["agents", "action"].transpose(0, 1).double()
-    joint = exact.joint_policy(policies)
-    values = (joint * exact.joint_values(game, policies).mean(0)).sum(-1)
-    best = exact.team_optimum(game).amax(-1)
+    joint = joint_policy(policies)
+    values = (joint * joint_values(game, policies).mean(0)).sum(-1)
+    best = team_optimum(game).amax(-1)
     return float(game.initial @ values), float(game.initial @ best)
 
 

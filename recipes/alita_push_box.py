@@ -49,6 +49,8 @@ class Config(RecipeConfig):
     """Newest transitions, on which the autoencoder is trained."""
     exploration: Literal["independent", "team"] = "team"
     """Noise of each agent and step for itself, or noise that the team shares and keeps."""
+    spread: float = 1.0
+    """Team exploration: how much its strength varies over the environments, from 0 to 1."""
     noise_start: float = 0.5
     """Share of random actions at the start, mean over the environments."""
     noise_end: float = 0.1

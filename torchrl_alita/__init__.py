@@ -8,7 +8,13 @@ from torchrl_alita._version import __version__
 from torchrl_alita.algorithms import ALITA, DDPG, MADDPG
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs import make_env
-from torchrl_alita.modules import Autoencoder, make_actor, make_critic, make_influence_network
+from torchrl_alita.modules import (
+    Autoencoder,
+    TeamExploration,
+    make_actor,
+    make_critic,
+    make_influence_network,
+)
 from torchrl_alita.objectives import (
     InfluenceEstimatorLoss,
     InfluenceLoss,
@@ -29,6 +35,7 @@ __all__ = [
     "MADDPGLoss",
     "NoveltyLoss",
     "NoveltyReward",
+    "TeamExploration",
     "TotalReward",
     "__version__",
     "make_actor",

@@ -1,6 +1,6 @@
 """Push-Box: two agents push a box to a wall, and only together.
 
-Source: Sec. 4 of https://arxiv.org/abs/2108.12581, with the rules of
+Source: Sec. 4.1.2 of https://arxiv.org/abs/2108.12581, with the rules of
 https://arxiv.org/abs/1910.05512 as its authors' code plays them.
 """
 
@@ -34,9 +34,9 @@ class PushBox(EnvBase):
     .. math:: \Delta_{row} = sign(v) \, [|v| \ge p], \qquad
         v = \#\{\text{votes down}\} - \#\{\text{votes up}\}
 
-    Source: Sec. 4 of https://arxiv.org/abs/2108.12581: "Agents need to push the box to
+    Source: Sec. 4.1.2 of https://arxiv.org/abs/2108.12581: "Agents need to push the box to
     the wall in 300 environment steps to get a reward of 1000." The rules are those of
-    https://arxiv.org/abs/1910.05512. Rows and columns 0 and size - 1 are wall, which the
+    https://arxiv.org/abs/1910.05512 and of its code. Rows and columns 0 and size - 1 are wall, which the
     box can enter and the agents cannot. Agents may share a cell. A step:
 
     1. An agent whose move would enter the box's cell votes for its direction.
@@ -63,7 +63,7 @@ class PushBox(EnvBase):
             leaves a free cell for a new box: 9 for 2 and 3 agents, 10 for 4 to 8.
         horizon: steps after which an episode is truncated. Default: 300, the paper's.
         respawn: a delivered box is replaced in the same step and the episode goes on, as
-            in the authors' code; otherwise the episode terminates.
+            in the code of the rules; otherwise the episode terminates.
         start: ``"corner"``, all agents in (1, 1), or ``"uniform"``, each in any cell.
             Boxes appear at random at least 4 cells from the first and 3 from the last
             wall's cell, where no agent stands.

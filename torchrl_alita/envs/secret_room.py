@@ -1,6 +1,6 @@
 """Secret Room: two agents open doors for each other.
 
-Source: Sec. 4 of https://arxiv.org/abs/2108.12581, with the rules of
+Source: Sec. 4.1.2 of https://arxiv.org/abs/2108.12581, with the rules of
 https://arxiv.org/abs/1910.05512 as its authors' code plays them.
 """
 
@@ -31,11 +31,11 @@ _STATE = ("agent_cells", "door_open", "door_count", "steps")
 class SecretRoom(EnvBase):
     r"""Secret Room on a grid, N agents, batched.
 
-    Source: Sec. 4 of https://arxiv.org/abs/2108.12581: one large room on the left, three
-    small rooms on the right, a door to each; "a switch in the large room controls all
-    three doors. A switch also exists in each small room which only controls the room's
-    door. [...] Solved if both agents are in the target room." The rules are those of
-    https://arxiv.org/abs/1910.05512. Agents may share a cell. A step:
+    Source: Sec. 4.1.2 of https://arxiv.org/abs/2108.12581: a large room on the left, three
+    small rooms on the right, a door to each. A switch in the large room controls all
+    doors, one in each small room its own door. The task is solved when all agents are in
+    one of the small rooms, the target room. The rules are those of
+    https://arxiv.org/abs/1910.05512 and of its code. Agents may share a cell. A step:
 
     1. The agents move, except into a wall or a closed door.
     2. An open door whose count has reached ``door_steps`` closes; otherwise its count
@@ -52,7 +52,7 @@ class SecretRoom(EnvBase):
 
     ``("agents", "observation")`` is ``[B, N, 2N * size]``, the same for each agent: one-hot
     row and column of agent 0, ... agent N-1. With door_bits, three more entries are 1 for
-    open doors: the paper's text has them, its source's code does not. ``("agents",
+    open doors: the paper's text has them, the code of the rules does not. ``("agents",
     "action")`` is one-hot ``[B, N, 4]``: up (row - 1), right, down, left.
     ``("next", "agents", "reward")`` is ``[B, N, 1]``. The environment draws from its
     ``generator`` and from no other.
@@ -63,7 +63,7 @@ class SecretRoom(EnvBase):
     be, which leaves out the doors, ``door_cells [3, 2, 2]`` and ``switch_cells [4, 2]``, the
     large room's first.
 
-    The grid by size, with divisions rounded down, as the authors' code scales it: a wall
+    The grid by size, with divisions rounded down, as the code of the rules has it: a wall
     in column size / 2; to its right, walls in rows size / 3 and 2 (size / 3). Door k is in
     rows s_k - 1 and s_k of the wall's column, s_k = (2k + 1) size / 6; its room's switch is
     (s_k, 4 size / 5). The large room's switch is (4 size / 5, size / 5).
@@ -73,12 +73,13 @@ class SecretRoom(EnvBase):
         num_agents: N, 2 to 8. Default: 2, the paper's.
         size: rows, and columns. Default: 25, the paper's. The least is 10: below, a door
             would lie in a wall between two rooms.
-        horizon: steps after which an episode is truncated. Default: 300.
-        door_steps: at least 0. Default: 8, the authors'.
+        horizon: steps after which an episode is truncated. Default: 300, that of the rules.
+        door_steps: at least 0. Default: 8, that of the rules.
         start: ``"large_room"``, each agent in any cell of it, or ``"corner"``, all in (0, 0).
-        target_room: 0, 1 or 2, from the top. Default: 0, the authors'.
+        target_room: 0, 1 or 2, from the top. Default: 0, that of the
+            rules.
         door_bits: also observe which doors are open.
-        reward: of success. Default: 1000, the authors'.
+        reward: of success. Default: 1000, that of the rules.
         mask_blocked: also write ``("agents", "action_mask")`` ``[B, N, 4]``, False for a
             move into a wall, a closed door or the grid's end.
         device: of the simulation.

@@ -55,7 +55,7 @@ class TrainingConfig:
     """Team exploration: probability that the agents explore alike."""
     persistence: float = 0.7
     """Team exploration: probability that a random action is kept at the next step."""
-    spread: float = 1.0
+    spread: float = 0.0
     """Team exploration: how much its strength varies over the environments, from 0 to 1."""
     burst_length: float = 10.0
     """Team exploration: mean environment steps between two decisions to explore."""

@@ -274,7 +274,8 @@ def _exploration(
         "device": algorithm.device,
     }
     start, end = float(config.noise_start), float(config.noise_end)
-    mask = ACTION_MASK if algorithm.layout.masked else None
+    masked = algorithm.layout.discrete and algorithm.layout.masked
+    mask = ACTION_MASK if masked else None
     if config.exploration == "team":
         return TeamExploration(
             **common,
