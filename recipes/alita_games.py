@@ -40,9 +40,9 @@ class Config(RecipeConfig):
     """Discount factor of a step; of the matrix game, whose every step is an episode, use 0."""
     num_cells: tuple[int, ...] = (64, 64)
     """Width of each hidden layer of actors and critics."""
-    actor_lr: float = 1e-2
+    actor_lr: float = 3e-3
     """Adam's step of the actors."""
-    critic_lr: float = 1e-2
+    critic_lr: float = 3e-3
     """Adam's step of the critics."""
     others_actions: Literal["buffer", "policy"] = "policy"
     """What a critic sees of the other agents while its own climbs."""

@@ -255,7 +255,7 @@ def test_the_first_success_is_counted_in_frames_of_all_environments():
     first = FirstSuccess()
     assert math.isnan(scalars(first(paid([0, 0, 0], [0, -1, 0])))["first_success_frame"])
     # Six frames before, and two steps of two environments.
-    assert scalars(first(paid([0, 0, 5], [0, 1, 0])))["first_success_frame"] == 10
+    assert scalars(first(paid([0, 1, 5], [0, 0, 0])))["first_success_frame"] == 10
     assert scalars(first(paid([9, 9, 9], [9, 9, 9])))["first_success_frame"] == 10
 
 

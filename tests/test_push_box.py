@@ -239,6 +239,26 @@ def test_after_a_delivery_a_new_box_is_seen_at_once_and_the_episode_goes_on():
     assert env.box_cells[0].tolist() == new
 
 
+def test_a_box_is_replaced_where_it_was_delivered_and_in_no_other_game():
+    env = PushBox(B, seed=0)
+    env.reset()
+    env.agent_cells[:] = torch.tensor([2, 7])
+    env.box_cells[:] = torch.tensor([8, 3])
+    env.box_cells[4] = torch.tensor([1, 7])
+    step = env.step(TensorDict({"agents": {"action": one_hot([[UP, UP]] * B)}}, [B]))["next"]
+    assert step["agents", "reward"][:, 1, 0].tolist() == [0.0] * 4 + [1000.0] + [0.0] * 2
+    assert env.box_cells[4].min() >= 4
+    others = torch.arange(B) != 4
+    assert (env.box_cells[others] == torch.tensor([8, 3])).all()
+
+
+def test_agents_that_stand_on_the_box_do_not_push_it():
+    env = placed([(1, 7), (1, 7)], (1, 7))
+    step = act(env, [UP, UP])
+    assert state(env)[:2] == ([[[1, 7], [1, 7]]], [[1, 7]])
+    assert step["agents", "reward"].sum() == 0
+
+
 def test_new_boxes_are_uniform_over_the_cells_that_no_agent_holds():
     # Of the nine cells for boxes five are taken, one of them twice and one by a pusher.
     count = 6000

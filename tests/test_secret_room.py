@@ -123,6 +123,15 @@ def test_the_papers_grid_has_its_walls_doors_and_switches():
     assert env.switch_cells.tolist() == [[20, 5], [4, 20], [12, 20], [20, 20]]
 
 
+def test_a_smaller_grid_is_scaled_as_documented():
+    env = SecretRoom(size=15)
+    assert env.door_cells.tolist() == [[[r, 7], [r + 1, 7]] for r in (1, 6, 11)]
+    assert env.switch_cells.tolist() == [[12, 3], [2, 12], [7, 12], [12, 12]]
+    # Between the rooms, 8 cells to the right from column 7 on, in rows 5 and 10.
+    assert env.walls[[5, 10]].sum().item() == 16
+    assert env.walls.sum().item() == 16 + 15 - 2 - 6
+
+
 def rooms_of(env: SecretRoom) -> list[set[tuple[int, int]]]:
     """What can be walked to from each switch while all doors are closed."""
     free = (~env.walls).clone()

@@ -1,0 +1,420 @@
+"""The benchmark of the influence's estimates: its truths are true, its watchers only watch."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.envs import ExplorationType, set_exploration_type
+
+from torchrl_alita import make_actor, make_env
+from torchrl_alita.envs import MarkovGame, MatrixGame
+from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
+
+ROOT = Path(__file__).parent.parent
+OBSERVATION, ACTION = ("agents", "observation"), ("agents", "action")
+F64 = torch.float64
+
+
+@pytest.fixture(scope="module")
+def bias():
+    """The script as a module."""
+    name = "influence_bias"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def tiny(bias):
+    return replace(
+        bias.QUICK, num_envs=7, horizon=10, episodes=3, checkpoint_every=3, batch_size=64,
+        num_cells=(8,), compared=2000,
+    )  # fmt: skip
+
+
+def random_policies(num_agents: int, num_states: int, num_actions: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(num_agents, num_states, num_actions, generator=generator, dtype=F64)
+    return logits.softmax(-1)
+
+
+def test_critics_that_know_read_the_entry_of_the_state_and_joint_action(bias):
+    table = torch.arange(2 * 5 * 9.0).view(2, 5, 9)
+    critics = bias.TabularCritics(table)
+    state, own = torch.eye(5)[3].expand(2, 5), torch.eye(3)[[2, 1]]
+    # Joint action 2 * 3 + 1.
+    assert critics(state, own).flatten().tolist() == [table[0, 3, 7], table[1, 3, 7]]
+
+
+@pytest.mark.parametrize(
+    ("influencer", "means", "variances"),
+    [(0, [3.0, 5.0], [3.0, 3.0]), (1, [1.0, 5.0], [1.0, 1.0])],
+)
+def test_moments_over_the_others_actions(bias, influencer, means, variances):
+    """Values 0 4 / 2 6; the row is drawn with 1/2 and 1/2, the column with 1/4 and 3/4."""
+    policies = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]], dtype=F64)
+    values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
+    average, variance = bias.marginal_moments(policies, values, influencer)
+    assert average.flatten().tolist() == means
+    assert variance.flatten().tolist() == variances
+
+
+def test_an_action_of_probability_zero_has_moments_too(bias):
+    policies = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]], dtype=F64)
+    values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
+    assert bias.marginal_moments(policies, values, 0)[0].flatten().tolist() == [3.0, 5.0]
+
+
+def test_each_error_is_named_for_what_it_is(bias):
+    """The teammate gets 0 4 / 2 6: q is 2 or 4, the optimum 6, F = (16 + 4) / 2 = 10."""
+    policies = torch.full((2, 1, 2), 0.5, dtype=F64)
+    values = torch.tensor([[0.0] * 4, [0.0, 4.0, 2.0, 6.0]], dtype=F64).unsqueeze(1)
+    truth = (torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]], dtype=F64), values.amax(-1))
+    common = {"policies": policies, "pairs": torch.ones(1, 1, dtype=F64), "truth": truth}
+    known = bias.split_bias(**common, critics=values, estimates=values, one_draw=False)
+    assert known == {"influence": 10.0, "critic": 0.0, "estimator": 0.0, "variance": 0.0}
+    drawn = bias.split_bias(**common, critics=values, estimates=values, one_draw=True)
+    assert drawn["variance"] == 4.0
+    # A critic that is too high by 7 everywhere has the same gaps.
+    level = bias.split_bias(**common, critics=values + 7, estimates=values + 7, one_draw=False)
+    assert level["critic"] == 0.0
+    # An estimator that is too low by 1: gaps -5 and -3, (25 + 9) / 2 = 17.
+    low = bias.split_bias(**common, critics=values, estimates=values - 1, one_draw=False)
+    assert low["estimator"] == 7.0
+    # A critic of twice the size has twice the gaps.
+    large = bias.split_bias(**common, critics=2 * values, estimates=2 * values, one_draw=False)
+    assert large["critic"] == 30.0
+
+
+@pytest.mark.parametrize("one_draw", [False, True])
+def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(bias, one_draw):
+    policies = random_policies(3, 5, 2)
+    generator = torch.Generator().manual_seed(1)
+    critics, estimates = torch.randn(2, 3, 5, 8, generator=generator, dtype=F64)
+    pairs = torch.rand(5, 5, generator=generator, dtype=F64)
+    pairs = pairs / pairs.sum()
+    truth = (torch.randn(3, 5, 2, dtype=F64), torch.randn(3, 5, dtype=F64))
+    parts = bias.split_bias(
+        policies,
+        pairs,
+        truth=truth,
+        critics=critics,
+        estimates=estimates,
+        one_draw=one_draw,
+        influencer=1,
+    )
+    joint, best, expected = joint_policy(policies), critics.amax(-1), 0.0
+    average, _ = bias.marginal_moments(policies, estimates, 1)
+    for s, t, u, i in itertools.product(range(5), range(5), range(8), (0, 2)):
+        value = estimates[i, s, u] if one_draw else average[i, s, u // 2 % 2]
+        expected += pairs[s, t] * joint[s, u] * (value - best[i, t]) ** 2 / 2
+    assert sum(parts.values()) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("place", ["current", "next"])
+def test_the_truth_of_a_batch_is_the_exact_influence_where_states_follow_on_policy(bias, place):
+    game = MarkovGame.random(0, 5, 3, 2)
+    policies = random_policies(3, 5, 2)
+    states = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=F64)
+    follow = torch.einsum("su,sut->st", joint_policy(policies), game.transition)
+    # Where the influencer's actions lead to the same states, the pairs say it all.
+    game.transition[:] = follow.unsqueeze(1)
+    values = joint_values(game, policies)
+    truth = (marginal_values(game, policies, 0), values.amax(-1))
+    pairs = states.diag() if place == "current" else states.unsqueeze(1) * follow
+    parts = bias.split_bias(
+        policies, pairs, truth=truth, critics=values, estimates=values, one_draw=False
+    )
+    exact = influence(game, policies, 0, optimum_at=place, state_distribution=states)
+    assert parts["influence"] == pytest.approx(float(exact), rel=1e-12)
+
+
+def test_pairs_of_states_are_counted_from_row_to_column(bias):
+    before, after = torch.eye(3)[[0, 0, 2, 0]], torch.eye(3)[[1, 1, 0, 0]]
+    batch = TensorDict(
+        {
+            "agents": {"observation": before.unsqueeze(1).expand(4, 2, 3)},
+            "next": {"agents": {"observation": after.unsqueeze(1).expand(4, 2, 3)}},
+        },
+        [4],
+    )
+    expected = [[0.25, 0.5, 0.0], [0.0, 0.0, 0.0], [0.25, 0.0, 0.0]]
+    assert bias.next_state_pairs(batch).tolist() == expected
+
+
+def test_a_table_of_values_has_the_order_of_the_exact_ones(bias):
+    table = torch.arange(2 * 3 * 4.0).view(2, 3, 4)
+    critics = bias.TabularCritics(table)
+    game = MarkovGame.random(0, 3, 2, 2)
+
+    def value(states: TensorDict, action: torch.Tensor) -> torch.Tensor:
+        return critics(states[OBSERVATION], action).detach()
+
+    assert bias.value_table(value, game).tolist() == table.tolist()
+
+
+def test_a_table_of_policies_is_what_the_actors_draw_from(bias, tiny):
+    torch.manual_seed(0)
+    game = MatrixGame(torch.zeros(3, 8), num_envs=20_000)
+    actor = make_actor(game, num_cells=(5,))
+    for parameter in actor.parameters():
+        parameter.data.normal_()
+    policies = bias.policy_table(actor, game)
+    with set_exploration_type(ExplorationType.RANDOM):
+        drawn = actor(game.reset())[ACTION].detach().mean(0)
+    torch.testing.assert_close(drawn, policies[:, 0].float(), atol=0.015, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def short_run(bias, tiny):
+    """A run too short for critics to learn."""
+    return bias.run_game(3, tiny, bias.ON_GAMES)
+
+
+@pytest.fixture(scope="module")
+def point(short_run):
+    """Its last comparison."""
+    return short_run["points"][-1]
+
+
+def test_with_critics_that_know_only_the_draw_is_wrong(point):
+    rows = point["estimators"]
+    for name, variance in (("marginal_all", 0), ("marginal_1", 1)):
+        parts = rows[f"exact_critics_{name}"]["current"]
+        assert abs(parts["critic"]) < 1e-5
+        assert abs(parts["estimator"]) < 1e-5
+        assert (parts["variance"] > 0.01) == bool(variance)
+    assert abs(rows["exact_critics_marginal_all"]["current"]["relative_error"]) < 0.05
+
+
+@pytest.mark.parametrize("place", ["current", "next"])
+def test_the_parts_say_what_the_loss_says(bias, point, place):
+    """2,000 transitions: what is left is the draws' own noise."""
+    for name, row in point["estimators"].items():
+        parts = sum(row[place][part] for part in bias.PARTS)
+        assert row[place]["relative_error"] == pytest.approx(parts, abs=0.08), name
+
+
+def test_marginal_estimates_add_nothing_of_their_own_and_trained_ones_do(point):
+    rows = point["estimators"]
+    assert rows["marginal_1"]["current"]["estimator"] == 0
+    assert rows["marginal_all"]["next"]["estimator"] == 0
+    assert rows["clones"]["current"]["estimator"] != 0
+    assert rows["centralized"]["current"]["estimator"] != 0
+
+
+def test_only_at_the_next_state_does_it_matter_who_led_there(point):
+    for row in point["estimators"].values():
+        assert abs(row["current"]["off_policy"]) < 1e-12
+        assert row["next"]["off_policy"] != 0
+
+
+def test_watching_does_not_change_the_learner(bias, tiny):
+    """The estimators are compared on one learner, which must be that of nobody watching."""
+
+    def learn(estimators: dict) -> torch.Tensor:
+        torch.manual_seed(5)
+        game = MarkovGame.random(5, 3, 3, 2, num_envs=tiny.num_envs, horizon=tiny.horizon)
+        learner = bias.Learner(game, replace(tiny, checkpoint_every=1), estimators)
+        for _ in range(2):
+            learner.play()
+            with learner.own_stream():
+                torch.rand(3)
+        return torch.cat([p.data.flatten() for p in learner.algorithm.maddpg.parameters()])
+
+    assert torch.equal(learn({"marginal_1": bias.ON_GAMES["marginal_1"]}), learn(bias.ON_GAMES))
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_clones_start_from_the_critics_of_an_episode_that_is_compared(bias, tiny, compared):
+    torch.manual_seed(6)
+    settings = replace(
+        tiny, warmup=0, estimator_lr=0.0, checkpoint_every=2, batch_size=32, num_envs=2
+    )
+    game = MarkovGame.random(6, 3, 3, 2, num_envs=2, horizon=tiny.horizon)
+    learner = bias.Learner(game, settings, {"clones": bias.ON_GAMES["clones"]})
+    if compared:
+        learner.play()
+    critics = learner.algorithm.maddpg.qvalue_network_params
+    before = critics.data.clone()
+    learner.play()
+    clones = learner.sources["clones", "exact"].loss.estimator_network_params.data
+    assert (clones == before).all()
+    assert not (critics.data == before).all()
+
+
+def test_the_steps_decay_to_a_last_one_that_is_not_zero(bias, tiny):
+    game = MarkovGame.random(6, 3, 3, 2, num_envs=7, horizon=tiny.horizon)
+    learner = bias.Learner(game, replace(tiny, warmup=3), bias.ON_GAMES)
+    for episode, left in ((1, 3 / 3), (2, 2 / 3), (3, 1 / 3)):
+        learner.episodes = episode
+        learner._set_rates()
+        for name, rate in (("actor", tiny.actor_lr), ("qvalue", tiny.critic_lr)):
+            group = learner.algorithm.optimizers[name].param_groups[0]
+            assert group["lr"] == pytest.approx(left * rate)
+        for source in learner.sources.values():
+            assert source.optimizer.param_groups[0]["lr"] == pytest.approx(left * tiny.estimator_lr)
+
+
+def test_the_cost_counts_an_estimators_training(short_run):
+    cost = short_run["cost_percent"]
+    assert 0 < cost["marginal_1"] < cost["clones"]
+    assert cost["marginal_1"] < cost["centralized"]
+
+
+@pytest.fixture(scope="module")
+def spread_episodes():
+    torch.manual_seed(0)
+    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0, horizon=40)
+    actor = make_actor(env, num_cells=(8,))
+    with torch.no_grad():
+        return actor, env.rollout(40, actor)
+
+
+@pytest.mark.parametrize(("first", "tolerance"), [(0, 0.0), (20, 1e-5)])
+def test_a_restarted_environment_pays_what_the_original_paid(
+    bias, spread_episodes, first, tolerance
+):
+    """Exactly from a start; later, landmarks are where agent 0 sees them, to rounding."""
+    _, episodes = spread_episodes
+    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
+    step = bias.restart(env, episodes[OBSERVATION][:, first])
+    for t in range(first, 40):
+        step = env.step(step.set(ACTION, episodes[ACTION][:, t]))["next"]
+        for key in (OBSERVATION, ("agents", "reward")):
+            paid = episodes["next", key][:, t]
+            torch.testing.assert_close(step[key], paid, rtol=0, atol=tolerance)
+
+
+def test_a_monte_carlo_value_is_the_discounted_sum_of_what_the_policies_earn(bias, spread_episodes):
+    actor, episodes = spread_episodes
+    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
+    value = bias.monte_carlo_values(
+        env, episodes[OBSERVATION][:, 0], episodes[ACTION][:, 0], actor, gamma=0.5, steps=3
+    )
+    reward = episodes["next", "agents", "reward"]
+    expected = reward[:, 0] + 0.5 * reward[:, 1] + 0.25 * reward[:, 2]
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
+
+
+def test_the_first_action_is_held_and_the_later_ones_are_the_policies(bias, spread_episodes):
+    actor, episodes = spread_episodes
+    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
+    observation, other = episodes[OBSERVATION][:, 0], -episodes[ACTION][:, 0]
+    value = bias.monte_carlo_values(env, observation, other, actor, gamma=0.5, steps=2)
+    step = env.step(bias.restart(env, observation).set(ACTION, other))["next"]
+    with torch.no_grad():
+        later = env.step(actor(step.clone()))["next", "agents", "reward"]
+    torch.testing.assert_close(value, step["agents", "reward"] + 0.5 * later, rtol=0, atol=1e-5)
+
+
+def test_errors_on_spread_by_hand(bias):
+    """One state, two agents, two candidates; the influencer's entries are far off."""
+    value = torch.tensor([[[99.0], [-9.0]]])
+    true = torch.tensor([[[[99.0], [-10.0]]], [[[99.0], [-8.0]]]])
+    known = torch.tensor([[[[99.0], [-7.0]]], [[[99.0], [-6.0]]]])
+    one = value.repeat(2, 1, 1), true.repeat(1, 2, 1, 1), known.repeat(1, 2, 1, 1)
+    errors = bias.spread_errors(*one)
+    assert errors["estimate"] == 9.0  # (-9 + 6)^2
+    assert errors["truth"] == 4.0  # (-10 + 8)^2
+    assert errors["relative_error"] == 1.25
+    assert errors["same_optimum_relative_error"] == 9 / 16 - 1  # (-10 + 6)^2
+    assert errors["value_relative_bias"] == pytest.approx(0.1)
+    assert errors["value_relative_std"] == 0.0
+
+
+def test_a_summary_is_of_the_last_checkpoint_over_the_runs(bias):
+    def run(errors: tuple[float, ...], cost: float) -> dict:
+        place = [{"relative_error": e, **dict.fromkeys(bias.PARTS, e)} for e in errors]
+        points = [{"estimators": {"clones": dict.fromkeys(bias.PLACES, p)}} for p in place]
+        return {"points": points, "cost_percent": {"clones": cost}}
+
+    runs = [run((0.5, 0.1), 10.0), run((0.3, -0.1), 20.0), run((0.1, 0.3), 60.0)]
+    row = bias.summarize_games(runs)["clones"]
+    assert row["relative_bias"] == row["relative_bias_next"] == pytest.approx(0.1)
+    assert row["relative_std"] == pytest.approx(0.2)
+    assert row["relative_bias_learning"] == pytest.approx(0.3)
+    assert row["parts"]["critic"] == pytest.approx(0.1)
+    assert row["cost_percent"] == 20.0
+
+
+def test_a_complete_run_is_kept_and_a_broken_one_is_made_again(bias, tmp_path, monkeypatch):
+    made = []
+
+    def run(seed: int, *, save) -> None:
+        made.append(seed)
+        save({"finished": True, "points": [], "seconds": 0.0})
+
+    monkeypatch.setattr(bias, "RESULTS", tmp_path)
+    monkeypatch.setitem(bias.RUNS, "games", run)
+    folder = tmp_path / "influence_bias"
+    folder.mkdir()
+    (folder / "games-seed1.json").write_text('{"finished": true}')
+    (folder / "games-seed2.json").write_text('{"finished": false}')
+    for seed in (0, 1, 2):
+        bias.make("games", seed)
+    assert made == [0, 2]
+    assert json.loads((folder / "games-seed2.json").read_text())["finished"]
+
+
+def test_runs_are_compared_up_to_the_checkpoint_that_all_have(bias, tmp_path, monkeypatch):
+    monkeypatch.setattr(bias, "RESULTS", tmp_path)
+    (tmp_path / "influence_bias").mkdir()
+    assert bias.load("spread") == []
+    for seed, points in ((10, [1, 2, 3]), (2, [4, 5])):
+        content = json.dumps({"seed": seed, "points": points})
+        (tmp_path / "influence_bias" / f"spread-seed{seed}.json").write_text(content)
+    assert bias.load("spread") == [{"seed": 2, "points": [4, 5]}, {"seed": 10, "points": [1, 2]}]
+    assert bias.load("spread_full") == []
+
+
+def test_the_pages_tables_are_what_the_committed_results_say(bias, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "influence.md").read_text()
+    blank = page
+    for name in ("games", "parts", "spread"):
+        begin, end = (re.escape(marker.format(name)) for marker in bias.MARKERS)
+        blank, count = re.subn(rf"({begin}).*?({end})", r"\1\n\2", blank, flags=re.S)
+        assert count == 1
+    (tmp_path / "influence.md").write_text(blank)
+    (tmp_path / "influence_bias").symlink_to(ROOT / "benchmarks" / "results" / "influence_bias")
+    monkeypatch.setattr(bias, "PAGE", tmp_path / "influence.md")
+    monkeypatch.setattr(bias, "RESULTS", tmp_path)
+    bias.report()
+    assert (tmp_path / "influence.md").read_text() == page
+    committed = (ROOT / "benchmarks" / "results" / "influence_bias.json").read_text()
+    assert (tmp_path / "influence_bias.json").read_text() == committed
+
+
+def test_quick_prints_one_line_whose_best_estimator_is_nearly_unbiased():
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "benchmarks/influence_bias.py", "--quick"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("{")]
+    rows = json.loads(line)["estimators"]
+    assert {"clones", "centralized", "marginal_1", "marginal_all"} < set(rows)
+    for row in rows.values():
+        assert math.isfinite(row["relative_bias"])
+        assert row["relative_std"] > 0
+    trained = [abs(r["relative_bias"]) for n, r in rows.items() if not n.startswith("exact")]
+    assert min(trained) <= 0.05
+    assert abs(rows["exact_critics_marginal_all"]["relative_bias"]) < 0.01
+    assert mean(abs(r["relative_bias"]) for r in rows.values()) < 0.3
