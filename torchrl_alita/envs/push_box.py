@@ -36,8 +36,8 @@ class PushBox(EnvBase):
 
     Source: Sec. 4.1.2 of https://arxiv.org/abs/2108.12581: "Agents need to push the box to
     the wall in 300 environment steps to get a reward of 1000." The rules are those of
-    https://arxiv.org/abs/1910.05512 and of its code. Rows and columns 0 and size - 1 are wall, which the
-    box can enter and the agents cannot. Agents may share a cell. A step:
+    https://arxiv.org/abs/1910.05512 and of its code. Rows and columns 0 and size - 1 are
+    wall, which the box can enter and the agents cannot. Agents may share a cell. A step:
 
     1. An agent whose move would enter the box's cell votes for its direction.
     2. With p votes more for one vertical direction than for the other, the box moves a
