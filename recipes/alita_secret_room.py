@@ -41,9 +41,9 @@ class Config(RecipeConfig):
     """Steps of an episode."""
     total_frames: int = 2_000_000
     """Environment steps of the whole run, counted over all environments."""
-    frames_per_batch: int = 512 * 10
+    frames_per_batch: int = 512 * 20
     """Environment steps between two rounds of updates."""
-    frames_per_update: int = 512
+    frames_per_update: int = 1_024
     """Environment steps for each update."""
     random_frames: int = 50_000
     """Environment steps at the start without updates."""

@@ -181,15 +181,9 @@ def test_a_table_of_policies_is_what_the_actors_draw_from(bias, tiny):
 
 
 @pytest.fixture(scope="module")
-def short_run(bias, tiny):
-    """A run too short for critics to learn."""
-    return bias.run_game(3, tiny, bias.ON_GAMES)
-
-
-@pytest.fixture(scope="module")
-def point(short_run):
-    """Its last comparison."""
-    return short_run["points"][-1]
+def point(bias, tiny):
+    """The last comparison of a run too short for critics to learn."""
+    return bias.run_game(3, tiny, bias.ON_GAMES)["points"][-1]
 
 
 def test_with_critics_that_know_only_the_draw_is_wrong(point):
@@ -271,8 +265,10 @@ def test_the_steps_decay_to_a_last_one_that_is_not_zero(bias, tiny):
             assert source.optimizer.param_groups[0]["lr"] == pytest.approx(left * tiny.estimator_lr)
 
 
-def test_the_cost_counts_an_estimators_training(short_run):
-    cost = short_run["cost_percent"]
+def test_the_cost_counts_an_estimators_training(bias, tiny):
+    learner = bias.game_learner(3, tiny, bias.ON_GAMES)
+    learner.play()
+    cost = bias.costs(learner, repeats=3)
     assert 0 < cost["marginal_1"] < cost["clones"]
     assert cost["marginal_1"] < cost["centralized"]
 
@@ -339,18 +335,17 @@ def test_errors_on_spread_by_hand(bias):
 
 
 def test_a_summary_is_of_the_last_checkpoint_over_the_runs(bias):
-    def run(errors: tuple[float, ...], cost: float) -> dict:
+    def run(*errors: float) -> dict:
         place = [{"relative_error": e, **dict.fromkeys(bias.PARTS, e)} for e in errors]
         points = [{"estimators": {"clones": dict.fromkeys(bias.PLACES, p)}} for p in place]
-        return {"points": points, "cost_percent": {"clones": cost}}
+        return {"points": points}
 
-    runs = [run((0.5, 0.1), 10.0), run((0.3, -0.1), 20.0), run((0.1, 0.3), 60.0)]
-    row = bias.summarize_games(runs)["clones"]
+    row = bias.summarize_games([run(0.5, 0.1), run(0.3, -0.1), run(0.1, 0.3)])["clones"]
     assert row["relative_bias"] == row["relative_bias_next"] == pytest.approx(0.1)
     assert row["relative_std"] == pytest.approx(0.2)
     assert row["relative_bias_learning"] == pytest.approx(0.3)
     assert row["parts"]["critic"] == pytest.approx(0.1)
-    assert row["cost_percent"] == 20.0
+    assert row["part_sizes"]["critic"] == pytest.approx(0.5 / 3)
 
 
 def test_a_complete_run_is_kept_and_a_broken_one_is_made_again(bias, tmp_path, monkeypatch):
