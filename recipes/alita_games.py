@@ -46,6 +46,8 @@ class Config(RecipeConfig):
     """Adam's step of the critics."""
     others_actions: Literal["buffer", "policy"] = "policy"
     """What a critic sees of the other agents while its own climbs."""
+    own_actions: Literal["policy", "all"] = "all"
+    """Climb with the action drawn, or with the mean over all of them."""
     diversity_coeff: float = 0.01
     """Weight of the diversity penalty; with novelty_coeff 0 and this 0 it is No IM."""
     optimum: Literal["policy", "sampled", "enumerated"] = "enumerated"

@@ -38,6 +38,16 @@ def maddpg(num_critics: int = 1, **kwargs) -> MADDPGLoss:
     return loss
 
 
+def maddpg_all(**kwargs) -> MADDPGLoss:
+    """One-hot actions, each agent's mean over its own."""
+    torch.manual_seed(3)
+    actor = make_actor(DISCRETE, num_cells=SMALL)
+    critic = make_critic(DISCRETE, num_cells=SMALL)
+    loss = MADDPGLoss(actor, critic, own_actions="all", **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
 def estimator(kind: str, **kwargs) -> InfluenceEstimatorLoss:
     partner = maddpg()
     network = make_influence_network(ENV, num_cells=SMALL) if kind == "centralized" else None
@@ -68,6 +78,7 @@ def novelty(**kwargs) -> NoveltyLoss:
 LOSSES = {
     "maddpg": maddpg,
     "matd3": lambda **kw: maddpg(num_critics=2, others_actions="policy", **kw),
+    "maddpg_all": maddpg_all,
     "novelty": novelty,
     "clones": lambda **kw: estimator("clones", **kw),
     "centralized": lambda **kw: estimator("centralized", **kw),
@@ -101,7 +112,7 @@ def one_hot_episodes() -> TensorDict:
 @pytest.mark.parametrize("promise", contract.LOSS_PROMISES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_keeps_its_promise(name, promise):
-    batch = one_hot_episodes() if name == "influence_score" else random_batch()
+    batch = one_hot_episodes() if name in ("influence_score", "maddpg_all") else random_batch()
     promise(LOSSES[name], batch)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import A, B, N, TargetEnv, random_batch
+from fakes import A, B, N, TargetEnv, random_batch, table_actor, table_critic
 from tensordict import TensorDict
+from tensordict.nn import ProbabilisticTensorDictSequential
 from torchrl.envs import ExplorationType, set_exploration_type
+from torchrl.objectives import SoftUpdate
 
-from torchrl_alita import ALITA, MADDPG, InfluenceLoss, make_actor
+from torchrl_alita import ALITA, MADDPG, InfluenceLoss, MADDPGLoss, make_actor
 from torchrl_alita.modules import GumbelOneHot
 from torchrl_alita.objectives.optimum import uniform_joint_actions
 
@@ -179,17 +181,47 @@ def test_the_losses_draw_the_actions_that_evaluation_takes_greedily():
     assert (greedy[0] == greedy[1]).all()
 
 
+def test_a_masked_action_has_no_share_in_the_mean_over_own_actions():
+    """Its value, a million, must not be seen."""
+    logits = torch.zeros(N, 1, A)
+    values = torch.zeros(N, 1, A**N)
+    values[0, 0, A ** (N - 1) :] = 1e6  # agent 0's action 1
+    actor = table_actor(logits)
+    masked = GumbelOneHot(masked=True)
+    actor = ProbabilisticTensorDictSequential(actor[0], masked)
+    loss = MADDPGLoss(actor, table_critic(values), own_actions="all")
+    SoftUpdate(loss, tau=0.5)
+    batch = random_batch(batch_size=(B,))
+    batch["agents", "observation"] = batch["next", "agents", "observation"] = torch.ones(B, N, 1)
+    batch["agents", "action"] = torch.nn.functional.one_hot(torch.zeros(B, N).long(), A).float()
+    mask = torch.ones(B, N, A, dtype=torch.bool)
+    mask[:, 0, 1] = False
+    batch["agents", "action_mask"] = batch["next", "agents", "action_mask"] = mask
+    assert loss(batch)["loss_actor"] == 0
+    batch["agents", "action_mask"] = torch.ones_like(mask)
+    torch.testing.assert_close(loss(batch)["loss_actor"], torch.tensor(-5e5))
+
+
+def test_the_mean_over_own_actions_needs_one_hot_actions():
+    with pytest.raises(ValueError, match="get_dist"):
+        MADDPG(TargetEnv(), own_actions="all")
+    with pytest.raises(ValueError, match="some"):
+        MADDPG(ENV, own_actions="some")
+
+
 def test_noise_on_one_hot_target_actions_is_refused():
     with pytest.raises(ValueError, match=r"0\.2"):
         MADDPG(ENV, policy_noise=0.2)
 
 
 @pytest.mark.parametrize("make", [MADDPG, ALITA])
-def test_a_team_learns_to_pick_the_action_that_it_is_told(make):
+@pytest.mark.parametrize("own_actions", ["policy", "all"])
+def test_a_team_learns_to_pick_the_action_that_it_is_told(make, own_actions):
     """The better of two actions is that of the larger of two numbers; chance is a half."""
     torch.manual_seed(0)
     env = TargetEnv(num_envs=256, horizon=2, seed=1, discrete=True)
-    algorithm = make(env, num_cells=(64, 64), actor_lr=1e-2, critic_lr=1e-2, gamma=0.0)
+    options = {"actor_lr": 1e-2, "critic_lr": 1e-2, "gamma": 0.0, "own_actions": own_actions}
+    algorithm = make(env, num_cells=(64, 64), **options)
     if isinstance(algorithm, ALITA):
         algorithm.total_reward.coeffs.zero_()
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
-import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import influence_bias as bias
 import pytest
 import torch
+from runs import write_between
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
@@ -28,19 +28,7 @@ F64 = torch.float64
 
 
 @pytest.fixture(scope="module")
-def bias():
-    """The script as a module."""
-    name = "influence_bias"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def tiny(bias):
+def tiny():
     return replace(
         bias.QUICK, num_envs=7, horizon=10, episodes=3, checkpoint_every=3, batch_size=64,
         num_cells=(8,), compared=2000,
@@ -53,7 +41,7 @@ def random_policies(num_agents: int, num_states: int, num_actions: int) -> torch
     return logits.softmax(-1)
 
 
-def test_critics_that_know_read_the_entry_of_the_state_and_joint_action(bias):
+def test_critics_that_know_read_the_entry_of_the_state_and_joint_action():
     table = torch.arange(2 * 5 * 9.0).view(2, 5, 9)
     critics = bias.TabularCritics(table)
     state, own = torch.eye(5)[3].expand(2, 5), torch.eye(3)[[2, 1]]
@@ -65,7 +53,7 @@ def test_critics_that_know_read_the_entry_of_the_state_and_joint_action(bias):
     ("influencer", "means", "variances"),
     [(0, [3.0, 5.0], [3.0, 3.0]), (1, [1.0, 5.0], [1.0, 1.0])],
 )
-def test_moments_over_the_others_actions(bias, influencer, means, variances):
+def test_moments_over_the_others_actions(influencer, means, variances):
     """Values 0 4 / 2 6; the row is drawn with 1/2 and 1/2, the column with 1/4 and 3/4."""
     policies = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]], dtype=F64)
     values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
@@ -74,13 +62,13 @@ def test_moments_over_the_others_actions(bias, influencer, means, variances):
     assert variance.flatten().tolist() == variances
 
 
-def test_an_action_of_probability_zero_has_moments_too(bias):
+def test_an_action_of_probability_zero_has_moments_too():
     policies = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]], dtype=F64)
     values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
     assert bias.marginal_moments(policies, values, 0)[0].flatten().tolist() == [3.0, 5.0]
 
 
-def test_each_error_is_named_for_what_it_is(bias):
+def test_each_error_is_named_for_what_it_is():
     """The teammate gets 0 4 / 2 6: q is 2 or 4, the optimum 6, F = (16 + 4) / 2 = 10."""
     policies = torch.full((2, 1, 2), 0.5, dtype=F64)
     values = torch.tensor([[0.0] * 4, [0.0, 4.0, 2.0, 6.0]], dtype=F64).unsqueeze(1)
@@ -102,7 +90,7 @@ def test_each_error_is_named_for_what_it_is(bias):
 
 
 @pytest.mark.parametrize("one_draw", [False, True])
-def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(bias, one_draw):
+def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(one_draw):
     policies = random_policies(3, 5, 2)
     generator = torch.Generator().manual_seed(1)
     critics, estimates = torch.randn(2, 3, 5, 8, generator=generator, dtype=F64)
@@ -127,7 +115,7 @@ def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(bias, one_dr
 
 
 @pytest.mark.parametrize("place", ["current", "next"])
-def test_the_truth_of_a_batch_is_the_exact_influence_where_states_follow_on_policy(bias, place):
+def test_the_truth_of_a_batch_is_the_exact_influence_where_states_follow_on_policy(place):
     game = MarkovGame.random(0, 5, 3, 2)
     policies = random_policies(3, 5, 2)
     states = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=F64)
@@ -144,7 +132,7 @@ def test_the_truth_of_a_batch_is_the_exact_influence_where_states_follow_on_poli
     assert parts["influence"] == pytest.approx(float(exact), rel=1e-12)
 
 
-def test_pairs_of_states_are_counted_from_row_to_column(bias):
+def test_pairs_of_states_are_counted_from_row_to_column():
     before, after = torch.eye(3)[[0, 0, 2, 0]], torch.eye(3)[[1, 1, 0, 0]]
     batch = TensorDict(
         {
@@ -157,7 +145,7 @@ def test_pairs_of_states_are_counted_from_row_to_column(bias):
     assert bias.next_state_pairs(batch).tolist() == expected
 
 
-def test_a_table_of_values_has_the_order_of_the_exact_ones(bias):
+def test_a_table_of_values_has_the_order_of_the_exact_ones():
     table = torch.arange(2 * 3 * 4.0).view(2, 3, 4)
     critics = bias.TabularCritics(table)
     game = MarkovGame.random(0, 3, 2, 2)
@@ -168,7 +156,7 @@ def test_a_table_of_values_has_the_order_of_the_exact_ones(bias):
     assert bias.value_table(value, game).tolist() == table.tolist()
 
 
-def test_a_table_of_policies_is_what_the_actors_draw_from(bias, tiny):
+def test_a_table_of_policies_is_what_the_actors_draw_from(tiny):
     torch.manual_seed(0)
     game = MatrixGame(torch.zeros(3, 8), num_envs=20_000)
     actor = make_actor(game, num_cells=(5,))
@@ -181,7 +169,7 @@ def test_a_table_of_policies_is_what_the_actors_draw_from(bias, tiny):
 
 
 @pytest.fixture(scope="module")
-def point(bias, tiny):
+def point(tiny):
     """The last comparison of a run too short for critics to learn."""
     return bias.run_game(3, tiny, bias.ON_GAMES)["points"][-1]
 
@@ -197,7 +185,7 @@ def test_with_critics_that_know_only_the_draw_is_wrong(point):
 
 
 @pytest.mark.parametrize("place", ["current", "next"])
-def test_the_parts_say_what_the_loss_says(bias, point, place):
+def test_the_parts_say_what_the_loss_says(point, place):
     """2,000 transitions: what is left is the draws' own noise."""
     for name, row in point["estimators"].items():
         parts = sum(row[place][part] for part in bias.PARTS)
@@ -218,7 +206,7 @@ def test_only_at_the_next_state_does_it_matter_who_led_there(point):
         assert row["next"]["off_policy"] != 0
 
 
-def test_watching_does_not_change_the_learner(bias, tiny):
+def test_watching_does_not_change_the_learner(tiny):
     """The estimators are compared on one learner, which must be that of nobody watching."""
 
     def learn(estimators: dict) -> torch.Tensor:
@@ -235,7 +223,7 @@ def test_watching_does_not_change_the_learner(bias, tiny):
 
 
 @pytest.mark.parametrize("compared", [True, False])
-def test_clones_start_from_the_critics_of_an_episode_that_is_compared(bias, tiny, compared):
+def test_clones_start_from_the_critics_of_an_episode_that_is_compared(tiny, compared):
     torch.manual_seed(6)
     settings = replace(
         tiny, warmup=0, estimator_lr=0.0, checkpoint_every=2, batch_size=32, num_envs=2
@@ -252,7 +240,7 @@ def test_clones_start_from_the_critics_of_an_episode_that_is_compared(bias, tiny
     assert not (critics.data == before).all()
 
 
-def test_the_steps_decay_to_a_last_one_that_is_not_zero(bias, tiny):
+def test_the_steps_decay_to_a_last_one_that_is_not_zero(tiny):
     game = MarkovGame.random(6, 3, 3, 2, num_envs=7, horizon=tiny.horizon)
     learner = bias.Learner(game, replace(tiny, warmup=3), bias.ON_GAMES)
     for episode, left in ((1, 3 / 3), (2, 2 / 3), (3, 1 / 3)):
@@ -265,7 +253,7 @@ def test_the_steps_decay_to_a_last_one_that_is_not_zero(bias, tiny):
             assert source.optimizer.param_groups[0]["lr"] == pytest.approx(left * tiny.estimator_lr)
 
 
-def test_the_cost_counts_an_estimators_training(bias, tiny):
+def test_the_cost_counts_an_estimators_training(tiny):
     learner = bias.game_learner(3, tiny, bias.ON_GAMES)
     learner.play()
     cost = bias.costs(learner, repeats=3)
@@ -283,9 +271,7 @@ def spread_episodes():
 
 
 @pytest.mark.parametrize(("first", "tolerance"), [(0, 0.0), (20, 1e-5)])
-def test_a_restarted_environment_pays_what_the_original_paid(
-    bias, spread_episodes, first, tolerance
-):
+def test_a_restarted_environment_pays_what_the_original_paid(spread_episodes, first, tolerance):
     """Exactly from a start; later, landmarks are where agent 0 sees them, to rounding."""
     _, episodes = spread_episodes
     env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
@@ -297,7 +283,7 @@ def test_a_restarted_environment_pays_what_the_original_paid(
             torch.testing.assert_close(step[key], paid, rtol=0, atol=tolerance)
 
 
-def test_a_monte_carlo_value_is_the_discounted_sum_of_what_the_policies_earn(bias, spread_episodes):
+def test_a_monte_carlo_value_is_the_discounted_sum_of_what_the_policies_earn(spread_episodes):
     actor, episodes = spread_episodes
     env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
     value = bias.monte_carlo_values(
@@ -308,7 +294,7 @@ def test_a_monte_carlo_value_is_the_discounted_sum_of_what_the_policies_earn(bia
     torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
 
 
-def test_the_first_action_is_held_and_the_later_ones_are_the_policies(bias, spread_episodes):
+def test_the_first_action_is_held_and_the_later_ones_are_the_policies(spread_episodes):
     actor, episodes = spread_episodes
     env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
     observation, other = episodes[OBSERVATION][:, 0], -episodes[ACTION][:, 0]
@@ -319,7 +305,7 @@ def test_the_first_action_is_held_and_the_later_ones_are_the_policies(bias, spre
     torch.testing.assert_close(value, step["agents", "reward"] + 0.5 * later, rtol=0, atol=1e-5)
 
 
-def test_errors_on_spread_by_hand(bias):
+def test_errors_on_spread_by_hand():
     """One state, two agents, two candidates; the influencer's entries are far off."""
     value = torch.tensor([[[99.0], [-9.0]]])
     true = torch.tensor([[[[99.0], [-10.0]]], [[[99.0], [-8.0]]]])
@@ -334,7 +320,7 @@ def test_errors_on_spread_by_hand(bias):
     assert errors["value_relative_std"] == 0.0
 
 
-def test_a_summary_is_of_the_last_checkpoint_over_the_runs(bias):
+def test_a_summary_is_of_the_last_checkpoint_over_the_runs():
     def run(*errors: float) -> dict:
         place = [{"relative_error": e, **dict.fromkeys(bias.PARTS, e)} for e in errors]
         points = [{"estimators": {"clones": dict.fromkeys(bias.PLACES, p)}} for p in place]
@@ -348,7 +334,7 @@ def test_a_summary_is_of_the_last_checkpoint_over_the_runs(bias):
     assert row["part_sizes"]["critic"] == pytest.approx(0.5 / 3)
 
 
-def test_a_complete_run_is_kept_and_a_broken_one_is_made_again(bias, tmp_path, monkeypatch):
+def test_a_complete_run_is_kept_and_a_broken_one_is_made_again(tmp_path, monkeypatch):
     made = []
 
     def run(seed: int, *, save) -> None:
@@ -367,7 +353,7 @@ def test_a_complete_run_is_kept_and_a_broken_one_is_made_again(bias, tmp_path, m
     assert json.loads((folder / "games-seed2.json").read_text())["finished"]
 
 
-def test_runs_are_compared_up_to_the_checkpoint_that_all_have(bias, tmp_path, monkeypatch):
+def test_runs_are_compared_up_to_the_checkpoint_that_all_have(tmp_path, monkeypatch):
     monkeypatch.setattr(bias, "RESULTS", tmp_path)
     (tmp_path / "influence_bias").mkdir()
     assert bias.load("spread") == []
@@ -378,19 +364,18 @@ def test_runs_are_compared_up_to_the_checkpoint_that_all_have(bias, tmp_path, mo
     assert bias.load("spread_full") == []
 
 
-def test_the_pages_tables_are_what_the_committed_results_say(bias, tmp_path, monkeypatch):
+def test_the_pages_tables_are_what_the_committed_results_say(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "influence.md").read_text()
-    blank = page
+    copy = tmp_path / "influence.md"
+    copy.write_text(page)
     for name in ("games", "parts", "spread"):
-        begin, end = (re.escape(marker.format(name)) for marker in bias.MARKERS)
-        blank, count = re.subn(rf"({begin}).*?({end})", r"\1\n\2", blank, flags=re.S)
-        assert count == 1
-    (tmp_path / "influence.md").write_text(blank)
+        write_between(copy, f"influence bias, {name}", "")
+    assert copy.read_text() != page
     (tmp_path / "influence_bias").symlink_to(ROOT / "benchmarks" / "results" / "influence_bias")
     monkeypatch.setattr(bias, "PAGE", tmp_path / "influence.md")
     monkeypatch.setattr(bias, "RESULTS", tmp_path)
     bias.report()
-    assert (tmp_path / "influence.md").read_text() == page
+    assert copy.read_text() == page
     committed = (ROOT / "benchmarks" / "results" / "influence_bias.json").read_text()
     assert (tmp_path / "influence_bias.json").read_text() == committed
 

@@ -329,3 +329,31 @@ def test_exact_critics_are_where_the_estimators_training_comes_to_rest(kind):
     mean, error = mean_and_error(torch.stack(gradients))
     assert (mean.abs() < 4.5 * error + 1e-12).all()
     assert (error > 0).any()
+
+
+def test_the_all_action_gain_is_the_expected_value_and_its_gradient_the_policys():
+    """Against the sum over own actions written out, with the others' stored actions."""
+    torch.manual_seed(0)
+    game, logits = make_game()
+    values = exact.joint_values(game, logits.softmax(-1))
+    loss = MADDPGLoss(table_actor(logits), table_critic(values), own_actions="all", gamma=0.7)
+    SoftUpdate(loss, tau=0.5)
+    batch = next_states(game, logits.softmax(-1), 101)
+    batch["next", "agents", "reward"] = torch.zeros(101, N, 1, dtype=torch.float64)
+    result = loss(batch)["loss_actor"]
+    result.backward()
+    free = logits.clone().requires_grad_()
+    state = batch["agents", "observation"][:, 0].argmax(-1)
+    stored = batch["agents", "action"].argmax(-1)
+    gain = torch.zeros((), dtype=torch.float64)
+    for agent in range(N):
+        for own in range(L):
+            joint = stored.clone()
+            joint[:, agent] = own
+            number = (joint * torch.tensor([L * L, L, 1])).sum(-1)
+            share = free.softmax(-1)[agent, state, own]
+            gain = gain + (share * values[agent, state, number]).mean()
+    (-gain).backward()
+    torch.testing.assert_close(result, -gain)
+    found = loss.actor_network_params["module", "0", "module", "logits"].grad
+    torch.testing.assert_close(found, free.grad)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -37,6 +37,7 @@ class MADDPG:
         num_critics: of each agent.
         gamma: discount factor of a step. Default: 0.95, Appendix D.1.
         others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
+        own_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
         policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`; for continuous
             actions.
         policy_delay: critics' updates for each of the actors', at least 1.
@@ -69,7 +70,8 @@ class MADDPG:
         share_params: bool = False,
         num_critics: int = 1,
         gamma: float = 0.95,
-        others_actions: str = "buffer",
+        others_actions: Literal["buffer", "policy"] = "buffer",
+        own_actions: Literal["policy", "all"] = "policy",
         policy_noise: float = 0.0,
         policy_delay: int = 1,
         actor_lr: float = 3e-4,
@@ -96,6 +98,7 @@ class MADDPG:
             make_critic(env, num_critics=num_critics, scope=scope, **networks),
             gamma=gamma,
             others_actions=others_actions,
+            own_actions=own_actions,
             policy_noise=policy_noise,
             action_bounds=self._action_bounds(),
         ).to(self.device)

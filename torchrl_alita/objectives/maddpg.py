@@ -34,6 +34,15 @@ class MADDPGLoss(LossModule):
     actors climb the first: MATD3, when ``policy_noise`` is positive and the actors
     are updated less often.
 
+    For one-hot actions, ``own_actions="all"`` replaces the gradient through one drawn
+    action by the expected one,
+
+    .. math:: J(\mu_i) = E \sum_a \mu_i(a | x_i) \, Q^{(i)}(x, a_1, .., a, .., a_N),
+
+    the all-action policy gradient (https://arxiv.org/abs/1709.00503): the critic is
+    evaluated at the L one-hot actions, where it was trained, and never differentiated
+    between them.
+
     Args:
         actor_network: the policies of all agents, deterministic, as of
             :func:`torchrl_alita.modules.make_actor`.
@@ -42,6 +51,8 @@ class MADDPGLoss(LossModule):
         gamma: discount factor of a step, in [0, 1]. Default: 0.95, Appendix D.1.
         others_actions: what critic i sees of the other agents while agent i climbs:
             their actions of the ``"buffer"``, or those of their ``"policy"``, detached.
+        own_actions: what of its own actions agent i climbs with: that of its
+            ``"policy"``, or, for one-hot actions, ``"all"``, see above.
         policy_noise: standard deviation of the noise on the target policies' actions,
             in units of the action. Default: 0; TD3 has 0.2.
         noise_clip: the noise's largest size. Default: 0.5, TD3's.
@@ -53,8 +64,9 @@ class MADDPGLoss(LossModule):
     detached, ``pred_value`` and ``target_value``, the mean over agents.
 
     Raises:
-        ValueError: if gamma is outside [0, 1], a noise is negative, or
-            ``others_actions`` is unknown.
+        ValueError: if gamma is outside [0, 1], a noise is negative,
+            ``others_actions`` or ``own_actions`` is unknown, or the actor has no get_dist
+            for ``own_actions="all"``.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -108,6 +120,7 @@ class MADDPGLoss(LossModule):
         *,
         gamma: float = 0.95,
         others_actions: Literal["buffer", "policy"] = "buffer",
+        own_actions: Literal["policy", "all"] = "policy",
         policy_noise: float = 0.0,
         noise_clip: float = 0.5,
         action_bounds: tuple[float, float] = (-1.0, 1.0),
@@ -121,6 +134,12 @@ class MADDPGLoss(LossModule):
             raise ValueError(
                 f"others_actions must be 'buffer' or 'policy', got {others_actions!r}."
             )
+        if own_actions not in ("policy", "all"):
+            raise ValueError(f"own_actions must be 'policy' or 'all', got {own_actions!r}.")
+        if own_actions == "all" and not hasattr(actor_network, "get_dist"):
+            raise ValueError(
+                f"own_actions={own_actions!r} needs an actor over one-hot actions, with get_dist."
+            )
         if policy_noise < 0 or noise_clip < 0:
             raise ValueError(
                 f"policy_noise and noise_clip must be at least 0, got {policy_noise}, {noise_clip}."
@@ -133,6 +152,7 @@ class MADDPGLoss(LossModule):
         self.noise_clip = noise_clip
         self.action_bounds = action_bounds
         self.others_actions = others_actions
+        self.own_actions = own_actions
         self.reduction = reduction
 
     @property
@@ -149,7 +169,7 @@ class MADDPGLoss(LossModule):
         target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
-        gain = self._own_action_values(batch).sum(-1)
+        gain = self._gain(batch).sum(-1)
         return TensorDict(
             {
                 "loss_actor": self._reduce_loss(-gain, tensordict=batch),
@@ -170,13 +190,36 @@ class MADDPGLoss(LossModule):
     def _values(self, batch: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
         return run(self.qvalue_network, params, batch, self.tensor_keys.state_action_value)
 
-    def _own_action_values(self, batch: TensorDictBase) -> torch.Tensor:
-        """Q^(i) with agent i's fresh action, ``[*B, N]``; only the actors get gradient."""
+    def _gain(self, batch: TensorDictBase) -> torch.Tensor:
+        """What each agent climbs, ``[*B, N]``; only the actors get gradient."""
         key = self.tensor_keys.action
+        if self.own_actions == "all":
+            return self._expected_values(batch)
         own = run(self.actor_network, self.actor_network_params, batch, key)
         others = batch.get(key) if self.others_actions == "buffer" else own.detach()
-        joint = functional.replace_own_action(others.to(own.dtype), own)
-        return self._values(batch.copy().set(key, joint), self.qvalue_network_params.data)[..., 0]
+        return self._own_action_values(batch, own, others.to(own.dtype))
+
+    def _own_action_values(
+        self, batch: TensorDictBase, own: torch.Tensor, others: torch.Tensor
+    ) -> torch.Tensor:
+        """Q^(i) with agent i's own action, ``[*B, N]``."""
+        joint = functional.replace_own_action(others, own)
+        inputs = batch.copy().set(self.tensor_keys.action, joint)
+        return self._values(inputs, self.qvalue_network_params.data)[..., 0]
+
+    def _expected_values(self, batch: TensorDictBase) -> torch.Tensor:
+        """Mean of Q^(i) over agent i's own actions, ``[*B, N]``."""
+        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+            policy = self.actor_network.get_dist(batch.copy())
+        shares = policy.probs.movedim(-1, 0)
+        stored = batch.get(self.tensor_keys.action).to(shares.dtype)
+        others = stored if self.others_actions == "buffer" else policy.sample()
+        own = torch.eye(len(shares), dtype=shares.dtype, device=shares.device)
+        own = own.view(-1, *(1,) * (others.ndim - 1), len(shares)).expand(-1, *others.shape)
+        with torch.no_grad():
+            expanded = batch.expand(len(shares), *batch.batch_size)
+            values = self._own_action_values(expanded, own, others.expand_as(own))
+        return (shares * values).sum(0)
 
     def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
         value = value.detach().mean((-1, -2))
