@@ -35,7 +35,7 @@ turns.
 
 Each cell (method, L, N) leaves one JSON in results/coverage/; an existing one is not run
 again. The report writes results/coverage.json, with the finding computed from the cells,
-and results/coverage.png.
+results/coverage.png and the part between the markers of docs/coverage.md.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from typing import Literal
 
 import torch
 import tyro
+from runs import ROOT, table, versions, write_between
 from tensordict import TensorDict
 from torch.nn.functional import one_hot
 from torchrl.envs import ExplorationType, set_exploration_type
@@ -913,6 +914,8 @@ def report(config: Config) -> None:
     }
     (RESULTS / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
     draw(raw)
+    page = "\n\n".join([page_table(games), page_findings(content["finding"])])
+    write_between(ROOT / "docs" / "coverage.md", "coverage", page + "\n\n" + page_note(content))
     for key, game in games.items():
         print(f"\n{key}: share after M and after M ln M steps [95 %], steps to cover all")
         line = "{:38} {:>22} {:>22} {:>18}".format
@@ -930,6 +933,40 @@ def report(config: Config) -> None:
     for claim in content["finding"]:
         held, failed = (" | ".join(claim[key]) or "none" for key in ("holds", "fails"))
         print(f"{claim['claim']}. Holds in {held}; fails in {failed}.")
+
+
+def page_table(games: dict[str, dict]) -> str:
+    """Share covered after M ln M steps with its interval, a column for each game."""
+    names = [name for name in METHODS if any(name in game["methods"] for game in games.values())]
+    exact_row = [f"{game['exact']['random']['share_at_m_ln_m']:.3f}" for game in games.values()]
+    rows = [["random, exact", *exact_row]]
+    for name in names:
+        cells = []
+        for game in games.values():
+            found = game["methods"].get(name)
+            share = found and found["share_at_m_ln_m"]
+            ends = share and " to ".join(f"{end:.3f}" for end in share["interval"])
+            cells.append(f"{share['mean']:.3f} [{ends}]" if share else "")
+        rows.append([METHODS[name].title, *cells])
+    return table(["joint actions covered after M ln M steps", *games], rows)
+
+
+def page_findings(found: list[dict]) -> str:
+    """What is claimed, and where it holds and fails."""
+    lines = []
+    for claim in found:
+        failed = f"; not at {' or '.join(claim['fails'])}" if claim["fails"] else ""
+        lines.append(f"- {claim['claim']}: at {', '.join(claim['holds']) or 'none'}{failed}.")
+    return "\n".join(lines)
+
+
+def page_note(content: dict) -> str:
+    """How the table was made."""
+    return (
+        f"Interval: {content['interval']}. Made by `{content['command']}`: "
+        f"{versions(content['machine'])}. Numbers of both marks, entropies and steps to full "
+        f"cover: benchmarks/results/coverage.json."
+    )
 
 
 DRAWN = (

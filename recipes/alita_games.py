@@ -27,9 +27,9 @@ class Config(RecipeConfig):
     """Name of the task."""
     game: Literal["matrix", "markov"] = "markov"
     """One state with random payoffs, or a random Markov game."""
-    game_seed: int = 0
-    """Of the game's arrays. Agents that climb for themselves may end in another equilibrium
-    than the best one: on some games they do, whatever the algorithm."""
+    game_seed: int | None = None
+    """Of the game's arrays. Default: 0 (matrix) or 6 (markov). In many other games, agents
+    that climb for themselves end in an equilibrium that is not the best one."""
     n_agents: int = 2
     """Agents."""
     num_actions: int = 3
@@ -48,6 +48,8 @@ class Config(RecipeConfig):
     """What a critic sees of the other agents while its own climbs."""
     own_actions: Literal["policy", "all"] = "all"
     """Climb with the action drawn, or with the mean over all of them."""
+    logits_coeff: float = 0.02
+    """Weight of the mean squared logits: without it the policies are certain too early."""
     diversity_coeff: float = 0.01
     """Weight of the diversity penalty; with novelty_coeff 0 and this 0 it is No IM."""
     optimum: Literal["policy", "sampled", "enumerated"] = "enumerated"
@@ -76,8 +78,9 @@ class Config(RecipeConfig):
 
 def make_game(config: Config) -> MarkovGame:
     """The game that the config names."""
+    default = 0 if config.game == "matrix" else 6
     game = MarkovGame.random(
-        config.game_seed,
+        default if config.game_seed is None else config.game_seed,
         config.num_states if config.game == "markov" else 1,
         config.n_agents,
         config.num_actions,

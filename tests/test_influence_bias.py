@@ -222,22 +222,23 @@ def test_watching_does_not_change_the_learner(tiny):
     assert torch.equal(learn({"marginal_1": bias.ON_GAMES["marginal_1"]}), learn(bias.ON_GAMES))
 
 
-@pytest.mark.parametrize("compared", [True, False])
-def test_clones_start_from_the_critics_of_an_episode_that_is_compared(tiny, compared):
+@pytest.mark.parametrize(("checkpoint_every", "start"), [(2, "second"), (3, "first")])
+def test_clones_start_anew_with_an_episode_that_is_compared_and_rest_in_others(
+    tiny, checkpoint_every, start
+):
     torch.manual_seed(6)
     settings = replace(
-        tiny, warmup=0, estimator_lr=0.0, checkpoint_every=2, batch_size=32, num_envs=2
+        tiny, warmup=0, estimator_lr=0.0, checkpoint_every=checkpoint_every, batch_size=32
     )
-    game = MarkovGame.random(6, 3, 3, 2, num_envs=2, horizon=tiny.horizon)
+    game = MarkovGame.random(6, 3, 3, 2, num_envs=tiny.num_envs, horizon=tiny.horizon)
     learner = bias.Learner(game, settings, {"clones": bias.ON_GAMES["clones"]})
-    if compared:
+    critics, before = learner.algorithm.maddpg.qvalue_network_params, {}
+    for episode in ("first", "second"):
+        before[episode] = critics.data.clone()
         learner.play()
-    critics = learner.algorithm.maddpg.qvalue_network_params
-    before = critics.data.clone()
-    learner.play()
     clones = learner.sources["clones", "exact"].loss.estimator_network_params.data
-    assert (clones == before).all()
-    assert not (critics.data == before).all()
+    assert (clones == before[start]).all()
+    assert not (before["second"] == before["first"]).all()
 
 
 def test_the_steps_decay_to_a_last_one_that_is_not_zero(tiny):

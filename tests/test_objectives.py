@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import A, B, N, O, TargetEnv, constant_actor, linear_critic, random_batch
+from fakes import (
+    A,
+    B,
+    N,
+    O,
+    TargetEnv,
+    constant_actor,
+    linear_critic,
+    random_batch,
+    table_actor,
+    table_critic,
+)
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
@@ -13,6 +24,7 @@ from torchrl.modules import MultiAgentMLP, ProbabilisticActor, TanhNormal
 from torchrl.objectives import DDPGLoss, SoftUpdate, TD3Loss, ValueEstimators
 
 from torchrl_alita import (
+    MADDPG,
     Autoencoder,
     InfluenceEstimatorLoss,
     InfluenceLoss,
@@ -665,3 +677,35 @@ def test_uniform_one_hot_joint_actions_are_one_hot():
     batch["agents", "action"][:] = one_hot(0, 0, 0)
     loss = InfluenceLoss(maddpg.actor_network, maddpg, num_optimum_samples=200, action_spec=spec)
     torch.testing.assert_close(loss(batch)["gap"], torch.tensor([-3.0, -3.0]))
+
+
+@pytest.mark.parametrize("own_actions", ["policy", "all"])
+def test_large_logits_cost_their_mean_square(own_actions):
+    """Two logits of 3 and -1 in each of N agents: a mean square of 5, N times."""
+    logits = torch.tensor([3.0, -1.0]).expand(N, 1, A)
+    actor = table_actor(logits)
+    losses = {}
+    for coeff in (0.0, 0.1):
+        values = torch.zeros(N, 1, A**N)
+        loss = partner(actor, table_critic(values), own_actions=own_actions, logits_coeff=coeff)
+        batch = random_batch()
+        seen = torch.ones(B, N, 1)
+        batch["agents", "observation"] = batch["next", "agents", "observation"] = seen
+        losses[coeff] = loss(batch)["loss_actor"]
+    torch.testing.assert_close(losses[0.1] - losses[0.0], torch.tensor(0.1 * 5 * N))
+    losses[0.1].backward()
+
+
+def test_a_negative_weight_of_the_logits_is_refused():
+    with pytest.raises(ValueError, match=r"-0\.5"):
+        partner(logits_coeff=-0.5)
+
+
+def test_the_algorithms_penalize_what_enters_tanh_and_softmax():
+    torch.manual_seed(0)
+    for env in (TargetEnv(), TargetEnv(discrete=True)):
+        batch = env.rollout(3).reshape(-1)
+        plain, penalized = (MADDPG(env, num_cells=(13,), logits_coeff=c) for c in (0.0, 1.0))
+        penalized.maddpg.load_state_dict(plain.maddpg.state_dict(), strict=False)
+        penalized.maddpg.logits_coeff = 1.0
+        assert penalized.maddpg(batch)["loss_actor"] > plain.maddpg(batch)["loss_actor"]

@@ -14,7 +14,7 @@ from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_alita._checks import check_at_least_one, check_positive
 from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.envs.layout import ACTION, LOGITS, layout_of
+from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
 from torchrl_alita.modules import make_actor, make_critic
 from torchrl_alita.objectives import MADDPGLoss
 
@@ -38,6 +38,7 @@ class MADDPG:
         gamma: discount factor of a step. Default: 0.95, Appendix D.1.
         others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
         own_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
+        logits_coeff: see :class:`torchrl_alita.objectives.MADDPGLoss`.
         policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`; for continuous
             actions.
         policy_delay: critics' updates for each of the actors', at least 1.
@@ -72,6 +73,7 @@ class MADDPG:
         gamma: float = 0.95,
         others_actions: Literal["buffer", "policy"] = "buffer",
         own_actions: Literal["policy", "all"] = "policy",
+        logits_coeff: float = 0.0,
         policy_noise: float = 0.0,
         policy_delay: int = 1,
         actor_lr: float = 3e-4,
@@ -99,9 +101,11 @@ class MADDPG:
             gamma=gamma,
             others_actions=others_actions,
             own_actions=own_actions,
+            logits_coeff=logits_coeff,
             policy_noise=policy_noise,
             action_bounds=self._action_bounds(),
         ).to(self.device)
+        self.maddpg.set_keys(logits=LOGITS if self.layout.discrete else PARAM)
         self._draw_actions(self.maddpg)
         self.target_updater = SoftUpdate(self.maddpg, tau=tau)
         self.policy_delay = policy_delay

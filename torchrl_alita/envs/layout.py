@@ -16,6 +16,7 @@ __all__ = [
     "LOGITS",
     "NOVELTY",
     "OBSERVATION",
+    "PARAM",
     "REWARD",
     "TERMINATED",
     "TOTAL_REWARD",
@@ -29,6 +30,7 @@ OBSERVATION = ("agents", "observation")
 ACTION = ("agents", "action")
 ACTION_MASK = ("agents", "action_mask")
 LOGITS = ("agents", "logits")
+PARAM = ("agents", "param")
 VALUE = ("agents", "state_action_value")
 # As a step writes them; in a batch of transitions they stand under "next".
 REWARD = ("agents", "reward")

@@ -14,7 +14,7 @@ from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 from torchrl.modules import TanhModule
 
-from torchrl_alita.envs.layout import ACTION, LOGITS, OBSERVATION, layout_of
+from torchrl_alita.envs.layout import ACTION, LOGITS, OBSERVATION, PARAM, layout_of
 from torchrl_alita.modules._mlp import multi_agent_mlp
 from torchrl_alita.modules.one_hot import GumbelOneHot
 
@@ -85,11 +85,10 @@ def make_actor(
             TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[LOGITS]),
             GumbelOneHot(temperature=temperature, masked=layout.masked),
         )
-    param = (*ACTION[:-1], "param")
     return TensorDictSequential(
-        TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[param]),
+        TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[PARAM]),
         TanhModule(
-            in_keys=[param],
+            in_keys=[PARAM],
             out_keys=[ACTION],
             low=spec.space.low.to(device),
             high=spec.space.high.to(device),

@@ -11,7 +11,8 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE
+from torchrl_alita._checks import check_non_negative
+from torchrl_alita.envs.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
 from torchrl_alita.objectives._critics import PartnerCritics, run
 from torchrl_alita.objectives._inputs import checked, unique
 
@@ -43,6 +44,11 @@ class MADDPGLoss(LossModule):
     evaluated at the L one-hot actions, where it was trained, and never differentiated
     between them.
 
+    Where a gradient climbs a critic that is not trained yet, policies run into the flat
+    ends of their tanh or softmax and stay there. ``logits_coeff`` adds to the actors'
+    loss that multiple of the mean square of what goes into it, summed over the agents, as
+    the published code of https://arxiv.org/abs/1706.02275 does with 0.001.
+
     Args:
         actor_network: the policies of all agents, deterministic, as of
             :func:`torchrl_alita.modules.make_actor`.
@@ -53,6 +59,8 @@ class MADDPGLoss(LossModule):
             their actions of the ``"buffer"``, or those of their ``"policy"``, detached.
         own_actions: what of its own actions agent i climbs with: that of its
             ``"policy"``, or, for one-hot actions, ``"all"``, see above.
+        logits_coeff: weight of the mean squared logits, at least 0. Default: 0, the
+            equation's.
         policy_noise: standard deviation of the noise on the target policies' actions,
             in units of the action. Default: 0; TD3 has 0.2.
         noise_clip: the noise's largest size. Default: 0.5, TD3's.
@@ -87,6 +95,8 @@ class MADDPGLoss(LossModule):
         Attributes:
             action (NestedKey): read, and written by the actor. Default:
                 ``("agents", "action")``.
+            logits (NestedKey): written by the actor, what its tanh or softmax takes; only
+                for ``logits_coeff``. Default: ``("agents", "logits")``.
             state_action_value (NestedKey): written by the critics. Default:
                 ``("agents", "state_action_value")``.
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
@@ -96,6 +106,7 @@ class MADDPGLoss(LossModule):
         """
 
         action: NestedKey = ACTION
+        logits: NestedKey = LOGITS
         state_action_value: NestedKey = VALUE
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
@@ -104,7 +115,7 @@ class MADDPGLoss(LossModule):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     out_keys = ["loss_actor", "loss_qvalue", "pred_value", "target_value"]
-    _schedulable_buffers = frozenset({"gamma"})
+    _schedulable_buffers = frozenset({"gamma", "logits_coeff"})
 
     actor_network: TensorDictModuleBase
     actor_network_params: TensorDictParams
@@ -121,6 +132,7 @@ class MADDPGLoss(LossModule):
         gamma: float = 0.95,
         others_actions: Literal["buffer", "policy"] = "buffer",
         own_actions: Literal["policy", "all"] = "policy",
+        logits_coeff: float = 0.0,
         policy_noise: float = 0.0,
         noise_clip: float = 0.5,
         action_bounds: tuple[float, float] = (-1.0, 1.0),
@@ -147,7 +159,10 @@ class MADDPGLoss(LossModule):
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.__dict__["critics"] = PartnerCritics(self)
+        check_non_negative(logits_coeff=logits_coeff)
         self.register_coeff_buffer("gamma", gamma)
+        self.register_coeff_buffer("logits_coeff", float(logits_coeff))
+        self.penalized = logits_coeff > 0
         self.policy_noise = policy_noise
         self.noise_clip = noise_clip
         self.action_bounds = action_bounds
@@ -169,7 +184,11 @@ class MADDPGLoss(LossModule):
         target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
-        gain = self._gain(batch).sum(-1)
+        policy = self._policy(batch)
+        gain = self._gain(batch, policy).sum(-1)
+        if self.penalized:
+            logits = policy.get(self.tensor_keys.logits)
+            gain = gain - self.logits_coeff * logits.square().mean(-1).sum(-1)
         return TensorDict(
             {
                 "loss_actor": self._reduce_loss(-gain, tensordict=batch),
@@ -190,12 +209,19 @@ class MADDPGLoss(LossModule):
     def _values(self, batch: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
         return run(self.qvalue_network, params, batch, self.tensor_keys.state_action_value)
 
-    def _gain(self, batch: TensorDictBase) -> torch.Tensor:
+    def _policy(self, batch: TensorDictBase) -> TensorDictBase:
+        """What the actor writes, up to the parameters of its distribution for "all"."""
+        network = self.actor_network
+        with self.actor_network_params.to_module(network, preserve_module_state=False):
+            inputs = batch.copy()
+            return network.get_dist_params(inputs) if self.own_actions == "all" else network(inputs)
+
+    def _gain(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
         """What each agent climbs, ``[*B, N]``; only the actors get gradient."""
         key = self.tensor_keys.action
         if self.own_actions == "all":
-            return self._expected_values(batch)
-        own = run(self.actor_network, self.actor_network_params, batch, key)
+            return self._expected_values(batch, policy)
+        own = policy.get(key)
         others = batch.get(key) if self.others_actions == "buffer" else own.detach()
         return self._own_action_values(batch, own, others.to(own.dtype))
 
@@ -207,13 +233,12 @@ class MADDPGLoss(LossModule):
         inputs = batch.copy().set(self.tensor_keys.action, joint)
         return self._values(inputs, self.qvalue_network_params.data)[..., 0]
 
-    def _expected_values(self, batch: TensorDictBase) -> torch.Tensor:
+    def _expected_values(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
         """Mean of Q^(i) over agent i's own actions, ``[*B, N]``."""
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            policy = self.actor_network.get_dist(batch.copy())
-        shares = policy.probs.movedim(-1, 0)
+        distribution = self.actor_network.build_dist_from_params(policy)
+        shares = distribution.probs.movedim(-1, 0)
         stored = batch.get(self.tensor_keys.action).to(shares.dtype)
-        others = stored if self.others_actions == "buffer" else policy.sample()
+        others = stored if self.others_actions == "buffer" else distribution.sample()
         own = torch.eye(len(shares), dtype=shares.dtype, device=shares.device)
         own = own.view(-1, *(1,) * (others.ndim - 1), len(shares)).expand(-1, *others.shape)
         with torch.no_grad():

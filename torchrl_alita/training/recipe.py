@@ -41,6 +41,8 @@ class RecipeConfig(TrainingConfig):
     """What a critic sees of the other agents while its own climbs."""
     own_actions: Literal["policy", "all"] = "policy"
     """One-hot actions: climb with the action drawn, or with the mean over all of them."""
+    logits_coeff: float = 0.0
+    """Weight of the mean squared logits of the actors, against saturation (MADDPG's code: 0.001)."""
     num_critics: int = 1
     """Critics of an agent: 1, or 2 for MATD3 (with policy_noise and policy_delay)."""
     policy_noise: float = 0.0
@@ -71,7 +73,7 @@ class RecipeConfig(TrainingConfig):
 
 _SHARED = (
     *("num_cells", "gamma", "actor_lr", "critic_lr", "tau", "max_grad_norm", "others_actions"),
-    *("own_actions", "num_critics", "policy_noise", "policy_delay"),
+    *("own_actions", "logits_coeff", "num_critics", "policy_noise", "policy_delay"),
 )
 _OWN = (
     *("influencers", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega"),
