@@ -1,7 +1,7 @@
 """ALITA and MADDPG on small games whose optimum is known exactly.
 
 python recipes/alita_games.py --game matrix
-python recipes/alita_games.py --game markov --algorithm maddpg --game-seed 3
+python recipes/alita_games.py --game markov --algorithm maddpg --game-seed 3 --num-actions 3
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Config(RecipeConfig):
     """Name of the task."""
     game: Literal["matrix", "markov"] = "markov"
     """One state with random payoffs, or a random Markov game."""
-    game_seed: int | None = None
-    """Of the game's arrays. Default: 0 (matrix) or 6 (markov). In many other games, agents
-    that climb for themselves end in an equilibrium that is not the best one."""
+    game_seed: int = 0
+    """Of the game's arrays."""
     n_agents: int = 2
     """Agents."""
-    num_actions: int = 3
-    """Actions of each agent."""
-    num_states: int = 4
+    num_actions: int = 2
+    """Actions of each agent. With more of them games have more equilibria, and agents that
+    climb for themselves often end in one that is not the best."""
+    num_states: int = 3
     """States of the Markov game."""
     gamma: float = 0.9
-    """Discount factor of a step; of the matrix game, whose every step is an episode, use 0."""
+    """Discount factor of a step."""
     num_cells: tuple[int, ...] = (64, 64)
     """Width of each hidden layer of actors and critics."""
     actor_lr: float = 3e-3
@@ -58,7 +58,7 @@ class Config(RecipeConfig):
     """Environments simulated together."""
     horizon: int = 10
     """Steps of an episode."""
-    total_frames: int = 20_000
+    total_frames: int = 15_000
     """Environment steps of the whole run, counted over all environments."""
     frames_per_update: int = 25
     """Environment steps for each update."""
@@ -70,7 +70,7 @@ class Config(RecipeConfig):
     """Share of random actions at the start."""
     noise_end: float = 0.05
     """Share of random actions at the end."""
-    noise_frames: int = 15_000
+    noise_frames: int = 10_000
     """Environment steps over which that share shrinks."""
     evaluation_interval: int = 5_000
     """Environment steps between two evaluations."""
@@ -78,9 +78,8 @@ class Config(RecipeConfig):
 
 def make_game(config: Config) -> MarkovGame:
     """The game that the config names."""
-    default = 0 if config.game == "matrix" else 6
     game = MarkovGame.random(
-        default if config.game_seed is None else config.game_seed,
+        config.game_seed,
         config.num_states if config.game == "markov" else 1,
         config.n_agents,
         config.num_actions,

@@ -105,14 +105,13 @@ def test_a_sparse_game_leaves_a_picture_of_the_visited_states(tmp_path, name, op
 
 
 def test_a_team_reaches_the_exact_optimum_of_a_game(tmp_path):
-    """A matrix game in which a random team earns nothing like it."""
+    """A random Markov game in which a random team acts best a quarter of the time."""
     games = load("recipes", "alita_games")
-    arguments = ["--game", "matrix", "--gamma", "0", "--algorithm", "maddpg", "--no-progress"]
-    arguments += ["--total-frames", "8000", "--random-frames", "1000", "--noise-frames", "5000"]
+    arguments = ["--algorithm", "maddpg", "--no-progress", "--total-frames", "10000"]
     summary = games.main([*arguments, "--run-dir", str(tmp_path / "run")])
     assert summary["exact_value"] == pytest.approx(summary["exact_optimum"], abs=1e-9)
     assert summary["evaluation"]["best_action_share"] == 1
-    assert summary["random_team"]["best_action_share"] < 0.3
+    assert summary["random_team"]["best_action_share"] < 0.4
 
 
 def test_resume_reads_the_runs_own_config(tmp_path, alita_spread):
