@@ -64,6 +64,7 @@ from torchrl_alita.functional import brier_distance, diversity_penalty
 from torchrl_alita.training.run import machine
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = ROOT / "docs" / "coverage.md"
 
 
 @dataclass(frozen=True)
@@ -915,7 +916,7 @@ def report(config: Config) -> None:
     (RESULTS / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
     draw(raw)
     page = "\n\n".join([page_table(games), page_findings(content["finding"])])
-    write_between(ROOT / "docs" / "coverage.md", "coverage", page + "\n\n" + page_note(content))
+    write_between(PAGE, "coverage", page + "\n\n" + page_note(content))
     for key, game in games.items():
         print(f"\n{key}: share after M and after M ln M steps [95 %], steps to cover all")
         line = "{:38} {:>22} {:>22} {:>18}".format

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import runs
-import sparse_table
+from scripts import load, runs
+
+sparse_table = load("benchmarks", "sparse_table")
 
 
 def test_a_text_between_markers_replaces_what_was_there_and_nothing_else(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import load, runs
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch.nn.functional import one_hot
@@ -27,17 +27,8 @@ R, N, L = 5, 3, 2
 M = L**N
 
 
-def load():
-    # Under another name: a tool that measures the coverage of tests has this one.
-    name = "benchmark_coverage"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-coverage = load()
+# Under another name: a tool that measures the coverage of tests has this one.
+coverage = load("benchmarks", "coverage", known_as="benchmark_coverage")
 Method = coverage.Method
 
 
@@ -307,9 +298,16 @@ def test_a_cell_that_is_there_is_not_run_again(results, monkeypatch):
     coverage.run("random", 2, 2, config)
 
 
-def test_the_committed_report_is_what_the_committed_cells_say(results):
+def test_the_committed_report_is_what_the_committed_cells_say(results, monkeypatch):
+    page = (ROOT / "docs" / "coverage.md").read_text()
+    copy = results / "coverage.md"
+    copy.write_text(page)
+    runs.write_between(copy, "coverage", "")
+    assert copy.read_text() != page
+    monkeypatch.setattr(coverage, "PAGE", copy)
     (results / "coverage").symlink_to(RESULTS / "coverage")
     coverage.report(coverage.Config())
+    assert copy.read_text() == page
     committed = (RESULTS / "coverage.json").read_text()
     assert (results / "coverage.json").read_text() == committed
     assert (results / "coverage.png").stat().st_size > 10_000
@@ -324,7 +322,8 @@ def test_the_quick_line_is_json_and_random_play_needs_m_h_m_steps(tmp_path):
     script = tmp_path / "coverage.py"
     script.write_text((ROOT / "benchmarks" / "coverage.py").read_text())
     command = [sys.executable, str(script), "--quick"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    environment = {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment
     )

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-import influence_bias as bias
 import pytest
 import torch
-from runs import write_between
+from scripts import load, runs
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
@@ -22,6 +21,7 @@ from torchrl_alita import make_actor, make_env
 from torchrl_alita.envs import MarkovGame, MatrixGame
 from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
 
+bias = load("benchmarks", "influence_bias")
 ROOT = Path(__file__).parent.parent
 OBSERVATION, ACTION = ("agents", "observation"), ("agents", "action")
 F64 = torch.float64
@@ -370,7 +370,7 @@ def test_the_pages_tables_are_what_the_committed_results_say(tmp_path, monkeypat
     copy = tmp_path / "influence.md"
     copy.write_text(page)
     for name in ("games", "parts", "spread"):
-        write_between(copy, f"influence bias, {name}", "")
+        runs.write_between(copy, f"influence bias, {name}", "")
     assert copy.read_text() != page
     (tmp_path / "influence_bias").symlink_to(ROOT / "benchmarks" / "results" / "influence_bias")
     monkeypatch.setattr(bias, "PAGE", tmp_path / "influence.md")

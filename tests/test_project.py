@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from runs import write_between
+from scripts import load, runs
 
 import torchrl_alita
 
@@ -176,12 +176,12 @@ def test_the_readmes_lines_run_as_they_stand():
 
 
 def test_the_readmes_table_is_what_the_committed_results_say(tmp_path, monkeypatch):
-    import spread_table
+    spread_table = load("benchmarks", "spread_table")
 
     readme = ROOT / "README.md"
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
-    write_between(copy, "spread table", "")
+    runs.write_between(copy, "spread table", "")
     assert copy.read_text() != readme.read_text()
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "spread").symlink_to(ROOT / "benchmarks" / "results" / "spread")

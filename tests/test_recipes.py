@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import load
 
 from torchrl_alita.training import parse_config
 
@@ -21,14 +21,6 @@ TINY = [
     *("--random-frames", "50", "--batch-size", "32", "--conditional-batch-size", "32"),
     *("--evaluation-interval", "150", "--evaluation-episodes", "5", "--no-progress"),
 ]
-
-
-def load(folder: str, name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
