@@ -6,7 +6,8 @@ import pytest
 import torch
 from fakes import A, B, N, TargetEnv, random_batch, table_actor, table_critic
 from tensordict import TensorDict
-from tensordict.nn import ProbabilisticTensorDictSequential
+from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential
+from torch.distributions import OneHotCategorical
 from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.objectives import SoftUpdate
 
@@ -106,6 +107,23 @@ def test_the_score_gradient_asks_for_a_dimension_of_time():
     loss = influence_of_one_hot_actions(gradient="score")
     with pytest.raises(ValueError, match=r"\[\*B, T\].*\(7,\)"):
         loss(discrete_batch())
+
+
+def test_the_score_gradient_takes_distributions_that_cannot_be_differentiated():
+    """Torch's own one-hot distribution has no rsample; the pathwise gradient needs one."""
+    head = ProbabilisticTensorDictModule(
+        in_keys={"logits": ("agents", "logits")},
+        out_keys=[("agents", "action")],
+        distribution_class=OneHotCategorical,
+    )
+    actor = ProbabilisticTensorDictSequential(make_actor(ENV, **SMALL)[0], head)
+    partner = MADDPG(ENV, **SMALL).maddpg
+    batch = torch.stack([discrete_batch()] * 3, 1)
+    scored = InfluenceLoss(actor, partner, gradient="score", num_action_samples="all")
+    scored(batch)["loss_influence"].backward()
+    assert any((p.grad != 0).any() for p in scored.parameters() if p.grad is not None)
+    with pytest.raises(ValueError, match=r"rsample.*OneHotCategorical"):
+        InfluenceLoss(actor, partner, num_action_samples=2)(batch)
 
 
 def test_a_discount_that_the_partner_lacks_is_asked_for():

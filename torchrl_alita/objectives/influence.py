@@ -118,8 +118,8 @@ class InfluenceLoss(LossModule):
         ValueError: if an argument is out of range or unknown, two do not go together, the
             influencer is among its influencees, or the estimator is trained for others;
             when called, if an agent is not in the batch, the others have more joint
-            actions than the budget, or a batch for ``gradient="score"`` has no dimension
-            of time.
+            actions than the budget, a batch for ``gradient="score"`` has no dimension
+            of time, or the actor's distribution cannot give what the gradient needs.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -317,6 +317,13 @@ class InfluenceLoss(LossModule):
             return _Policy(action=own)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             distribution = self.actor_network.get_dist(batch.copy())
+        if self.gradient == "score":
+            return _Policy(action=distribution.sample(), distribution=distribution)
+        if not distribution.has_rsample:
+            raise ValueError(
+                f"gradient='pathwise' needs a distribution with rsample, got "
+                f"{type(distribution).__name__}."
+            )
         return _Policy(action=distribution.rsample(), distribution=distribution)
 
     def _influenced_value(self, batch: TensorDictBase, policy: _Policy) -> torch.Tensor:
