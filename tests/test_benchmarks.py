@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from scripts import load, runs
+from scripts import ROOT, load, runs
 
 sparse_table = load("benchmarks", "sparse_table")
 
@@ -65,3 +65,19 @@ def test_a_run_leaves_its_command_summary_and_curves(tmp_path):
 def test_the_first_success_is_averaged_over_the_runs_that_had_one(frames, said):
     found = [{"exploration": {"first_success_frame": frame}} for frame in frames]
     assert sparse_table.first_success(found) == said
+
+
+def test_the_pages_tables_are_what_the_committed_results_say(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "sparse.md").read_text()
+    (tmp_path / "docs").mkdir()
+    copy = tmp_path / "docs" / "sparse.md"
+    copy.write_text(page)
+    runs.write_between(copy, "sparse tables", "")
+    assert copy.read_text() != page
+    (tmp_path / "sparse").symlink_to(ROOT / "benchmarks" / "results" / "sparse")
+    monkeypatch.setattr(sparse_table, "ROOT", tmp_path)
+    monkeypatch.setattr(sparse_table, "RESULTS", tmp_path)
+    sparse_table.report(sparse_table.Config(report_only=True))
+    assert copy.read_text() == page
+    committed = (ROOT / "benchmarks" / "results" / "sparse.json").read_text()
+    assert (tmp_path / "sparse.json").read_text() == committed
