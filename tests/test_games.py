@@ -389,3 +389,90 @@ def test_the_picture_fills_the_chosen_action_of_each_agent():
         for row in range(N)
     ]
     assert filled == [[False, True], [True, False], [False, True]]
+
+
+def go_on(game: MarkovGame, step: TensorDict) -> TensorDict:
+    generator = torch.Generator().manual_seed(0)
+
+    def act(tensordict: TensorDict) -> TensorDict:
+        joint = torch.randint(JOINT, game.batch_size, generator=generator)
+        return tensordict.set(ACTION, one_hot_actions(joint))
+
+    options = {"auto_reset": False, "break_when_any_done": False}
+    return game.rollout(11, act, tensordict=step.clone(), **options)
+
+
+def middle_of_an_episode() -> tuple[MarkovGame, TensorDict]:
+    game = random_game(horizon=5)
+    transition = game.step(game.reset().set(ACTION, one_hot_actions(torch.arange(B))))
+    return game, transition["next"].exclude(REWARD)
+
+
+def test_a_saved_game_goes_on_exactly_in_another_one():
+    (game, step), other = middle_of_an_episode(), random_game(horizon=5)
+    saved = game.state_dict()
+    assert set(saved) == {"state", "steps", "generator"}
+    first = go_on(game, step)
+    # Two resets lie within the eleven steps.
+    assert first["next", "truncated"][0].sum() == 2
+    other.set_seed(7)
+    assert not torch.equal(go_on(other, step)[OBSERVATION], first[OBSERVATION])
+    for again in (other, game):
+        again.load_state_dict(saved)
+        second = go_on(again, step)
+        assert all(torch.equal(first[key], second[key]) for key in first.keys(True, True))
+
+
+def test_what_is_written_into_a_saved_state_does_not_reach_the_game():
+    game, _ = middle_of_an_episode()
+    before, saved = game.state.clone(), game.state_dict()
+    saved["state"].fill_(4)
+    saved["steps"].fill_(3)
+    assert torch.equal(game.state, before)
+    assert (game.steps == 1).all()
+    game.load_state_dict(saved)
+    saved["state"].zero_()
+    saved["steps"].zero_()
+    assert (game.state == 4).all()
+    assert (game.steps == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("state", torch.zeros(5).long(), "state must be torch.int64 of the shape (7,), got"),
+        ("state", torch.zeros(B), "got torch.float32 of the shape (7,)."),
+        ("state", torch.full((B,), S), "state must be from 0 to 4, got values from 5 to 5."),
+        ("state", torch.arange(B) - 3, "got values from -3 to 3."),
+        ("steps", torch.zeros(B).long(), "steps must be torch.int64 of the shape (7, 1), got"),
+        ("steps", torch.full((B, 1), 6), "steps must be from 0 to 5, got values from 6 to 6."),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(name, value, message):
+    game, _ = middle_of_an_episode()
+    before = game.state_dict()
+    saved = random_game(seed=1, horizon=5).state_dict() | {name: value}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        game.load_state_dict(saved)
+    after = game.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_state_with_a_key_too_few_or_too_many_is_refused_and_changes_nothing():
+    game, _ = middle_of_an_episode()
+    before, other = game.state_dict(), random_game(seed=1, horizon=5).state_dict()
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*\"doors\""):
+        game.load_state_dict(other | {"doors": torch.zeros(1)})
+    del other["steps"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*\"steps\""):
+        game.load_state_dict(other)
+    after = game.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_game_without_horizon_takes_over_any_number_of_steps():
+    game = cycle(horizon=None)
+    game.load_state_dict(game.state_dict() | {"steps": torch.full((B, 1), 1000)})
+    assert (game.steps == 1000).all()
+    with pytest.raises(ValueError, match=r"steps must be at least 0, got values from -1 to -1."):
+        game.load_state_dict(game.state_dict() | {"steps": torch.full((B, 1), -1)})

@@ -11,6 +11,7 @@ from torchrl_alita.envs.secret_room import (
     secret_room_task,
 )
 from torchrl_alita.envs.vmas import StreamedVmasEnv, spread_metrics
+from torchrl_alita.envs.vmas_state import VmasState
 
 __all__ = [
     "Layout",
@@ -20,6 +21,7 @@ __all__ = [
     "SecretRoom",
     "StreamedVmasEnv",
     "Task",
+    "VmasState",
     "draw_game",
     "draw_push_box",
     "draw_secret_room",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MarkovGame", "MatrixGame", "draw_game", "game_task"]
 
+_STATE = ("state", "steps")
+
 
 class MarkovGame(EnvBase):
     r"""Markov game of N agents with S states and L actions each, batched.
@@ -42,6 +44,9 @@ class MarkovGame(EnvBase):
     ``transition``, ``reward`` and ``initial`` stay on the object in float64, beside
     ``discount``, ``num_states``, ``num_agents`` and ``num_actions``, for
     :mod:`torchrl_alita.exact`. The rows of probabilities are kept divided by their sum.
+    ``state [B]``, ``steps [B, 1]`` and the state of the generator are what
+    ``state_dict()`` holds: from it the game goes on exactly, in a game of the same
+    arrays.
 
     Args:
         transition: ``[S, L**N, S]``, the probability of each next state.
@@ -280,6 +285,35 @@ class MarkovGame(EnvBase):
             truncated = self.steps >= self.horizon
         return self._entries(truncated, reward=reward)
 
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        for name in _STATE:
+            destination[prefix + name] = getattr(self, name).clone()
+        destination[prefix + "generator"] = self.generator.get_state()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        expected = {prefix + name for name in (*_STATE, "generator")}
+        found = {key for key in state_dict if key.startswith(prefix)}
+        missing_keys += sorted(expected - found)
+        unexpected_keys += sorted(found - expected) if strict else []
+        # All or nothing: a state with a key too many is refused after this method.
+        if expected - found or (strict and found - expected):
+            return
+        state, steps, generator = (state_dict[prefix + key] for key in (*_STATE, "generator"))
+        _check_whole_numbers("state", state, self.state, self.num_states - 1)
+        _check_whole_numbers("steps", steps, self.steps, self.horizon)
+        self.generator.set_state(generator.cpu())
+        self.state = state.to(self.device, copy=True)
+        self.steps = steps.to(self.device, copy=True)
+
 
 class MatrixGame(MarkovGame):
     """Game of one state in which every step is an episode, batched.
@@ -413,6 +447,20 @@ def draw_game(episode: TensorDictBase, *, cell: int = 36) -> list[Image]:
         return image
 
     return [frame(step) for step in range(len(state))]
+
+
+def _check_whole_numbers(
+    name: str, value: torch.Tensor, own: torch.Tensor, most: int | None
+) -> None:
+    if value.shape != own.shape or value.dtype != own.dtype:
+        raise ValueError(
+            f"{name} must be {own.dtype} of the shape {tuple(own.shape)}, got {value.dtype} "
+            f"of the shape {tuple(value.shape)}."
+        )
+    low, high = int(value.min()), int(value.max())
+    if low < 0 or (most is not None and high > most):
+        allowed = "at least 0" if most is None else f"from 0 to {most}"
+        raise ValueError(f"{name} must be {allowed}, got values from {low} to {high}.")
 
 
 def _float64(values: torch.Tensor | Sequence, device: torch.device | str) -> torch.Tensor:

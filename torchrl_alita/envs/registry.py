@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,6 +38,9 @@ class Task:
 
 
 TASKS: dict[str, Task] = {}
+# Suites whose tasks are registered when one of them is asked for: they are also started as
+# scripts, which a module that is imported with the package cannot be without a warning.
+_SUITES = ("torchrl_alita.envs.smac",)
 
 
 def register_task(name: str, task: Task) -> None:
@@ -72,6 +76,9 @@ def get_task(name: str) -> Task:
         ...
         ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'? Known: [...].
     """
+    if name not in TASKS:
+        for module in _SUITES:
+            import_module(module)
     if name not in TASKS:
         near = get_close_matches(name, TASKS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
