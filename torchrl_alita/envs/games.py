@@ -19,6 +19,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, check_distribution, check_finite
 from torchrl_alita._extras import import_extra
+from torchrl_alita.envs import _grid
 from torchrl_alita.envs.layout import ACTION, OBSERVATION, REWARD, next_key
 from torchrl_alita.envs.registry import Task
 
@@ -286,9 +287,7 @@ class MarkovGame(EnvBase):
         return self._entries(truncated, reward=reward)
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        for name in _STATE:
-            destination[prefix + name] = getattr(self, name).clone()
-        destination[prefix + "generator"] = self.generator.get_state()
+        _grid.save_state(self, _STATE, destination, prefix)
 
     def _load_from_state_dict(
         self,

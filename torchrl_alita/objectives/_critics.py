@@ -68,6 +68,17 @@ class PartnerCritics:
     def actor_network(self) -> TensorDictModuleBase:
         return self.partner.actor_network
 
+    def discount(self, gamma: float | None) -> float:
+        """The given discount factor, or the partner's.
+
+        Raises:
+            ValueError: if there is none, or it is outside [0, 1].
+        """
+        gamma = getattr(self.partner, "gamma", None) if gamma is None else gamma
+        if gamma is None or not 0 <= float(gamma) <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+        return float(gamma)
+
     def in_keys(self, action: NestedKey) -> list[NestedKey]:
         """What actor and critics read besides the action."""
         keys = unique([*self.actor_network.in_keys, *self.network.in_keys])

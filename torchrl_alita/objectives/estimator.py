@@ -117,16 +117,15 @@ class InfluenceEstimatorLoss(LossModule):
                 f"kind='centralized' needs an estimator_network and 'clones' takes none, "
                 f"got {kind!r} with {estimator_network}."
             )
-        gamma = getattr(partner, "gamma", None) if gamma is None else gamma
-        if gamma is None or not 0 <= float(gamma) <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+        critics = PartnerCritics(partner)
+        gamma = critics.discount(gamma)
         check_listed(influencer, influencees)
         self.kind = kind
         self.influencer = influencer
         self.influencees = influencees
         self.reduction = reduction
-        self.register_coeff_buffer("gamma", float(gamma))
-        self.__dict__["critics"] = PartnerCritics(partner)
+        self.register_coeff_buffer("gamma", gamma)
+        self.__dict__["critics"] = critics
         if kind == "centralized":
             self.convert_to_functional(estimator_network, "estimator_network")
         else:

@@ -254,16 +254,10 @@ class InfluenceLoss(LossModule):
         self.enumeration_budget = enumeration_budget
         self.num_action_samples = num_action_samples
         self.gradient = gradient
-        self.stochastic = stochastic
-        self.register_buffer("gamma", self._discount(gamma) if gradient == "score" else None)
+        discount = torch.tensor(self.critics.discount(gamma)) if gradient == "score" else None
+        self.register_buffer("gamma", discount)
         self.value_norm = PopArtValueNorm(shape=1, beta=normalize_decay) if normalize else None
         self.reduction = reduction
-
-    def _discount(self, gamma: float | None) -> torch.Tensor:
-        gamma = getattr(self.critics.partner, "gamma", None) if gamma is None else gamma
-        if gamma is None or not 0 <= float(gamma) <= 1:
-            raise ValueError(f"gamma must be in [0, 1] for gradient='score', got {gamma}.")
-        return torch.as_tensor(float(gamma))
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -312,7 +306,7 @@ class InfluenceLoss(LossModule):
 
     def _policy(self, batch: TensorDictBase) -> _Policy:
         """What the policies do in the batch's states; the actions carry gradient."""
-        if not self.stochastic:
+        if self.gradient == "pathwise" and self.num_action_samples == 1:
             own = run(self.actor_network, self.actor_network_params, batch, self.tensor_keys.action)
             return _Policy(action=own)
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):

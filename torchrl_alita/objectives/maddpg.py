@@ -60,7 +60,7 @@ class MADDPGLoss(LossModule):
         own_actions: what of its own actions agent i climbs with: that of its
             ``"policy"``, or, for one-hot actions, ``"all"``, see above.
         logits_coeff: weight of the mean squared logits, at least 0. Default: 0, the
-            equation's.
+            equation's, which leaves the term out for good: to schedule it, begin above 0.
         policy_noise: standard deviation of the noise on the target policies' actions,
             in units of the action. Default: 0; TD3 has 0.2.
         noise_clip: the noise's largest size. Default: 0.5, TD3's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import torch
@@ -90,8 +89,9 @@ def enumerate_joint_actions(
         >>> enumerate_joint_actions(2, 3).shape
         torch.Size([9, 2, 3])
     """
-    joint = list(itertools.product(range(num_actions), repeat=num_agents))
-    index = torch.tensor(joint, device=device)
+    place = num_actions ** torch.arange(num_agents - 1, -1, -1, device=device)
+    number = torch.arange(num_actions**num_agents, device=device)
+    index = number.unsqueeze(-1) // place % num_actions
     return torch.nn.functional.one_hot(index, num_actions).float()
 
 

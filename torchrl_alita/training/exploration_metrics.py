@@ -23,6 +23,7 @@ from torchrl_alita._checks import (
     require_keys,
 )
 from torchrl_alita.envs import PushBox, SecretRoom
+from torchrl_alita.envs._grid import MOVES
 from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, layout_of, next_key
 
 __all__ = [
@@ -412,9 +413,7 @@ class PushBoxEvents(TensorDictModuleBase):
         self.in_keys = [OBSERVATION, ACTION, next_key(OBSERVATION), _PAID]
         self.out_keys = ["box_votes", "pushes_in_agreement", "boxes_pushed", "boxes_delivered"]
         self.register_buffer("totals", torch.zeros(len(self.out_keys), dtype=torch.float64))
-        # Up, right, down, left and stay: how they change row and column.
-        moves = torch.tensor([[-1, 0], [0, 1], [1, 0], [0, -1], [0, 0]])
-        self.register_buffer("moves", moves, persistent=False)
+        self.register_buffer("moves", torch.tensor(MOVES), persistent=False)
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
