@@ -442,7 +442,7 @@ def replace_own_action(action: torch.Tensor, own_action: torch.Tensor) -> torch.
 
 
 def joint_features(
-    observation: torch.Tensor, action: torch.Tensor, scope: torch.Tensor
+    observation: torch.Tensor, action: torch.Tensor, scope: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Inputs of N critics, ``[*B, N, O], [*B, N, A] -> [*B, N, N * (O + A)]``.
 
@@ -454,7 +454,8 @@ def joint_features(
         action: ``[*B, N, A]``, or ``[*B, N, N, A]`` with a joint action for each
             critic, see :func:`replace_own_action`.
         scope: bool ``[N, N]``: whether critic i (row) sees agent j (column).
-            All True is MADDPG, the identity is independent DDPG.
+            All True is MADDPG, and so is None, which costs less; the identity is
+            independent DDPG.
 
     Returns:
         ``[*B, N, N * (O + A)]``.
@@ -470,17 +471,20 @@ def joint_features(
                 [0., 2., 0., 4.]])
     """
     num_agents = observation.shape[-2]
-    if action.shape[-2] != num_agents or scope.shape != (num_agents, num_agents):
+    shape = (num_agents, num_agents) if scope is None else tuple(scope.shape)
+    if action.shape[-2] != num_agents or shape != (num_agents, num_agents):
         raise ValueError(
             f"observation, action and scope must agree on the number of agents, got "
-            f"{tuple(observation.shape)}, {tuple(action.shape)} and {tuple(scope.shape)}."
+            f"{tuple(observation.shape)}, {tuple(action.shape)} and {shape}."
         )
     if action.ndim == observation.ndim:
         action = action.unsqueeze(-3)
-    seen = scope.unsqueeze(-1)
 
     def view(tensor: torch.Tensor) -> torch.Tensor:
-        masked = torch.where(seen, tensor, torch.zeros_like(tensor[..., :1, :, :]))
-        return masked.flatten(-2)
+        if scope is not None:
+            tensor = torch.where(
+                scope.unsqueeze(-1), tensor, torch.zeros_like(tensor[..., :1, :, :])
+            )
+        return tensor.flatten(-2).expand(*tensor.shape[:-3], num_agents, -1)
 
     return torch.cat([view(observation.unsqueeze(-3)), view(action)], dim=-1)

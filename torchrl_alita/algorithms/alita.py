@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,8 @@ from torchrl_alita._checks import (
     check_positive,
     default_influencees,
 )
-from torchrl_alita.algorithms.maddpg import MADDPG
+from torchrl_alita.algorithms._compiled import differentiate
+from torchrl_alita.algorithms.maddpg import MADDPG, adam
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
 from torchrl_alita.modules import Autoencoder, make_influence_network
@@ -135,9 +137,7 @@ class ALITA(MADDPG):
             {NOVELTY: novelty_coeff, DIVERSITY_PENALTY: diversity_coeff}
         ).to(self.device)
         self.modules["novelty_loss"] = self.novelty_loss
-        self.optimizers["autoencoder"] = torch.optim.Adam(
-            self.novelty_loss.parameters(), lr=autoencoder_lr
-        )
+        self.optimizers["autoencoder"] = adam(self.novelty_loss, lr=autoencoder_lr)
         self.maddpg.set_keys(reward=self.total_reward.out_keys[0])
 
         self.estimators: list[InfluenceEstimatorLoss] = []
@@ -162,9 +162,7 @@ class ALITA(MADDPG):
                     ConditionalSampler(influencer=influencer, kind=conditional)
                 )
                 self.modules[f"estimator_{influencer}"] = source
-                self.optimizers[f"estimator_{influencer}"] = torch.optim.Adam(
-                    source.parameters(), lr=estimator_lr
-                )
+                self.optimizers[f"estimator_{influencer}"] = adam(source, lr=estimator_lr)
             influence = InfluenceLoss(
                 self.actor,
                 source,
@@ -181,6 +179,13 @@ class ALITA(MADDPG):
             self._draw_actions(influence)
             self.influences.append(influence)
             self.modules[f"influence_{influencer}"] = influence
+        self._estimations = {
+            f"estimator_{estimator.influencer}": (
+                self._compiled(partial(self._targeted, estimator)),
+                self._compiled(estimator, then=differentiate),
+            )
+            for estimator in self.estimators
+        }
 
     def _num_action_samples(self, asked: int | str | None) -> int | str:
         if asked is not None:
@@ -225,38 +230,46 @@ class ALITA(MADDPG):
         for estimator, conditional_batch in zip(
             self.estimators, conditional_batches, strict=True
         ):  # Eq. 6, 8
-            logs.update(self._train_estimator(estimator, self._rewarded(conditional_batch)))
+            logs.update(self._train_estimator(estimator, conditional_batch))
+        return logs.update(self._step(batch, batch if recent_batch is None else recent_batch))
+
+    def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self._rewarded(batch)  # Eq. 10, 11
-        losses = self.maddpg(batch)  # Eq. 1, 2
-        losses.update(self.novelty_loss(batch if recent_batch is None else recent_batch))
+        losses = super()._losses(batch)  # Eq. 1, 2
+        losses.update(self.novelty_loss(recent_batch))
         for influence in self.influences:  # Eq. 4, 7, 9
             result = influence(batch)
             k = influence.influencer
             losses.set(f"loss_influence_{k}", result["loss_influence"])
-            logs.set(f"influence_{k}", result["influence"])
+            losses.set(f"influence_{k}", result["influence"])
             team = default_influencees(k, influence.influencees, self.layout.num_agents)
             for i, gap in zip(team, result["gap"], strict=True):
-                logs.set(f"gap_{k}_{i}", gap)
-        norms = self._step(losses)
-        self.target_updater.step()
-        logs.set("novelty", batch[next_key(NOVELTY)][..., list(self.influencers), :].mean())
-        logs.set("diversity_penalty", batch[next_key(DIVERSITY_PENALTY)].mean())
-        return logs.update(losses.detach()).update(norms)
+                losses.set(f"gap_{k}_{i}", gap)
+        novelty = batch.get(next_key(NOVELTY))[..., list(self.influencers), :]
+        losses.set("novelty", novelty.mean())
+        losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
+        return losses
 
     def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:
         return self.total_reward(self.diversity(self.novelty(batch)))
+
+    def _targeted(self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase) -> TensorDictBase:
+        """A batch with what all updates of an estimator on it are drawn to."""
+        batch = self._rewarded(batch)
+        return batch.set(estimator.tensor_keys.value_target, estimator.value_target(batch))
 
     def _train_estimator(
         self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
     ) -> dict[str, torch.Tensor]:
         name = f"estimator_{estimator.influencer}"
+        targeted, gradient = self._estimations[name]
+        batch = targeted(batch)
         optimizer = self.optimizers[name]
         for _ in range(self.estimator_updates):
             optimizer.zero_grad(set_to_none=True)
-            loss = estimator(batch)["loss_estimator"]
-            loss.backward()
+            loss = gradient(batch)["loss_estimator"]
             norm = self._follow(optimizer)
-        return {f"loss_{name}": loss.detach(), f"grad_norm_{name}": norm}
+        return {f"loss_{name}": loss, f"grad_norm_{name}": norm}
 
 
 def _resolve(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -13,12 +13,18 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_alita._checks import check_at_least_one, check_positive
+from torchrl_alita.algorithms._compiled import Compiled, differentiate
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
 from torchrl_alita.modules import make_actor, make_critic
 from torchrl_alita.objectives import MADDPGLoss
 
 __all__ = ["DDPG", "MADDPG"]
+
+
+def adam(module: nn.Module, *, lr: float) -> torch.optim.Adam:
+    """Adam, in one kernel for all parameters of a module."""
+    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
 
 
 class MADDPG:
@@ -47,6 +53,13 @@ class MADDPG:
         tau: share by which the targets move at each update, in (0, 1].
         max_grad_norm: gradients of a network are scaled down to this norm. Default:
             0.5, Appendix D.1.
+        compile: compile the losses and their gradient with ``torch.compile``: the first
+            update takes some ten seconds, the others less than without. Both agree up to
+            rounding, random draws included. Where it fails, one warning says so and the
+            updates go on without it.
+        compile_mode: of ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs.
+        mixed_precision: compute the hidden layers in bfloat16. Parameters, optimizers,
+            output layers and statistics stay as they are.
         device: of the networks. Default: the environment's.
 
     Raises:
@@ -80,6 +93,9 @@ class MADDPG:
         critic_lr: float = 3e-3,
         tau: float = 0.05,
         max_grad_norm: float = 0.5,
+        compile: bool = False,
+        compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default",
+        mixed_precision: bool = False,
         device: torch.device | str | None = None,
     ):
         check_at_least_one(policy_delay=policy_delay)
@@ -115,11 +131,12 @@ class MADDPG:
         self.conditional_samplers: list[ConditionalSampler] = []
         self.modules: dict[str, nn.Module] = {"maddpg": self.maddpg}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "actor": torch.optim.Adam(self.maddpg.actor_network_params.parameters(), lr=actor_lr),
-            "qvalue": torch.optim.Adam(
-                self.maddpg.qvalue_network_params.parameters(), lr=critic_lr
-            ),
+            "actor": adam(self.maddpg.actor_network_params, lr=actor_lr),
+            "qvalue": adam(self.maddpg.qvalue_network_params, lr=critic_lr),
         }
+        self.mixed_precision = mixed_precision
+        self.compile_mode = compile_mode if compile else None
+        self._gradient = self._compiled(self._losses, then=differentiate)
 
     def _action_bounds(self) -> tuple[float, float]:
         if self.layout.discrete:
@@ -154,23 +171,33 @@ class MADDPG:
         Raises:
             KeyError: if the batch lacks a key.
         """
-        losses = self.maddpg(batch)  # Eq. 1, 2
-        norms = self._step(losses)
-        self.target_updater.step()
-        return losses.detach().update(norms)
+        return self._step(batch)
 
-    def _step(self, losses: TensorDictBase) -> dict[str, torch.Tensor]:
-        """Follow the gradient of the sum of the losses; the gradients' norms by network."""
+    def _losses(self, batch: TensorDictBase) -> TensorDictBase:
+        """Every ``loss_*`` of one step, and what is logged with them."""
+        return self.maddpg(batch)  # Eq. 1, 2
+
+    def _compiled(self, function: Callable, **options: Any) -> Compiled:
+        def in_precision(*batches: TensorDictBase) -> TensorDictBase:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+                return function(*batches)
+
+        return Compiled(in_precision, mode=self.compile_mode, **options)
+
+    def _step(self, *batches: TensorDictBase) -> TensorDict:
+        """Follow the gradient of the sum of the losses; losses and gradients' norms."""
         self.updates += 1
         skipped = {"actor"} if self.updates % self.policy_delay else set()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
-        return {
+        logs = self._gradient(*batches)
+        norms = {
             f"grad_norm_{name}": self._follow(optimizer, skip=name in skipped)
             for name, optimizer in self.optimizers.items()
             if not name.startswith("estimator")
         }
+        self.target_updater.step()
+        return logs.update(norms)
 
     def _follow(self, optimizer: torch.optim.Optimizer, *, skip: bool = False) -> torch.Tensor:
         params = [param for group in optimizer.param_groups for param in group["params"]]

@@ -173,7 +173,7 @@ class ConditionalSampler(Sampler):
         features = self._features(situation, pool)
         # Centered, since the distances are computed as differences of squares.
         features = features - features.mean(0)
-        features = features / features.std(0, correction=0).clamp_min(1e-6)
+        features = features / features.square().mean(0).sqrt().clamp_min(1e-6)
         distance = torch.cdist(features[position[: anchors.numel()]], features)
         # Where the pool is smaller than a share, its members come more than once.
         count_in_pool = min(count, pool.numel())

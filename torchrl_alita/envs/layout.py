@@ -21,6 +21,7 @@ __all__ = [
     "TERMINATED",
     "TOTAL_REWARD",
     "VALUE",
+    "VALUE_TARGET",
     "Layout",
     "layout_of",
     "next_key",
@@ -32,6 +33,7 @@ ACTION_MASK = ("agents", "action_mask")
 LOGITS = ("agents", "logits")
 PARAM = ("agents", "param")
 VALUE = ("agents", "state_action_value")
+VALUE_TARGET = ("agents", "value_target")
 # As a step writes them; in a batch of transitions they stand under "next".
 REWARD = ("agents", "reward")
 DONE = "done"

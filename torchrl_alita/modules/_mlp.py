@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tensordict import TensorDict
 from torch import nn
+from torch.nn import functional
 from torchrl.modules import MultiAgentMLP
 
 
@@ -21,7 +22,6 @@ class PlainMultiAgentMLP(MultiAgentMLP):
     def __init__(self, **kwargs):
         super().__init__(use_td_params=False, **kwargs)
         del self.__dict__["_built"]
-        self._names = [name for name, _ in self._empty_net.named_parameters()]
 
     @property
     def params(self) -> TensorDict:
@@ -42,17 +42,31 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             )
         if self.share_params:
             return net(inputs)
-        stacked = TensorDict(batch_size=[self.n_agents])
-        for name in self._names:
-            layer, _, leaf = name.rpartition(".")
-            stacked[layer, leaf] = getattr(net.get_submodule(layer), leaf)
-        agent_dim = inputs.ndim - 2
+        # Agents first, so that a layer of all agents is one batched product.
+        hidden = inputs.movedim(-2, 0)
+        batch_size = hidden.shape[1:-1]
+        hidden = hidden.reshape(self.n_agents, -1, net.in_features)
+        *layers, last = net
+        for layer in layers:
+            hidden = _stacked_layer(layer, hidden)
+        # A difference of two values needs more digits than mixed precision has.
+        with torch.autocast(inputs.device.type, enabled=False):
+            hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
+        return hidden.reshape(self.n_agents, *batch_size, -1).movedim(0, -2)
 
-        def single(params: TensorDict, own_inputs: torch.Tensor) -> torch.Tensor:
-            with params.to_module(net, preserve_module_state=False):
-                return net(own_inputs)
 
-        return torch.vmap(single, in_dims=(0, agent_dim), out_dims=agent_dim)(stacked, inputs)
+def _stacked_layer(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """One layer of N agents, its parameters stacked, ``[N, B, in] -> [N, B, out]``."""
+    if isinstance(layer, nn.Linear):
+        return torch.bmm(inputs, layer.weight.transpose(1, 2)) + layer.bias.unsqueeze(1)
+    if isinstance(layer, nn.LayerNorm):
+        normalized = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+        return torch.addcmul(layer.bias.unsqueeze(1), normalized, layer.weight.unsqueeze(1))
+    if isinstance(layer, nn.ReLU) and torch.compiler.is_compiling():
+        # The compiler would keep the sign for the gradient as booleans, which cost more on a
+        # CPU than everything else between two products.
+        return inputs * inputs.detach().sign().clamp_min(0)
+    return layer(inputs)
 
 
 def multi_agent_mlp(

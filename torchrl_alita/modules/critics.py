@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict.nn import TensorDictModule
@@ -38,6 +39,8 @@ class _Critics(nn.Module):
         self.num_critics = num_critics
         self.share_params = share_params
         self.register_buffer("scope", scope.to(device, copy=True))
+        # Known here, since to ask the buffer would wait for the device at every update.
+        self.sees_all = bool(scope.all())
         # A shared critic of a full scope could not tell its agents apart without.
         self.register_buffer("agent_id", torch.eye(num_agents, device=device))
         in_features = num_agents * (observation_size + action_size)
@@ -51,9 +54,13 @@ class _Critics(nn.Module):
             device=device,
         )
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.sees_all = bool(self.scope.all())
+
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         _check_sizes(observation, action, self.sizes)
-        features = joint_features(observation, action, self.scope)
+        features = joint_features(observation, action, None if self.sees_all else self.scope)
         if self.share_params:
             agent_id = self.agent_id.expand(*features.shape[:-1], -1)
             features = torch.cat([features, agent_id], -1).unsqueeze(-2)

@@ -13,7 +13,7 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_listed, default_influencees
-from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE
+from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
 from torchrl_alita.objectives._critics import PartnerCritics, lowest, run
 from torchrl_alita.objectives._inputs import checked, unique
 
@@ -79,12 +79,15 @@ class InfluenceEstimatorLoss(LossModule):
                 Default: ``("agents", "state_action_value")``.
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next". Default: ``"terminated"``.
+            value_target (NestedKey): read in place of rewards and targets where the batch
+                has it, see :meth:`value_target`. Default: ``("agents", "value_target")``.
         """
 
         action: NestedKey = ACTION
         state_action_value: NestedKey = VALUE
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
+        value_target: NestedKey = VALUE_TARGET
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -174,12 +177,31 @@ class InfluenceEstimatorLoss(LossModule):
     def _heads(self, inputs: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
         return run(self.estimator_network, params, inputs, self.tensor_keys.state_action_value)
 
+    def value_target(self, tensordict: TensorDictBase) -> torch.Tensor:
+        """What the estimates are drawn to, the right side of Eq. 6 and 8, ``-> [*B, N, 1]``.
+
+        It depends on the partner alone. Several updates on one batch need it once: write
+        it into the batch under the key ``value_target``.
+
+        Args:
+            tensordict: batch ``[*B]``, as of ``forward``.
+
+        Returns:
+            ``[*B, N, 1]``, without gradient.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
+        return self.critics.td_target(tensordict, keys=self.tensor_keys, gamma=self.gamma)
+
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = checked(self, tensordict)
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
         influencees = default_influencees(self.influencer, self.influencees, num_agents)
-        target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
+        target = tensordict.get(self.tensor_keys.value_target, None)
+        if target is None:
+            target = self.value_target(batch)
         error = (self._heads(batch, self.estimator_network_params) - target).square()
         error = error[..., list(influencees), :].sum((-1, -2))
         if self.estimator_network_params.batch_dims:

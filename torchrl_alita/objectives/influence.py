@@ -278,11 +278,12 @@ class InfluenceLoss(LossModule):
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
         chosen = list(default_influencees(self.influencer, self.influencees, num_agents))
         policy = self._policy(batch)
-        value = self._influenced_value(batch, policy)[..., chosen, :]
+        value = self._influenced_value(batch, policy)
         with torch.no_grad():
-            optimum, terminated = self._placed_optimum(batch, tensordict, policy)
+            optimum, terminated = self._placed_optimum(batch, tensordict, policy, value.detach())
             optimum = optimum[..., chosen, :]
             scale = self._scale(optimum)
+        value = value[..., chosen, :]
         gap = functional.influence_gap(value, optimum, terminated=terminated, scale=scale)
         weights = check_weights(None, len(chosen)) if self.weights is None else self.weights
         weights = weights.to(gap)
@@ -327,22 +328,29 @@ class InfluenceLoss(LossModule):
         is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
         is_influencer[self.influencer] = True
         joint = torch.where(is_influencer, own.to(others.dtype), others)
-        expanded = batch.expand(joint.shape[0], *batch.batch_size)
+        if self.num_action_samples != 1:
+            batch = batch.expand(joint.shape[0], *batch.batch_size)
         if self.estimator is not None:
-            value = self.estimator.influenced_value(expanded, joint)
+            value = self.estimator.influenced_value(batch, joint)
         else:
-            value = self.critics.value(expanded, joint, keys=self.tensor_keys)
+            value = self.critics.value(batch, joint, keys=self.tensor_keys)
+        if self.num_action_samples == 1:
+            return value
         return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
 
     def _others(self, policy: _Policy) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Joint actions of the others ``[M, *B, N, A]``, and their shares if unequal."""
+        """Joint actions of the others ``[M, *B, N, A]``, or ``[*B, N, A]`` of a single one.
+
+        With them, their shares if they are unequal.
+        """
         if self.num_action_samples == "all":
             probabilities = policy.distribution.probs.detach()
             return every_other_action(
                 probabilities, self.influencer, budget=self.enumeration_budget
             )
-        if self.num_action_samples == 1 and self.gradient == "pathwise":
-            return policy.action.detach().unsqueeze(0), None
+        if self.num_action_samples == 1:
+            drawn = self.gradient == "score"
+            return policy.distribution.sample() if drawn else policy.action.detach(), None
         return policy.distribution.sample((self.num_action_samples,)), None
 
     def _scored(
@@ -375,14 +383,22 @@ class InfluenceLoss(LossModule):
         return influence.detach() + score - score.detach()
 
     def _placed_optimum(
-        self, batch: TensorDictBase, tensordict: TensorDictBase, policy: _Policy
+        self,
+        batch: TensorDictBase,
+        tensordict: TensorDictBase,
+        policy: _Policy,
+        value: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """max_u Q_i at the current or at the next state, and what ends before the latter."""
         keys = self.tensor_keys
         if self.optimum_at == "current":
             mask = tensordict.get(keys.action_mask, None)
             stored = batch.get(keys.action)
-            return self._optimum(batch, policy.action.detach(), stored, mask), None
+            # The marginal estimate at the policies' one action is Q_i there already.
+            known = self.estimator is None and policy.distribution is None
+            policy_value = value if known else None
+            optimum = self._optimum(batch, policy.action.detach(), stored, mask, policy_value)
+            return optimum, None
         following = step_inputs(batch, self.critics.in_keys(keys.action))
         action = run(self.actor_network, self.actor_network_params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
@@ -395,6 +411,7 @@ class InfluenceLoss(LossModule):
         policy_action: torch.Tensor,
         stored_action: torch.Tensor | None,
         mask: torch.Tensor | None,
+        policy_value: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """max_u Q_i for every agent, ``[*B, N, 1]``."""
         mask = None if mask is None else functional.allowed_actions(mask)
@@ -403,12 +420,16 @@ class InfluenceLoss(LossModule):
             expanded = inputs.expand(action.shape[0], *inputs.batch_size)
             return self.critics.value(expanded, action, keys=self.tensor_keys)
 
+        def critic_of_one(action: torch.Tensor) -> torch.Tensor:
+            return self.critics.value(inputs, action, keys=self.tensor_keys)
+
         if self.optimum == "enumerated":
             return self._enumerated_optimum(critic, policy_action, mask)
-        candidates = policy_action.unsqueeze(0)
+        # One by one where another term evaluates the same: a compiled update does it once.
+        optimum = critic_of_one(policy_action) if policy_value is None else policy_value
         if self.optimum == "sampled" and stored_action is not None:
-            stored = stored_action.to(policy_action.dtype).unsqueeze(0)
-            candidates = torch.cat([candidates, stored])
+            stored = stored_action.to(policy_action.dtype)
+            optimum = torch.maximum(optimum, critic_of_one(stored))
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
                 self.num_optimum_samples,
@@ -417,8 +438,8 @@ class InfluenceLoss(LossModule):
                 high=self.action_high,
                 allowed=mask,
             )
-            candidates = torch.cat([candidates, drawn])
-        return best_candidate(critic, candidates)
+            optimum = torch.maximum(optimum, best_candidate(critic, drawn))
+        return optimum
 
     def _enumerated_optimum(
         self,

@@ -69,11 +69,21 @@ class RecipeConfig(TrainingConfig):
     """State of that value: current is Eq. 4, next is Eq. 7."""
     normalize: bool = False
     """Divide the gap by the running scale of the critics' values."""
+    compile: bool | None = None
+    """Compile the update. Default: where the run has so many updates that it pays."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """Of torch.compile; reduce-overhead uses CUDA graphs."""
+    mixed_precision: bool = False
+    """Compute the hidden layers of all networks in bfloat16."""
 
+
+# From here on compiling the update takes less time than it saves, by benchmarks/profile_update.py.
+MOST_EAGER_UPDATES = 10_000
 
 _SHARED = (
     *("num_cells", "gamma", "actor_lr", "critic_lr", "tau", "max_grad_norm", "others_actions"),
     *("own_actions", "logits_coeff", "num_critics", "policy_noise", "policy_delay"),
+    *("compile", "compile_mode", "mixed_precision"),
 )
 _OWN = (
     *("influencers", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega"),
@@ -108,6 +118,9 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
         raise ValueError(f"algorithm must be one of {list(algorithms)}, got {config.algorithm!r}.")
     names = (*_SHARED, *_OWN) if config.algorithm == "alita" else _SHARED
     options = {name: getattr(config, name) for name in names}
+    updates = (config.total_frames - config.random_frames) // config.frames_per_update
+    if config.compile is None:
+        options["compile"] = updates >= MOST_EAGER_UPDATES
     return algorithms[config.algorithm](env, **options)
 
 

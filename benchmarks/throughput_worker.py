@@ -1,0 +1,249 @@
+"""One contender of throughput.py in a process of its own; there is nothing to start here.
+
+It runs a training loop as its users do. Before each iteration it waits for a line on its
+standard input, and after it writes a line of JSON, what the iteration took. Ours and the peer's
+run in different virtual environments, so each imports its library where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, TextIO
+
+import torch
+
+_LIBRARIES = ("torch", "torchrl", "tensordict", "vmas")
+_NEVER = 10**12
+
+
+class Turns:
+    """Measures the iterations of a training loop, and makes it wait between them.
+
+    Args:
+        num_updates: of an iteration, at least 2.
+        about: what is reported first.
+        requests: a line of it is one more iteration, its end the end of the process.
+        reports: where a line of JSON goes after each iteration.
+        wait: until the device has done what it was given.
+
+    Raises:
+        ValueError: if num_updates is below 2.
+    """
+
+    def __init__(
+        self,
+        num_updates: int,
+        *,
+        about: dict[str, Any],
+        requests: TextIO,
+        reports: TextIO,
+        wait: Callable[[], None] = lambda: None,
+    ):
+        if num_updates < 2:
+            raise ValueError(f"num_updates must be at least 2, got {num_updates}.")
+        self.num_updates, self.about = num_updates, about
+        self.requests, self.reports, self.wait = requests, reports, wait
+
+    def ready(self) -> None:
+        """To be called once, before the first iteration.
+
+        Raises:
+            SystemExit: if none is wanted.
+        """
+        self._report(self.about)
+        self._await_turn()
+
+    def _await_turn(self) -> None:
+        if not self.requests.readline():
+            raise SystemExit
+        self.count = 0
+        self.first_update = self.last_update = 0.0
+        self.started, self.processor = self._now(), time.process_time()
+
+    def _now(self) -> float:
+        self.wait()
+        return time.perf_counter()
+
+    def updated(self) -> None:
+        """To be called after each update."""
+        self.count += 1
+        # The others are not timed: to wait for the device would slow them down.
+        if self.count == 1:
+            self.first_update = self._now()
+        if self.count == self.num_updates:
+            self.last_update = self._now()
+
+    def finished(self) -> None:
+        """To be called after each iteration.
+
+        Raises:
+            RuntimeError: if it made another number of updates.
+            SystemExit: when no more are wanted.
+        """
+        seconds = self._now() - self.started
+        if self.count != self.num_updates:
+            raise RuntimeError(
+                f"The iteration must make {self.num_updates} updates, it made {self.count}."
+            )
+        between = (self.last_update - self.first_update) / (self.num_updates - 1)
+        processor = time.process_time() - self.processor
+        self._report(
+            {
+                "seconds": seconds,
+                "seconds_between_updates": between,
+                "processor_seconds": processor,
+            }
+        )
+        self._await_turn()
+
+    def _report(self, values: dict[str, Any]) -> None:
+        print(json.dumps(values), file=self.reports, flush=True)
+
+
+def train_ours(work: dict[str, Any], turns: Turns) -> None:
+    """``torchrl_alita.training.train`` with the contender's options."""
+    from torchrl.envs import EnvBase
+
+    from torchrl_alita.algorithms import MADDPG
+    from torchrl_alita.training import RecipeConfig, build_algorithm, parse_config, train
+
+    settings = {
+        "task": "vmas/spread",
+        "n_agents": work["n_agents"],
+        "num_envs": work["num_envs"],
+        "horizon": work["horizon"],
+        "total_frames": _NEVER,
+        "frames_per_batch": work["frames"],
+        "frames_per_update": work["frames"] // work["updates"],
+        "random_frames": 0,
+        "batch_size": work["batch_size"],
+        "conditional_batch_size": work["batch_size"],
+        "buffer_size": work["buffer_size"],
+        "evaluation_interval": _NEVER,
+        "evaluation_episodes": 1,
+        "checkpoint_interval": _NEVER,
+        "device": work["device"],
+        "threads": work["threads"],
+        "run_dir": work["folder"],
+    }
+    arguments = [
+        text
+        for name, value in settings.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    arguments += ["--no-progress", "--num-cells", *map(str, work["num_cells"])]
+    config = parse_config(RecipeConfig, [*arguments, *work["options"]])
+
+    def make_algorithm(env: EnvBase) -> MADDPG:
+        algorithm = build_algorithm(config, env)
+        update, health = algorithm.update, algorithm.health
+
+        def counted(*batches: Any) -> Any:
+            logs = update(*batches)
+            turns.updated()
+            return logs
+
+        def waited(batch: Any) -> Any:
+            # The loop calls this once, after the updates of an iteration.
+            signs = health(batch)
+            turns.finished()
+            return signs
+
+        algorithm.update, algorithm.health = counted, waited
+        turns.ready()
+        return algorithm
+
+    train(config, make_algorithm)
+
+
+def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:
+    """BenchMARL's experiment with MADDPG."""
+    from benchmarl.algorithms import MaddpgConfig
+    from benchmarl.environments import VmasTask
+    from benchmarl.experiment import Callback, Experiment, ExperimentConfig
+    from benchmarl.models.mlp import MlpConfig
+
+    class Waited(Callback):
+        def on_train_step(self, batch: Any, group: str) -> None:
+            turns.updated()
+
+        def on_train_end(self, training_td: Any, group: str) -> None:
+            turns.finished()
+
+        def __reduce__(self) -> tuple:
+            # The experiment pickles its callbacks, which a local class cannot be.
+            return object, ()
+
+    config = ExperimentConfig.get_from_yaml()
+    config.sampling_device = config.train_device = config.buffer_device = work["device"]
+    # N policies and N critics, as ours; theirs by default is one of each for all.
+    config.share_policy_params = False
+    config.max_n_frames = _NEVER
+    config.off_policy_collected_frames_per_batch = work["frames"]
+    config.off_policy_n_envs_per_worker = work["num_envs"]
+    config.off_policy_n_optimizer_steps = work["updates"]
+    config.off_policy_train_batch_size = work["batch_size"]
+    config.off_policy_memory_size = work["buffer_size"]
+    config.off_policy_init_random_frames = 0
+    config.evaluation = config.render = config.create_json = False
+    config.checkpoint_interval = 0
+    config.loggers = []
+    config.save_folder = work["folder"]
+    algorithm = MaddpgConfig.get_from_yaml()
+    algorithm.share_param_critic = False
+    model = MlpConfig.get_from_yaml()
+    model.num_cells = work["num_cells"]
+    model.activation_class = torch.nn.ReLU
+    if work["layer_norm"]:
+        model.norm_class = torch.nn.LayerNorm
+        model.norm_kwargs = [{"normalized_shape": width} for width in work["num_cells"]]
+    task = VmasTask.SIMPLE_SPREAD.get_from_yaml()
+    task.config["n_agents"] = work["n_agents"]
+    task.config["max_steps"] = work["horizon"]
+    experiment = Experiment(
+        task=task,
+        algorithm_config=algorithm,
+        model_config=model,
+        seed=0,
+        config=config,
+        callbacks=[Waited()],
+    )
+    turns.ready()
+    experiment.run()
+
+
+SIDES = {"ours": (train_ours, "torchrl_alita"), "benchmarl": (train_benchmarl, "benchmarl")}
+
+
+def main(work: dict[str, Any]) -> None:
+    """Report the versions, then iterate on request."""
+    # Libraries print to the standard output; the reports have a descriptor of their own.
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    torch.set_num_threads(work["threads"])
+    on_gpu = torch.device(work["device"]).type == "cuda"
+    train, library = SIDES[work["side"]]
+    about = {
+        **{name: version(name) for name in (library, *_LIBRARIES)},
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(work["device"]) if on_gpu else None,
+    }
+    turns = Turns(
+        work["updates"],
+        about=about,
+        requests=sys.stdin,
+        reports=reports,
+        wait=torch.cuda.synchronize if on_gpu else lambda: None,
+    )
+    train(work, turns)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""Compiled updates: the same numbers as eager ones, eager where compiling fails, no waiting."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from fakes import TargetEnv, random_batch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchrl_alita import ALITA, MADDPG
+from torchrl_alita.training import RecipeConfig, build_algorithm
+
+ENV = TargetEnv()
+SMALL = {"num_cells": (13,)}
+# Each reads a value back and makes the host wait for the device.
+SYNCHRONIZATIONS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "_unique2"}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that are made, backward too, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def make(algorithm: type[MADDPG] = ALITA, **options) -> MADDPG:
+    torch.manual_seed(0)
+    return algorithm(ENV, **SMALL, **options)
+
+
+def update(algorithm: MADDPG, seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    conditional = [random_batch(seed=100 + seed) for _ in algorithm.conditional_samplers]
+    return algorithm.update(random_batch(seed=seed), conditional, random_batch(seed=50 + seed))
+
+
+def parameters(algorithm: MADDPG) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{key}": value.detach()
+        for name, module in algorithm.modules.items()
+        for key, value in module.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def assert_close(found: MADDPG, expected: MADDPG) -> None:
+    ours, theirs = parameters(found), parameters(expected)
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_compiled_and_eager_updates_agree():
+    """With clones, an update has all there is: three compiled functions, draws, bonuses."""
+    eager, compiled = (make(estimator="clones", compile=c) for c in (False, True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the compiler
+        for seed in range(3):
+            expected, found = update(eager, seed), update(compiled, seed)
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=key)
+    assert_close(compiled, eager)
+    functions = [f for pair in compiled._estimations.values() for f in pair]
+    assert all(f.compiled is not None for f in (compiled._gradient, *functions))
+
+
+def test_where_compiling_fails_one_warning_is_given_and_the_updates_go_on(monkeypatch):
+    def broken(function, **_):
+        def fail(*_):
+            raise RuntimeError("no compiler\non this machine")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    algorithm, eager = make(MADDPG, compile=True), make(MADDPG)
+    with pytest.warns(UserWarning, match="goes on without it: RuntimeError: no compiler$"):
+        update(algorithm, 0)
+    update(algorithm, 1)  # a second warning would be an error
+    for seed in range(2):
+        update(eager, seed)
+    for key, value in parameters(eager).items():
+        torch.testing.assert_close(parameters(algorithm)[key], value, rtol=0, atol=0)
+
+
+def test_a_bad_batch_is_an_error_of_the_batch_not_of_the_compiler(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    algorithm = make(MADDPG, compile=True)
+    with pytest.raises(KeyError, match="The batch has no"):
+        algorithm.update(random_batch().exclude(("agents", "action")))
+    update(algorithm, 0)
+    assert algorithm._gradient.compiled is not None
+
+
+@pytest.mark.parametrize("estimator", ["marginal", "clones", "centralized"])
+@pytest.mark.parametrize("make_algorithm", [MADDPG, ALITA])
+def test_an_update_never_waits_for_the_device(make_algorithm, estimator):
+    options = {"estimator": estimator} if make_algorithm is ALITA else {}
+    algorithm = make(make_algorithm, **options)
+    update(algorithm, 0)
+    with Operations() as made:
+        update(algorithm, 1)
+    assert made.counts["bmm"] > 0
+    assert not made.counts.keys() & SYNCHRONIZATIONS
+
+
+def test_the_number_of_operations_does_not_grow_with_the_agents():
+    """Loops over agents would show: a team of seven takes no more calls than one of three."""
+    counts = []
+    for num_agents in (3, 7):
+        env = TargetEnv(n_agents=num_agents)
+        torch.manual_seed(0)
+        algorithm = MADDPG(env, **SMALL)
+        batch = env.rollout(4).reshape(-1)
+        algorithm.update(batch)
+        with Operations() as made:
+            algorithm.update(batch)
+        counts.append(made.counts)
+    assert counts[0] == counts[1]
+
+
+def test_mixed_precision_keeps_parameters_and_values_in_single_precision():
+    plain, mixed = make(mixed_precision=False), make(mixed_precision=True)
+    expected, found = update(plain, 0), update(mixed, 0)
+    for key, value in parameters(mixed).items():
+        assert value.dtype in (torch.float32, torch.bool, torch.int64), key
+    for key, value in expected.items():
+        assert found[key].dtype == torch.float32, key
+        # Eight bits of mantissa: close, and not the same.
+        torch.testing.assert_close(found[key], value, rtol=0.1, atol=0.05, msg=key)
+    assert found["loss_qvalue"] != expected["loss_qvalue"]
+
+
+@pytest.mark.parametrize(
+    ("total_frames", "asked", "expected"),
+    [(10_099, None, False), (10_100, None, True), (10_100, False, False), (300, True, True)],
+)
+def test_a_run_is_compiled_where_it_has_ten_thousand_updates(total_frames, asked, expected):
+    sizes = {"frames_per_batch": 100, "num_envs": 10, "frames_per_update": 1}
+    config = RecipeConfig(
+        algorithm="maddpg", total_frames=total_frames, random_frames=100, compile=asked, **sizes
+    )
+    assert (build_algorithm(config, ENV).compile_mode is not None) == expected
