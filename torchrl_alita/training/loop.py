@@ -75,6 +75,8 @@ def train(
     """
     progress_bar = import_extra("tqdm", "recipes").tqdm
     session = _Session(config, make_algorithm, task or get_task(config.task))
+    if config.resume is not None:
+        print(f"Resumed at frame {session.frames:,}.")
     if session.frames == 0:
         session.log(_named("evaluation", session.evaluate(session.algorithm.actor)[0]))
         session.save()
