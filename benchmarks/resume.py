@@ -5,8 +5,8 @@
     python benchmarks/resume.py --report-only       # the page, from the committed results
 
 One run of ALITA is trained to its end. Then, for each kill, the same run starts again and is
-killed with SIGKILL: every second one after a random share of the time that the whole run
-took, the others at the moment when a checkpoint is being written. It is resumed in a new
+killed with SIGKILL: every second one after a random share of the time for which the whole run
+trained, the others at the moment when a checkpoint is being written. It is resumed in a new
 process, to the end, and compared: every parameter, optimizer state, stored transition,
 environment and random state of the last checkpoint, and every figure of metrics.csv but the
 wall time.
@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,7 @@ from torchrl_alita.training import (
 )
 from torchrl_alita.training.run import machine
 
+CHECKPOINT_INTERVAL = 100
 RECIPE = "recipes/alita_spread.py"
 OPTIONS = (
     *("--estimator", "clones", "--influencers", "0", "2", "--num-cells", "16", "16"),
@@ -51,9 +54,9 @@ OPTIONS = (
     *("--frames-per-update", "25", "--random-frames", "100", "--batch-size", "64"),
     *("--conditional-batch-size", "64", "--buffer-size", "600", "--recent-frames", "300"),
     *("--evaluation-interval", "200", "--evaluation-episodes", "4"),
-    *("--checkpoint-interval", "100", "--threads", "1", "--no-progress"),
+    *("--checkpoint-interval", str(CHECKPOINT_INTERVAL), "--threads", "1", "--no-progress"),
 )
-FRAMES, QUICK_FRAMES = 1_500, 500
+FRAMES = 600
 MEASURED = 20
 """Moments at which memory is measured."""
 
@@ -67,19 +70,19 @@ class Config:
     seed: int = 0
     """Of the moments of the kills."""
     quick: bool = False
-    """A shorter run, and no file but what is printed."""
+    """Print the result, and write no file."""
     memory_updates: int = 0
     """Updates of the run whose memory is measured; 0 keeps what was measured before."""
     report_only: bool = False
     """Write the page from the committed results."""
 
 
-def command(run_dir: Path, *, frames: int, resume: bool = False) -> list[str]:
+def command(run_dir: Path, *, resume: bool = False) -> list[str]:
     """Of a process that trains."""
     start = [sys.executable, str(ROOT / RECIPE)]
     if resume:
         return [*start, "--resume", str(run_dir)]
-    return [*start, *OPTIONS, "--total-frames", str(frames), "--run-dir", str(run_dir)]
+    return [*start, *OPTIONS, "--total-frames", str(FRAMES), "--run-dir", str(run_dir)]
 
 
 def run_to_end(arguments: list[str]) -> str:
@@ -90,37 +93,31 @@ def run_to_end(arguments: list[str]) -> str:
     return result.stdout
 
 
-def writing(run_dir: Path) -> bool:
-    """Whether a checkpoint is on its way, but for that of the start."""
-    checkpoints = run_dir / "checkpoints"
-    return any(checkpoints.glob("checkpoint-*")) and any(checkpoints.glob(".checkpoint-*"))
+def kill(run_dir: Path, *, after: float, while_writing: int) -> bool:
+    """Start a run and kill it, at the writing of so many checkpoints, or after the seconds.
 
-
-def kill(run_dir: Path, *, frames: int, after: float, while_writing: int) -> None:
-    """Start a run and kill it, at the writing of so many checkpoints, or after the seconds."""
+    Both are counted from the checkpoint of the start. False if the run ended before that.
+    """
     process = subprocess.Popen(
-        command(run_dir, frames=frames), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    started, seen, was_writing = time.perf_counter(), 0, False
+    checkpoints = run_dir / "checkpoints"
+    started, seen, was_writing = None, 0, False
     while process.poll() is None:
-        now_writing = writing(run_dir)
-        seen += now_writing and not was_writing
-        was_writing = now_writing
-        if while_writing and seen == while_writing and now_writing:
+        time.sleep(0.0005)
+        if started is None:
+            started = time.perf_counter() if any(checkpoints.glob("checkpoint-*")) else None
+            continue
+        # TorchRL writes aside, under a hidden name, and renames at the end.
+        writing = any(checkpoints.glob(".checkpoint-*stage*"))
+        seen += writing and not was_writing
+        was_writing = writing
+        if writing and seen == while_writing:
             break
         if not while_writing and time.perf_counter() - started > after:
             break
-        time.sleep(0.0005)
     process.kill()
-    process.wait()
-
-
-def last_checkpoint(run_dir: Path) -> int | None:
-    """Its frames."""
-    try:
-        return int(find_checkpoint(run_dir).name.split("-")[1])
-    except ValueError:
-        return None
+    return process.wait() == -signal.SIGKILL
 
 
 def figures(run_dir: Path) -> list[dict[str, str]]:
@@ -146,57 +143,56 @@ def logged_difference(first: list[dict], second: list[dict]) -> float:
     return largest
 
 
-def killed_and_resumed(run_dir: Path, whole: Path, **moment: Any) -> dict[str, Any]:
+def killed_and_resumed(
+    run_dir: Path, whole: Path, *, moments: random.Random, while_writing: bool
+) -> dict[str, Any]:
     """One run killed, resumed and compared."""
-    kill(run_dir, **moment)
-    last = last_checkpoint(run_dir)
-    unfinished = len(list((run_dir / "checkpoints").glob(".checkpoint-*")))
-    if last is None:
-        # Killed before anything was trained: there is nothing to resume, nor to lose.
-        shutil.rmtree(run_dir, ignore_errors=True)
-        run_to_end(command(run_dir, frames=moment["frames"]))
-        resumed_at = None
-    else:
-        printed = run_to_end(command(run_dir, frames=moment["frames"], resume=True))
-        resumed_at = int(re.search(r"Resumed at frame ([\d,]+)", printed)[1].replace(",", ""))
+    seconds = json.loads((whole / "summary.json").read_text())["wall_seconds"]
+    while True:
+        after = moments.uniform(0, seconds)
+        checkpoint = moments.randint(1, FRAMES // CHECKPOINT_INTERVAL) if while_writing else 0
+        if kill(run_dir, after=after, while_writing=checkpoint):
+            break
+        shutil.rmtree(run_dir)
+    last = int(find_checkpoint(run_dir).name.split("-")[1])
+    last_row = int(figures(run_dir)[-1]["frames"])
+    unfinished = len(list((run_dir / "checkpoints").glob(".checkpoint-*stage*")))
+    printed = run_to_end(command(run_dir, resume=True))
+    resumed_at = int(re.search(r"Resumed at frame ([\d,]+)", printed)[1].replace(",", ""))
     return {
+        "killed_after_frame": last_row,
         "last_checkpoint": last,
         "resumed_at": resumed_at,
         "unfinished_checkpoints": unfinished,
         "checkpoint_difference": max(checkpoint_difference(run_dir, whole).values()),
         "logged_difference": logged_difference(figures(run_dir), figures(whole)),
-        "lost_frames": (last or 0) - (resumed_at or 0),
+        "lost_frames": last - resumed_at,
     }
 
 
 def measure_kills(config: Config) -> dict[str, Any]:
     """All kills, and the whole run that they are compared with."""
-    frames = QUICK_FRAMES if config.quick else FRAMES
     moments = random.Random(config.seed)
+    kills = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        started = time.perf_counter()
-        run_to_end(command(folder / "whole", frames=frames))
-        seconds = time.perf_counter() - started
-        kills = []
+        run_to_end(command(folder / "whole"))
         for number in range(config.kills):
-            kills.append(
-                killed_and_resumed(
-                    folder / f"killed_{number}",
-                    folder / "whole",
-                    frames=frames,
-                    after=moments.uniform(0, seconds),
-                    while_writing=moments.randint(1, frames // 100 - 1) if number % 2 else 0,
-                )
+            one = killed_and_resumed(
+                folder / f"killed_{number}",
+                folder / "whole",
+                moments=moments,
+                while_writing=number % 2 == 1,
             )
-            print(f"{number + 1} of {config.kills}: {kills[-1]}", file=sys.stderr, flush=True)
+            print(f"{number + 1} of {config.kills}: {one}", file=sys.stderr, flush=True)
+            kills.append(one)
     differences = [max(one["checkpoint_difference"], one["logged_difference"]) for one in kills]
     return {
         "kills": len(kills),
         "killed_while_writing": sum(one["unfinished_checkpoints"] > 0 for one in kills),
         "max_difference": max(differences),
         "lost_frames": max(one["lost_frames"] for one in kills),
-        "frames": frames,
+        "frames": FRAMES,
         "each": kills,
     }
 
@@ -204,7 +200,7 @@ def measure_kills(config: Config) -> dict[str, Any]:
 def resident_bytes() -> int:
     """Memory of this process that is in use now; Linux."""
     pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * 4096
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure_memory(updates: int) -> dict[str, Any]:
@@ -232,6 +228,7 @@ def measure_memory(updates: int) -> dict[str, Any]:
     mebibytes = [round(value, 1) for _, value in measured[:-2]]
     half = len(mebibytes) // 2
     return {
+        "command": f"python benchmarks/resume.py --kills 0 --memory-updates {updates}",
         "updates": summary["updates"],
         "resident_mebibytes": mebibytes,
         "growth_in_the_second_half_mebibytes": round(mebibytes[-1] - mebibytes[half], 1),
@@ -253,7 +250,7 @@ def report(result: dict[str, Any]) -> None:
         text += (
             f"\n\nMemory: {first:,.0f} MiB resident at the first measurement after the start, "
             f"{last:,.0f} MiB after {memory['updates']:,} updates; in the second half it grew by "
-            f"{memory['growth_in_the_second_half_mebibytes']} MiB."
+            f"{memory['growth_in_the_second_half_mebibytes']} MiB. Made by `{memory['command']}`."
         )
     write_between(ROOT / "docs" / "resume.md", "resume", text)
 

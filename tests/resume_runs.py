@@ -1,18 +1,21 @@
 """Runs of every algorithm on every environment, small enough to be repeated.
 
-    python resume_runs.py FOLDER SUITE
-
-trains those of a suite up to a checkpoint in the middle of an episode, and ends there.
+python resume_runs.py FOLDER SUITE        # each up to a checkpoint in the middle of an episode
+python resume_runs.py FOLDER SUITE NAME   # one, killed while it writes the last checkpoint
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from torchrl_alita.envs import MarkovGame, Task, game_task, push_box_task, secret_room_task
 from torchrl_alita.training import Checkpoints, RecipeConfig, build_algorithm, train
@@ -25,7 +28,7 @@ TINY = {
     "total_frames": WHOLE, "random_frames": 35, "batch_size": 16, "conditional_batch_size": 32,
     "buffer_size": 60, "recent_frames": 50, "noise_frames": 200, "num_cells": (5,),
     "evaluation_interval": 70, "evaluation_episodes": 3, "checkpoint_interval": HALF,
-    "progress": False, "seed": 3,
+    "keep_checkpoints": 3, "progress": False, "seed": 3,
 }  # fmt: skip
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "maddpg": {"algorithm": "maddpg"},
@@ -100,8 +103,25 @@ def stop_halfway() -> Iterator[None]:
         Checkpoints.save = save
 
 
+def die_while_writing() -> None:
+    """SIGKILL, when half of the buffers of the last checkpoint are on the disk."""
+    save = torch.save
+
+    def save_half(state, file):
+        save(state, file)
+        if f"{WHOLE:012d}" in str(file) and "buffers" in str(file):
+            os.truncate(file, file.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save_half
+
+
 if __name__ == "__main__":
+    folder, suite, *names = sys.argv[1:]
+    if names:
+        die_while_writing()
+        run(suite, names[0], run_dir=Path(folder) / names[0])
     with stop_halfway():
-        for run_name in SUITES[sys.argv[2]]:
+        for each in SUITES[suite]:
             with suppress(Stopped):
-                run(sys.argv[2], run_name, run_dir=Path(sys.argv[1]) / run_name)
+                run(suite, each, run_dir=Path(folder) / each)

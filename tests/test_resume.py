@@ -21,6 +21,7 @@ import resume_runs
 import torch
 from fakes import TargetEnv
 from PIL import Image
+from scripts import load, runs
 from tensordict import TensorDict
 from torchrl.collectors import Collector
 from torchrl.envs import RewardSum, StepCounter, TransformedEnv
@@ -70,17 +71,17 @@ def rows(run_dir: Path) -> list[dict]:
         ]
 
 
-def start_elsewhere(suite: str, folder: Path) -> None:
-    """The first half of a suite's runs, in a process that is gone afterwards."""
-    command = [sys.executable, str(ROOT / "tests" / "resume_runs.py"), str(folder), suite]
+def start_elsewhere(folder: Path, *arguments: str, ends_with: int = 0) -> None:
+    """Runs of resume_runs.py, in a process that is gone afterwards."""
+    command = [sys.executable, str(ROOT / "tests" / "resume_runs.py"), str(folder), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == ends_with, result.stderr
 
 
 @pytest.mark.parametrize("suite", resume_runs.SUITES)
 def test_a_run_resumed_in_a_new_process_is_the_one_that_never_stopped(tmp_path, suite):
-    start_elsewhere(suite, tmp_path / "resumed")
+    start_elsewhere(tmp_path / "resumed", suite)
     for name in resume_runs.SUITES[suite]:
         resumed, whole = tmp_path / "resumed" / name, tmp_path / "whole" / name
         assert int(rows(resumed)[-1]["frames"]) == resume_runs.HALF
@@ -93,6 +94,18 @@ def test_a_run_resumed_in_a_new_process_is_the_one_that_never_stopped(tmp_path, 
         for entry in ("evaluation", "random_team", "exploration", "updates"):
             assert again[entry] == once[entry], (name, entry)
         assert once["updates"] > 0
+
+
+def test_a_process_killed_while_it_writes_a_checkpoint_is_resumed_exactly(finished, tmp_path):
+    start_elsewhere(tmp_path, "games", "maddpg", ends_with=-signal.SIGKILL)
+    run = tmp_path / "maddpg"
+    assert sorted(p.name[-3:] for p in (run / "checkpoints").glob("checkpoint-*")) == ["000", "070"]
+    assert len(list((run / "checkpoints").glob(".checkpoint-*"))) == 1
+    assert int(rows(run)[-1]["frames"]) == resume_runs.WHOLE
+    resume_runs.run("games", "maddpg", resume=run)
+    assert set(checkpoint_difference(run, finished).values()) == {0.0}
+    assert rows(run) == rows(finished)
+    assert not list((run / "checkpoints").glob(".checkpoint-*"))
 
 
 TARGET = Task(make=lambda **options: TargetEnv(**options), metrics=lambda _: {}, draw=lambda _: [])
@@ -171,7 +184,7 @@ def test_evaluation_with_pictures_or_none_gives_the_same_training(tmp_path, suit
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A run with a checkpoint at its half and at its end."""
+    """A run with a checkpoint at its start, its half and its end."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     resume_runs.run("games", "maddpg", run_dir=folder)
     return folder
@@ -233,9 +246,11 @@ def test_resume_names_a_damaged_file_and_the_newest_whole_checkpoint(run_dir, da
     assert progress["frames"] == resume_runs.HALF
 
 
-def test_resume_of_a_whole_run_from_the_checkpoint_before_ends_in_the_same_place(finished, run_dir):
-    shutil.rmtree(find_checkpoint(run_dir))
-    (run_dir / "summary.json").unlink()
+@pytest.mark.parametrize("frames", [0, resume_runs.HALF])
+def test_resume_from_any_checkpoint_ends_in_the_same_place(finished, run_dir, frames):
+    for path in (run_dir / "checkpoints").iterdir():
+        if int(path.name.split("-")[1]) > frames:
+            shutil.rmtree(path)
     resume_runs.run("games", "maddpg", resume=run_dir)
     assert set(checkpoint_difference(run_dir, finished).values()) == {0.0}
     assert rows(run_dir) == rows(finished)
@@ -556,3 +571,36 @@ def test_no_secret_of_the_environment_reaches_what_resume_reads(tmp_path, monkey
     assert any(path.suffix == ".wandb" for path in files)
     assert len(files) > 20
     assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+resume_benchmark = load("benchmarks", "resume", known_as="benchmark_of_resume")
+
+
+def test_the_benchmark_of_resume_finds_the_largest_difference_of_two_logs():
+    rows = [{"frames": "10", "loss": "1.5"}, {"frames": "20", "loss": ""}]
+    difference = resume_benchmark.logged_difference
+    assert difference(rows, [dict(row) for row in rows]) == 0
+    assert difference(rows, [rows[0] | {"loss": "1.25"}, rows[1]]) == 0.25
+    assert difference(rows, [rows[0], rows[1] | {"loss": "0"}]) == math.inf
+    assert difference(rows, rows[:1]) == math.inf
+    assert difference(rows, [row | {"new": ""} for row in rows]) == math.inf
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured on Linux")
+def test_the_benchmark_of_resume_measures_memory_between_updates():
+    memory = resume_benchmark.measure_memory(40)
+    assert memory["updates"] == 40
+    assert len(memory["resident_mebibytes"]) == 4  # at the start, and after each of 3 batches
+    assert min(memory["resident_mebibytes"]) > 50
+
+
+def test_the_page_on_resume_says_what_the_committed_results_say(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "resume.md").read_text()
+    (tmp_path / "docs").mkdir()
+    copy = tmp_path / "docs" / "resume.md"
+    copy.write_text(page)
+    runs.write_between(copy, "resume", "")
+    assert copy.read_text() != page
+    monkeypatch.setattr(resume_benchmark, "ROOT", tmp_path)
+    resume_benchmark.main(resume_benchmark.Config(report_only=True))
+    assert copy.read_text() == page

@@ -77,7 +77,7 @@ def train(
     session = _Session(config, make_algorithm, task or get_task(config.task))
     if config.resume is not None:
         print(f"Resumed at frame {session.frames:,}.")
-    if session.frames == 0:
+    else:
         session.log(_named("evaluation", session.evaluate(session.algorithm.actor)[0]))
         session.save()
     bar = progress_bar(
@@ -128,6 +128,8 @@ class _Session:
         self.buffers = Buffers(config, self.algorithm)
         self.progress = {"frames": 0, "updates": 0, "wall_seconds": 0.0}
         self.collector = self._collector()
+        if config.init_from is not None and config.resume is None:
+            init_policy(self.algorithm, config.init_from)
         self.run = RunDirectory(
             config.resume or config.run_dir,
             config=config,
@@ -136,8 +138,6 @@ class _Session:
         )
         if config.resume is not None:
             self._restore()
-        elif config.init_from is not None:
-            init_policy(self.algorithm, config.init_from)
         self.resumed_at = dict(self.progress)
         self.started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.run.path / "metrics.csv", until=self.frames)
