@@ -596,6 +596,9 @@ def test_the_benchmark_of_resume_measures_memory_between_updates():
 
 def test_the_page_on_resume_says_what_the_committed_results_say(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "resume.md").read_text()
+    if not (ROOT / "benchmarks" / "results" / "resume.json").exists():
+        assert "<!-- resume: begin -->\n<!-- resume: end -->" in page
+        return
     (tmp_path / "docs").mkdir()
     copy = tmp_path / "docs" / "resume.md"
     copy.write_text(page)
