@@ -1,5 +1,6 @@
 """Environments, batched, in one layout."""
 
+from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
 from torchrl_alita.envs.layout import Layout, layout_of
 from torchrl_alita.envs.push_box import PushBox, draw_push_box, push_box_metrics, push_box_task
@@ -14,6 +15,7 @@ from torchrl_alita.envs.vmas import StreamedVmasEnv, spread_metrics
 from torchrl_alita.envs.vmas_state import VmasState
 
 __all__ = [
+    "EnvironmentState",
     "Layout",
     "MarkovGame",
     "MatrixGame",
@@ -25,6 +27,7 @@ __all__ = [
     "draw_game",
     "draw_push_box",
     "draw_secret_room",
+    "environment_state",
     "game_task",
     "get_task",
     "layout_of",

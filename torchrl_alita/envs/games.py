@@ -87,6 +87,9 @@ class MarkovGame(EnvBase):
         tensor([0., 1.])
     """
 
+    # Its state_dict holds all that shapes the future, see environment_state.
+    exact_state = True
+
     def __init__(
         self,
         transition: torch.Tensor | Sequence,

@@ -96,6 +96,9 @@ class PushBox(EnvBase):
         ([[[5, 7], [5, 7]]], [[5, 8]])
     """
 
+    # Its state_dict holds all that shapes the future, see environment_state.
+    exact_state = True
+
     def __init__(
         self,
         num_envs: int = 1,

@@ -106,6 +106,9 @@ class SecretRoom(EnvBase):
         [[[20, 6], [3, 12]]]
     """
 
+    # Its state_dict holds all that shapes the future, see environment_state.
+    exact_state = True
+
     def __init__(
         self,
         num_envs: int = 1,

@@ -13,7 +13,7 @@ import functools
 import random
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -434,32 +434,42 @@ def _attempt(function: Callable[[Any], Any], state: Any, name: str) -> None:
         raise ValueError(f"{name} is no state of a generator: {error}") from None
 
 
-def _save_stream(env: StreamedVmasEnv) -> dict[str, Any]:
-    torch_state, numpy_state, python_state, gpu_state = env.random_stream()
+def save_generators(states: Sequence[Any]) -> dict[str, Any]:
+    """Plain data of the states of torch's, NumPy's and Python's generator, in this order."""
+    torch_state, numpy_state, python_state = states
     name, keys, *rest = numpy_state
     version, words, gauss_next = python_state
     return {
         "torch": torch_state,
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         "python": [version, torch.tensor(words), gauss_next],
-        "gpu": gpu_state,
     }
 
 
-def _load_stream(saved: dict[str, Any], env: StreamedVmasEnv) -> dict[str, Any]:
-    """The attributes of the environment, after each state is tried in a generator."""
-    if (saved["gpu"] is None) != (env._gpu_stream is None):
-        here = "none" if env._gpu_stream is None else "one"
-        raise ValueError(f"stream['gpu'] must be the state of a GPU's generator, if any: {here}.")
+def load_generators(saved: dict[str, Any]) -> list[Any]:
+    """The states that were saved, after each is tried in a generator."""
     name, keys, *rest = saved["numpy"]
     version, words, gauss_next = saved["python"]
-    stream = [
+    states = [
         saved["torch"].cpu(),
         (name, keys.cpu().numpy().astype(np.uint32), *rest),
         (version, tuple(words.tolist()), gauss_next),
     ]
-    _attempt(torch.Generator().set_state, stream[0], "stream['torch']")
-    _attempt(np.random.RandomState().set_state, stream[1], "stream['numpy']")
-    _attempt(random.Random().setstate, stream[2], "stream['python']")
+    _attempt(torch.Generator().set_state, states[0], "stream['torch']")
+    _attempt(np.random.RandomState().set_state, states[1], "stream['numpy']")
+    _attempt(random.Random().setstate, states[2], "stream['python']")
+    return states
+
+
+def _save_stream(env: StreamedVmasEnv) -> dict[str, Any]:
+    *states, gpu_state = env.random_stream()
+    return save_generators(states) | {"gpu": gpu_state}
+
+
+def _load_stream(saved: dict[str, Any], env: StreamedVmasEnv) -> dict[str, Any]:
+    """The attributes of the environment."""
+    if (saved["gpu"] is None) != (env._gpu_stream is None):
+        here = "none" if env._gpu_stream is None else "one"
+        raise ValueError(f"stream['gpu'] must be the state of a GPU's generator, if any: {here}.")
     gpu = saved["gpu"] if saved["gpu"] is None else saved["gpu"].cpu()
-    return {"_stream": stream, "_gpu_stream": gpu}
+    return {"_stream": load_generators(saved), "_gpu_stream": gpu}

@@ -1,7 +1,14 @@
 """The training loop and what surrounds it."""
 
+from torchrl_alita.training.checkpoint import (
+    Checkpoints,
+    checkpoint_difference,
+    find_checkpoint,
+    read_component,
+    verify_checkpoint,
+)
 from torchrl_alita.training.config import TrainingConfig
-from torchrl_alita.training.evaluation import evaluate, preserve_random_state
+from torchrl_alita.training.evaluation import evaluate
 from torchrl_alita.training.exploration_metrics import (
     BinnedCells,
     Coverage,
@@ -14,6 +21,8 @@ from torchrl_alita.training.exploration_metrics import (
     exploration_metrics,
 )
 from torchrl_alita.training.loop import train
+from torchrl_alita.training.policy import init_policy, load_policy
+from torchrl_alita.training.random_state import RandomState, preserve_random_state
 from torchrl_alita.training.recipe import (
     RecipeConfig,
     build_algorithm,
@@ -24,22 +33,30 @@ from torchrl_alita.training.run import RunDirectory, read_config
 
 __all__ = [
     "BinnedCells",
+    "Checkpoints",
     "Coverage",
     "ExplorationMetrics",
     "FirstSuccess",
     "OneHotCells",
     "PushBoxEvents",
+    "RandomState",
     "RecipeConfig",
     "RunDirectory",
     "SecretRoomEvents",
     "TrainingConfig",
     "VisitMap",
     "build_algorithm",
+    "checkpoint_difference",
     "evaluate",
     "exploration_metrics",
+    "find_checkpoint",
+    "init_policy",
+    "load_policy",
     "parse_config",
     "preserve_random_state",
+    "read_component",
     "read_config",
     "run_recipe",
     "train",
+    "verify_checkpoint",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 
 from torchrl_alita.algorithms import MADDPG
@@ -55,8 +55,52 @@ class Buffers:
         conditional = [buffer.sample() for buffer in self.conditional]
         return self.replay.sample(), conditional, self.recent.sample()
 
-    def components(self) -> dict[str, Any]:
-        samplers = {
-            f"conditional_sampler_{i}": buffer.sampler for i, buffer in enumerate(self.conditional)
+    def state_dict(self) -> dict[str, Any]:
+        """What is stored, where the next row goes, and what the samplers know."""
+        return {
+            "replay": _state_of(self.replay),
+            "recent": _state_of(self.recent),
+            "conditional_samplers": [buffer.sampler.state_dict() for buffer in self.conditional],
         }
-        return {"replay": self.replay, "recent": self.recent, **samplers}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            ValueError: if it is of other conditional samplers or does not fit in.
+        """
+        samplers = state_dict["conditional_samplers"]
+        if len(samplers) != len(self.conditional):
+            raise ValueError(
+                f"The state has {len(samplers)} conditional samplers, not {len(self.conditional)}."
+            )
+        _restore(self.replay, state_dict["replay"])
+        _restore(self.recent, state_dict["recent"])
+        # After the replay: filling it told them of rows that are not new.
+        for buffer, state in zip(self.conditional, samplers, strict=True):
+            buffer.sampler.load_state_dict(state)
+
+
+def _state_of(buffer: ReplayBuffer) -> dict[str, Any]:
+    """Plain data. TorchRL's own state has the rows not yet written too, often most of them."""
+    rows = buffer.storage[:] if len(buffer) else TensorDict()
+    # A view would be saved with all the memory that it is a part of.
+    whole = len(buffer) == buffer.storage.max_size
+    return {
+        "rows": (rows if whole else rows.clone()).state_dict(),
+        "writer": buffer.writer.state_dict(),
+        "sampler": buffer.sampler.state_dict(),
+    }
+
+
+def _restore(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+    rows = TensorDict().load_state_dict(state["rows"], strict=False)
+    count = rows.batch_size.numel() if rows.batch_size else 0
+    if count > buffer.storage.max_size:
+        raise ValueError(f"{count} rows do not fit into a buffer of {buffer.storage.max_size}.")
+    if len(buffer):
+        buffer.empty()
+    if count:
+        buffer.extend(rows)
+    buffer.writer.load_state_dict(state["writer"])
+    buffer.sampler.load_state_dict(state["sampler"])

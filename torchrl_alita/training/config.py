@@ -81,6 +81,8 @@ class TrainingConfig:
     """Directory of the run. Default: runs/ and a name with the time."""
     resume: Path | None = None
     """Directory of an earlier run to continue."""
+    init_from: Path | None = None
+    """Directory of an earlier run, or a checkpoint in it, whose policies this run starts from."""
 
     def __post_init__(self):
         sizes = (

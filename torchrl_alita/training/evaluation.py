@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from tensordict import TensorDictBase
-from torchrl.checkpoint import GlobalRNGState
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from torchrl_alita.envs.layout import DONE, REWARD, next_key
+from torchrl_alita.training.random_state import preserve_random_state
 
-__all__ = ["evaluate", "preserve_random_state"]
-
-
-@contextmanager
-def preserve_random_state() -> Iterator[None]:
-    """Leave every random state of the process as it was found.
-
-    Python's, NumPy's and torch's, of the CPU and of accelerators in use, and the list
-    that VMAS shares among its environments.
-
-    Examples:
-        >>> _ = torch.manual_seed(0)
-        >>> with preserve_random_state():
-        ...     first = torch.rand(3)
-        >>> bool((torch.rand(3) == first).all())
-        True
-    """
-    generators = GlobalRNGState()
-    before = generators.state_dict()
-    vmas = sys.modules.get("vmas.simulator.environment.environment")
-    vmas_before = list(vmas.Environment.vmas_random_state) if vmas else None
-    try:
-        yield
-    finally:
-        generators.load_state_dict(before)
-        if vmas:
-            vmas.Environment.vmas_random_state[:] = vmas_before
+__all__ = ["evaluate"]
 
 
 def episode_returns(episodes: TensorDictBase) -> torch.Tensor:

@@ -476,9 +476,9 @@ class SecretRoomEvents(TensorDictModuleBase):
         self.out_keys = ["switches_pressed", "doors_opened"]
         self.register_buffer("totals", torch.zeros(len(self.out_keys), dtype=torch.float64))
         self.register_buffer("switch_cells", env.switch_cells.clone(), persistent=False)
-        # Steps that each door stays open yet. Not saved: a resumed run begins new episodes.
+        # Steps that each door stays open yet.
         left = torch.zeros(env.batch_size[0], len(env.switch_cells) - 1, dtype=torch.long)
-        self.register_buffer("left", left, persistent=False)
+        self.register_buffer("left", left)
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

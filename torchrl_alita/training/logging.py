@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +14,13 @@ from torchrl.record.loggers import Logger, TensorboardLogger, WandbLogger
 from torchrl.record.loggers.utils import get_logger
 
 from torchrl_alita._extras import import_extra
+from torchrl_alita.training.files import write_whole
 
-__all__ = ["LoggerName", "MetricsFile", "close_logger", "make_logger"]
+__all__ = ["LoggerName", "Loggers", "MetricsFile", "close_logger", "make_logger"]
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
+
+_report = logging.getLogger(__name__)
 
 
 class MetricsFile:
@@ -38,32 +43,68 @@ class MetricsFile:
 
     def __init__(self, path: str | Path, *, until: int | None = None):
         self.path = Path(path)
-        self.rows: list[dict[str, Any]] = []
         self.columns: list[str] = []
+        # Rows that a full disk has refused so far.
+        self._waiting: list[dict[str, Any]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                rows = list(reader)
-                self.columns = list(reader.fieldnames or [])
-            self.rows = [row for row in rows if until is None or int(row["frames"]) <= until]
-            self._rewrite()
+            self.columns, rows = self._read()
+            kept = [row for row in rows if until is None or int(row["frames"]) <= until]
+            self._rewrite(kept)
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """What the file holds."""
+        return self._read()[1] if self.path.exists() else []
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        text = self.path.read_text()
+        # A process that was killed may have left half a row.
+        reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+        rows = list(reader)
+        return list(reader.fieldnames or []), rows
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; its key ``"frames"`` says when."""
-        self.rows.append(dict(row))
-        new = [name for name in row if name not in self.columns]
-        if new:
-            self.columns += new
-            self._rewrite()
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
+        """Add a row; its key ``"frames"`` says when.
 
-    def _rewrite(self) -> None:
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        A disk that is full is reported once, and the rows follow when there is room again.
+        """
+        self._waiting.append(dict(row))
+        try:
+            self._write_waiting()
+        except OSError as error:
+            if len(self._waiting) == 1:
+                _report.warning("%s cannot be written for now: %s", self.path, error)
+
+    def _write_waiting(self) -> None:
+        known = dict.fromkeys(self.columns)
+        columns = list(known | dict.fromkeys(name for row in self._waiting for name in row))
+        if len(columns) > len(known):
+            rows, before, self.columns = self.rows, self.columns, columns
+            try:
+                self._rewrite([*rows, *self._waiting])
+            except OSError:
+                self.columns = before
+                raise
+        else:
+            self._append()
+        self._waiting.clear()
+
+    def _append(self) -> None:
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="").writerows(self._waiting)
+        except OSError:
+            # Half a row must not become the beginning of the next.
+            os.truncate(self.path, size)
+            raise
+
+    def _rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.path, text.getvalue())
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
         """Frames and values where the column has one."""
@@ -121,3 +162,65 @@ def close_logger(logger: Logger) -> None:
         logger.experiment.finish()
     elif isinstance(logger, TensorboardLogger):
         logger.experiment.close()
+
+
+class Loggers:
+    """Loggers that can fail without any harm to the run.
+
+    What one raises is reported once, by Python's ``logging``; from then on it is left
+    alone, so that it cannot slow the run either.
+
+    Args:
+        names: of the loggers.
+        run_dir: the run's directory.
+        config: of the run.
+
+    Raises:
+        ValueError: for an unknown name.
+        ImportError: if the logger's package is not installed; the extra is named.
+
+    Examples:
+        >>> import tempfile
+        >>> loggers = Loggers((), tempfile.mkdtemp(), config={})
+        >>> loggers.log({"return": 1.5}, step=100)
+        >>> loggers.close()
+    """
+
+    def __init__(
+        self, names: Sequence[LoggerName], run_dir: str | Path, *, config: Mapping[str, Any]
+    ):
+        self._working: dict[str, Logger] = {}
+        for name in names:
+            try:
+                self._working[name] = make_logger(
+                    name, run_dir, run_name=Path(run_dir).name, config=config
+                )
+            except (ValueError, ImportError):
+                raise
+            except Exception as error:
+                self._give_up(name, error)
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        """Hand values to every logger that works."""
+        for name, logger in list(self._working.items()):
+            try:
+                for key, value in values.items():
+                    logger.log_scalar(key, value, step=step)
+            except Exception as error:
+                self._give_up(name, error)
+
+    def close(self) -> None:
+        """Write out what the loggers still hold."""
+        for name, logger in list(self._working.items()):
+            try:
+                close_logger(logger)
+            except Exception as error:
+                self._give_up(name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        self._working.pop(name, None)
+        _report.warning(
+            "The logger %s has failed and is left out from here on; metrics.csv goes on: %r",
+            name,
+            error,
+        )

@@ -11,22 +11,28 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictSequential
-from torchrl.checkpoint import Checkpoint, GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import MADDPG
-from torchrl_alita.envs import Task, get_task, make_env
+from torchrl_alita.envs import Task, environment_state, get_task, make_env
 from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
 from torchrl_alita.modules import TeamExploration
 from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.collector_state import CollectorState
 from torchrl_alita.training.config import TrainingConfig
-from torchrl_alita.training.evaluation import evaluate, preserve_random_state
+from torchrl_alita.training.evaluation import evaluate
 from torchrl_alita.training.exploration_metrics import exploration_metrics
 from torchrl_alita.training.figures import save_curves, save_gif, save_heat_map
-from torchrl_alita.training.logging import MetricsFile, close_logger, make_logger
+from torchrl_alita.training.logging import Loggers, MetricsFile
+from torchrl_alita.training.policy import init_policy
+from torchrl_alita.training.random_state import (
+    RandomState,
+    preserve_random_state,
+    seed_everything,
+)
 from torchrl_alita.training.run import RunDirectory, machine, plain_config
 
 __all__ = ["check_finite", "train"]
@@ -43,6 +49,12 @@ def train(
 ) -> dict[str, Any]:
     """Train, evaluate and save, from a config alone.
 
+    A run that was stopped, or killed, and is resumed goes on from its newest checkpoint bit
+    for bit as if it had never stopped, also in the middle of an episode. That needs an
+    environment that can give its state, see :func:`torchrl_alita.envs.environment_state`.
+    With every other one all environments begin new episodes at each checkpoint, from a
+    seed of their own, in the run that goes on as in the one that is resumed.
+
     Args:
         config: the run's config.
         make_algorithm: builds the algorithm for an environment.
@@ -53,16 +65,21 @@ def train(
         The content of summary.json, and the run's directory under ``"run_dir"``.
 
     Raises:
-        ValueError: for a config that cannot work, a folder that cannot be resumed, or a
-            NaN or infinity in a batch or a loss; the key and the frame are named and
-            the last checkpoint stays.
+        ValueError: for a config that cannot work, a folder that cannot be resumed, a
+            damaged checkpoint, or a NaN or infinity in a batch or a loss; the key and the
+            frame are named and the last checkpoint stays.
+        OSError: if a checkpoint cannot be written; the file is named and the last one
+            stays.
         ImportError: if an extra is missing; it is named.
         SystemExit: after Ctrl-C, when a checkpoint has been written.
     """
     progress_bar = import_extra("tqdm", "recipes").tqdm
     session = _Session(config, make_algorithm, task or get_task(config.task))
-    if session.frames == 0:
+    if config.resume is not None:
+        print(f"Resumed at frame {session.frames:,}.")
+    else:
         session.log(_named("evaluation", session.evaluate(session.algorithm.actor)[0]))
+        session.save()
     bar = progress_bar(
         total=config.total_frames,
         initial=session.frames,
@@ -71,11 +88,11 @@ def train(
         disable=not config.progress,
     )
     with bar, _collect_interrupts() as interrupted:
-        for collected in session.collector():
+        for collected in session.collector:
             logs = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
             logs |= _named("exploration", session.explored(collected))
             logs |= _named("training", session.learn(collected))
-            if interrupted or session.passed(config.evaluation_interval):
+            if session.passed(config.evaluation_interval):
                 result, _ = session.evaluate(session.algorithm.actor)
                 logs |= _named("evaluation", result)
                 bar.set_postfix_str(f"return={result['return_mean']:.1f}", refresh=False)
@@ -97,7 +114,7 @@ class _Session:
     ):
         if config.threads:
             torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
+        seed_everything(config.seed)
         self.config = config
         self.task = task
         options = {"n_agents": config.n_agents, "device": config.device, "horizon": config.horizon}
@@ -110,14 +127,9 @@ class _Session:
         self.exploration = exploration_metrics(self.env)
         self.buffers = Buffers(config, self.algorithm)
         self.progress = {"frames": 0, "updates": 0, "wall_seconds": 0.0}
-        self.checkpoint = Checkpoint(
-            algorithm=self.algorithm,
-            noise=self.noise,
-            exploration=self.exploration,
-            progress=self.progress,
-            random_state=GlobalRNGState(),
-            **self.buffers.components(),
-        )
+        self.collector = self._collector()
+        if config.init_from is not None and config.resume is None:
+            init_policy(self.algorithm, config.init_from)
         self.run = RunDirectory(
             config.resume or config.run_dir,
             config=config,
@@ -125,39 +137,51 @@ class _Session:
             keep_checkpoints=config.keep_checkpoints,
         )
         if config.resume is not None:
-            self.run.load(self.checkpoint)
-            # New episodes begin here, from other states than those at the start.
-            self.env.set_seed(config.seed + self.frames)
+            self._restore()
         self.resumed_at = dict(self.progress)
         self.started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.run.path / "metrics.csv", until=self.frames)
-        self.loggers = [
-            make_logger(
-                name, self.run.path, run_name=self.run.path.name, config=plain_config(config)
-            )
-            for name in config.loggers
-        ]
+        self.loggers = Loggers(config.loggers, self.run.path, config=plain_config(config))
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """All that shapes the future of the run, as a checkpoint has it."""
+        environments = {
+            "environment": environment_state(self.env),
+            "evaluation_environment": environment_state(self.evaluation_env),
+        }
+        exact = {name: state for name, state in environments.items() if state is not None}
+        return {
+            "algorithm": self.algorithm,
+            # Also in the algorithm: for those who want nothing else of it.
+            "policy": self.algorithm.actor,
+            "noise": self.noise,
+            "exploration": self.exploration,
+            "buffers": self.buffers,
+            "collector": CollectorState(self.collector, mid_episode="environment" in exact),
+            "progress": self.progress,
+            "random_state": RandomState(),
+            **exact,
+        }
 
     @property
     def frames(self) -> int:
         """Environment steps made so far."""
         return self.progress["frames"]
 
-    def collector(self) -> Collector:
-        """What is left of the run, a batch ``[B, T]`` at a time."""
+    def _collector(self) -> Collector:
+        """A batch ``[B, T]`` at a time, to the end of the run."""
+        # The frames that a collector draws by itself no exploration module can shape.
+        independent = self.config.exploration == "independent"
         return Collector(
             self.env,
             TensorDictSequential(self.algorithm.actor, self.noise),
             frames_per_batch=self.config.frames_per_batch,
-            total_frames=self.config.total_frames - self.frames,
-            init_random_frames=self._random_frames(),
+            total_frames=self.config.total_frames,
+            init_random_frames=self.config.random_frames if independent else 0,
+            track_traj_ids=False,
             auto_register_policy_transforms=False,
         )
-
-    def _random_frames(self) -> int:
-        """Frames that the collector draws by itself, which no exploration module can shape."""
-        left = self.config.random_frames - self.frames
-        return max(0, left) if self.config.exploration == "independent" else 0
 
     def explored(self, collected: TensorDictBase) -> dict[str, float]:
         """What all batches so far have explored."""
@@ -199,12 +223,26 @@ class _Session:
 
     def log(self, values: Mapping[str, float]) -> None:
         self.metrics.write(self.progress | dict(values))
-        for logger in self.loggers:
-            for name, value in values.items():
-                logger.log_scalar(name, value, step=self.frames)
+        self.loggers.log(values, step=self.frames)
 
     def save(self) -> None:
-        self.run.save(self.checkpoint, frames=self.frames)
+        components = self.components
+        self.run.checkpoints.save(components, frames=self.frames)
+        if "environment" not in components:
+            self._begin_episodes()
+
+    def _restore(self) -> None:
+        components = self.components
+        self.run.checkpoints.load(components)
+        if "environment" not in components:
+            self._begin_episodes()
+
+    def _begin_episodes(self) -> None:
+        """What an environment cannot give back begins anew, here and when resumed."""
+        if self.frames:
+            self.env.set_seed(self.config.seed + self.frames)
+            self.collector.reset()
+            self.algorithm.start_episode()
 
     def finish(self) -> dict[str, Any]:
         """Write the pictures and summary.json."""
@@ -242,8 +280,7 @@ class _Session:
             "machine": machine(),
         }
         self.run.write_json("summary.json", summary)
-        for logger in self.loggers:
-            close_logger(logger)
+        self.loggers.close()
         return summary | {"run_dir": str(self.run.path)}
 
     def _draw_exploration(self, title: str) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import tensordict
 import torch
 import torchrl
-from torchrl.checkpoint import Checkpoint, CheckpointRotation
 
 from torchrl_alita._version import __version__
+from torchrl_alita.training.checkpoint import Checkpoints
+from torchrl_alita.training.files import write_whole
 
 __all__ = ["RunDirectory", "machine", "plain_config", "read_config"]
 
@@ -50,7 +51,8 @@ def plain_config(config: Any) -> dict[str, Any]:
         Its fields but ``run_dir`` and ``resume``.
     """
     fields = dataclasses.asdict(config)
-    return json.loads(json.dumps({k: v for k, v in fields.items() if k not in _NOT_CONFIG}))
+    kept = {k: v for k, v in fields.items() if k not in _NOT_CONFIG}
+    return json.loads(json.dumps(kept, default=str))
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -60,12 +62,15 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
         run_dir: its directory.
 
     Raises:
-        ValueError: if the directory holds no run.
+        ValueError: if the directory holds no run, or its config.json is no JSON.
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise ValueError(f"{run_dir} is no run: it has no config.json.")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 class RunDirectory:
@@ -100,9 +105,10 @@ class RunDirectory:
         if path is None:
             path = Path("runs") / f"{config.algorithm}-{datetime.now():%Y%m%d-%H%M%S-%f}"
         self.path = Path(path)
-        self.rotation = CheckpointRotation(self.path / "checkpoints", keep_last=keep_checkpoints)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", keep_last=keep_checkpoints)
         if resume:
             self._check_resumable(config)
+            self.checkpoints.remove_unfinished()
             return
         if (self.path / "config.json").exists():
             raise ValueError(
@@ -123,27 +129,11 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path} was started with another config; (saved, asked): {differing}."
             )
-        if self.rotation.latest() is None:
+        if self.checkpoints.latest() is None:
             raise ValueError(f"{self.path} has no checkpoint to resume from.")
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        (self.path / name).write_text(json.dumps(content, indent=2) + "\n")
-
-    def save(self, checkpoint: Checkpoint, *, frames: int) -> Path:
-        """Write a checkpoint, whole or not at all, and drop the oldest."""
-        return self.rotation.save(checkpoint, step=frames)
-
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Restore the newest checkpoint.
-
-        Raises:
-            ValueError: if it cannot be read; the file is named.
-        """
-        latest = self.rotation.latest()
-        try:
-            checkpoint.load(latest)
-        except Exception as error:
-            raise ValueError(f"The checkpoint {latest} cannot be restored: {error}") from error
+        write_whole(self.path / name, json.dumps(content, indent=2) + "\n")
 
     @property
     def resume(self) -> str:

@@ -1,0 +1,279 @@
+"""Runs killed at random moments and resumed, against the run that was never stopped.
+
+    python benchmarks/resume.py --kills 5 --quick   # prints one JSON line
+    python benchmarks/resume.py                     # 20 runs; results/resume.json, docs/resume.md
+    python benchmarks/resume.py --report-only       # the page, from the committed results
+
+One run of ALITA is trained to its end. Then, for each kill, the same run starts again and is
+killed with SIGKILL: every second one after a random share of the time for which the whole run
+trained, the others at the moment when a checkpoint is being written. It is resumed in a new
+process, to the end, and compared: every parameter, optimizer state, stored transition,
+environment and random state of the last checkpoint, and every figure of metrics.csv but the
+wall time.
+
+``--memory-updates N`` trains another run of N updates with tiny networks and writes the
+resident memory of its process, measured on the way, beside the rest.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tyro
+from runs import RESULTS, ROOT, table, versions, write_between
+
+from torchrl_alita.envs import MarkovGame, game_task
+from torchrl_alita.training import (
+    RecipeConfig,
+    build_algorithm,
+    checkpoint_difference,
+    find_checkpoint,
+    train,
+)
+from torchrl_alita.training.run import machine
+
+CHECKPOINT_INTERVAL = 100
+RECIPE = "recipes/alita_spread.py"
+OPTIONS = (
+    *("--estimator", "clones", "--influencers", "0", "2", "--num-cells", "16", "16"),
+    *("--num-envs", "10", "--horizon", "17", "--frames-per-batch", "50"),
+    *("--frames-per-update", "25", "--random-frames", "100", "--batch-size", "64"),
+    *("--conditional-batch-size", "64", "--buffer-size", "600", "--recent-frames", "300"),
+    *("--evaluation-interval", "200", "--evaluation-episodes", "4"),
+    *("--checkpoint-interval", str(CHECKPOINT_INTERVAL), "--threads", "1", "--no-progress"),
+)
+FRAMES = 600
+MEASURED = 20
+"""Moments at which memory is measured."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is killed and measured."""
+
+    kills: int = 20
+    """Runs that are killed once and resumed."""
+    seed: int = 0
+    """Of the moments of the kills."""
+    quick: bool = False
+    """Print the result, and write no file."""
+    memory_updates: int = 0
+    """Updates of the run whose memory is measured; 0 keeps what was measured before."""
+    report_only: bool = False
+    """Write the page from the committed results."""
+
+
+def command(run_dir: Path, *, resume: bool = False) -> list[str]:
+    """Of a process that trains."""
+    start = [sys.executable, str(ROOT / RECIPE)]
+    if resume:
+        return [*start, "--resume", str(run_dir)]
+    return [*start, *OPTIONS, "--total-frames", str(FRAMES), "--run-dir", str(run_dir)]
+
+
+def run_to_end(arguments: list[str]) -> str:
+    """What it printed."""
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{arguments} failed:\n{result.stderr}")
+    return result.stdout
+
+
+def kill(run_dir: Path, *, after: float, while_writing: int) -> bool:
+    """Start a run and kill it, at the writing of so many checkpoints, or after the seconds.
+
+    Both are counted from the checkpoint of the start. False if the run ended before that.
+    """
+    process = subprocess.Popen(
+        command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoints = run_dir / "checkpoints"
+    started, seen, was_writing = None, 0, False
+    while process.poll() is None:
+        time.sleep(0.0005)
+        if started is None:
+            started = time.perf_counter() if any(checkpoints.glob("checkpoint-*")) else None
+            continue
+        # TorchRL writes aside, under a hidden name, and renames at the end.
+        writing = any(checkpoints.glob(".checkpoint-*stage*"))
+        seen += writing and not was_writing
+        was_writing = writing
+        if writing and seen == while_writing:
+            break
+        if not while_writing and time.perf_counter() - started > after:
+            break
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+def figures(run_dir: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv without the wall time."""
+    with (run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+
+def logged_difference(first: list[dict], second: list[dict]) -> float:
+    """Largest difference of two tables; infinity if they have other rows or columns."""
+    if len(first) != len(second):
+        return float("inf")
+    largest = 0.0
+    for row, other in zip(first, second, strict=True):
+        if row.keys() != other.keys():
+            return float("inf")
+        for name, text in row.items():
+            if text != other[name]:
+                numbers = text and other[name]
+                gap = abs(float(text) - float(other[name])) if numbers else float("inf")
+                largest = max(largest, gap)
+    return largest
+
+
+def killed_and_resumed(
+    run_dir: Path, whole: Path, *, moments: random.Random, while_writing: bool
+) -> dict[str, Any]:
+    """One run killed, resumed and compared."""
+    seconds = json.loads((whole / "summary.json").read_text())["wall_seconds"]
+    while True:
+        after = moments.uniform(0, seconds)
+        checkpoint = moments.randint(1, FRAMES // CHECKPOINT_INTERVAL) if while_writing else 0
+        if kill(run_dir, after=after, while_writing=checkpoint):
+            break
+        shutil.rmtree(run_dir)
+    last = int(find_checkpoint(run_dir).name.split("-")[1])
+    last_row = int(figures(run_dir)[-1]["frames"])
+    unfinished = len(list((run_dir / "checkpoints").glob(".checkpoint-*stage*")))
+    printed = run_to_end(command(run_dir, resume=True))
+    resumed_at = int(re.search(r"Resumed at frame ([\d,]+)", printed)[1].replace(",", ""))
+    return {
+        "killed_after_frame": last_row,
+        "last_checkpoint": last,
+        "resumed_at": resumed_at,
+        "unfinished_checkpoints": unfinished,
+        "checkpoint_difference": max(checkpoint_difference(run_dir, whole).values()),
+        "logged_difference": logged_difference(figures(run_dir), figures(whole)),
+        "lost_frames": last - resumed_at,
+    }
+
+
+def measure_kills(config: Config) -> dict[str, Any]:
+    """All kills, and the whole run that they are compared with."""
+    moments = random.Random(config.seed)
+    kills = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run_to_end(command(folder / "whole"))
+        for number in range(config.kills):
+            one = killed_and_resumed(
+                folder / f"killed_{number}",
+                folder / "whole",
+                moments=moments,
+                while_writing=number % 2 == 1,
+            )
+            print(f"{number + 1} of {config.kills}: {one}", file=sys.stderr, flush=True)
+            kills.append(one)
+    differences = [max(one["checkpoint_difference"], one["logged_difference"]) for one in kills]
+    return {
+        "kills": len(kills),
+        "killed_while_writing": sum(one["unfinished_checkpoints"] > 0 for one in kills),
+        "max_difference": max(differences),
+        "lost_frames": max(one["lost_frames"] for one in kills),
+        "frames": FRAMES,
+        "each": kills,
+    }
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in use now; Linux."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure_memory(updates: int) -> dict[str, Any]:
+    """Resident memory on the way through a run of so many updates."""
+    batch = 100
+    measured: list[list[float]] = []
+
+    def measure(_: Any) -> dict[str, Any]:
+        measured.append([time.perf_counter(), resident_bytes() / 2**20])
+        return {}
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = RecipeConfig(
+            task="games", n_agents=2, num_envs=20, horizon=7, num_cells=(8,), batch_size=32,
+            conditional_batch_size=32, buffer_size=2_000, recent_frames=500,
+            frames_per_batch=batch, frames_per_update=batch // 20, random_frames=batch,
+            total_frames=batch * (1 + updates // 20), estimator_updates=1,
+            evaluation_interval=batch * max(1, updates // 20 // MEASURED),
+            evaluation_episodes=3, checkpoint_interval=batch * max(1, updates // 20 // MEASURED),
+            threads=1, progress=False, run_dir=Path(folder) / "run",
+        )  # fmt: skip
+        task = game_task(MarkovGame.random(0, 4, 2, 2), metrics=measure)
+        summary = train(config, partial(build_algorithm, config), task=task)
+    # The last two are of the end; the first is of before any update.
+    mebibytes = [round(value, 1) for _, value in measured[:-2]]
+    half = len(mebibytes) // 2
+    return {
+        "command": f"python benchmarks/resume.py --kills 0 --memory-updates {updates}",
+        "updates": summary["updates"],
+        "resident_mebibytes": mebibytes,
+        "growth_in_the_second_half_mebibytes": round(mebibytes[-1] - mebibytes[half], 1),
+    }
+
+
+def report(result: dict[str, Any]) -> None:
+    """The figures of docs/resume.md."""
+    rows = [
+        ["runs killed and resumed", f"{result['kills']}"],
+        ["of these, while a checkpoint was written", f"{result['killed_while_writing']}"],
+        ["largest difference at the end", f"{result['max_difference']}"],
+        ["frames lost beyond the last checkpoint", f"{result['lost_frames']}"],
+    ]
+    note = f"Made by `{result['command']}`: {versions(result['machine'])}."
+    text = f"{table(['', ''], rows)}\n\n{note}"
+    if memory := result.get("memory"):
+        first, last = memory["resident_mebibytes"][1], memory["resident_mebibytes"][-1]
+        text += (
+            f"\n\nMemory: {first:,.0f} MiB resident at the first measurement after the start, "
+            f"{last:,.0f} MiB after {memory['updates']:,} updates; in the second half it grew by "
+            f"{memory['growth_in_the_second_half_mebibytes']} MiB. Made by `{memory['command']}`."
+        )
+    write_between(ROOT / "docs" / "resume.md", "resume", text)
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Measure what is asked for, and report."""
+    path = RESULTS / "resume.json"
+    before = json.loads(path.read_text()) if path.exists() and not config.quick else {}
+    if config.report_only:
+        report(before)
+        return before
+    result = {**before, **measure_kills(config)} if config.kills else before
+    if config.memory_updates:
+        result["memory"] = measure_memory(config.memory_updates)
+    if not config.quick:
+        if config.kills:
+            result["command"] = f"python benchmarks/resume.py --kills {config.kills}"
+            result["machine"] = machine()
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        report(result)
+    print(json.dumps({name: value for name, value in result.items() if name != "each"}))
+    return result
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,127 @@
+"""Runs of every algorithm on every environment, small enough to be repeated.
+
+python resume_runs.py FOLDER SUITE        # each up to a checkpoint in the middle of an episode
+python resume_runs.py FOLDER SUITE NAME   # one, killed while it writes the last checkpoint
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchrl_alita.envs import MarkovGame, Task, game_task, push_box_task, secret_room_task
+from torchrl_alita.training import Checkpoints, RecipeConfig, build_algorithm, train
+
+# Three agents, seven environments, five steps a batch: with a horizon of six, the checkpoint
+# after two batches falls on the fourth step of an episode. The buffers are full by then.
+HALF, WHOLE = 70, 140
+TINY = {
+    "n_agents": 3, "num_envs": 7, "horizon": 6, "frames_per_batch": 35, "frames_per_update": 35,
+    "total_frames": WHOLE, "random_frames": 35, "batch_size": 16, "conditional_batch_size": 32,
+    "buffer_size": 60, "recent_frames": 50, "noise_frames": 200, "num_cells": (5,),
+    "evaluation_interval": 70, "evaluation_episodes": 3, "checkpoint_interval": HALF,
+    "keep_checkpoints": 3, "progress": False, "seed": 3,
+}  # fmt: skip
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "maddpg": {"algorithm": "maddpg"},
+    "ddpg": {"algorithm": "ddpg"},
+    "alita marginal": {"normalize": True, "influencers": "random"},
+    "alita clones": {"estimator": "clones", "influencers": "all", "estimator_updates": 2},
+    "alita centralized": {
+        "estimator": "centralized",
+        "influencers": (0, 2),
+        "estimator_updates": 2,
+    },
+}
+TEAM = {"exploration": "team", "spread": 1.0, "burst_length": 4.0}
+GRID = {"own_actions": "all", "logits_coeff": 0.1}
+SUITES: dict[str, dict[str, dict[str, Any]]] = {
+    "vmas/spread": {
+        **ALGORITHMS,
+        "matd3": {
+            "algorithm": "maddpg", "num_critics": 2, "policy_noise": 0.2, "policy_delay": 2,
+        },
+        "maddpg, team": {"algorithm": "maddpg", **TEAM},
+    },
+    "push_box": {
+        **ALGORITHMS,
+        "alita, team": {**TEAM, "optimum": "enumerated"},
+        "masked, team": {"algorithm": "maddpg", **TEAM},
+        "masked, still random": {"algorithm": "maddpg", "random_frames": 105},
+    },
+    "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},
+    "games": {name: options | GRID for name, options in ALGORITHMS.items()},
+}  # fmt: skip
+
+
+def task(suite: str, name: str) -> Task | None:
+    if suite == "push_box":
+        return push_box_task(size=9, respawn=False, mask_blocked="masked" in name)
+    if suite == "secret_room":
+        return secret_room_task(size=10)
+    if suite == "games":
+        return game_task(MarkovGame.random(0, 5, 3, 2))
+    return None
+
+
+def config(suite: str, name: str, **changes) -> RecipeConfig:
+    return RecipeConfig(**(TINY | SUITES[suite][name] | {"task": suite} | changes))
+
+
+def run(suite: str, name: str, **changes) -> dict[str, Any]:
+    options = config(suite, name, **changes)
+    return train(options, partial(build_algorithm, options), task=task(suite, name))
+
+
+class Stopped(Exception):
+    """The checkpoint is written, and nothing is done after it."""
+
+
+@contextmanager
+def stop_halfway() -> Iterator[None]:
+    """Right after the checkpoint of that frame is written."""
+    save = Checkpoints.save
+
+    def save_and_stop(self, components, *, frames):
+        path = save(self, components, frames=frames)
+        if frames == HALF:
+            raise Stopped
+        return path
+
+    Checkpoints.save = save_and_stop
+    try:
+        yield
+    finally:
+        Checkpoints.save = save
+
+
+def die_while_writing() -> None:
+    """SIGKILL, when half of the buffers of the last checkpoint are on the disk."""
+    save = torch.save
+
+    def save_half(state, file):
+        save(state, file)
+        if f"{WHOLE:012d}" in str(file) and "buffers" in str(file):
+            os.truncate(file, file.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save_half
+
+
+if __name__ == "__main__":
+    folder, suite, *names = sys.argv[1:]
+    if names:
+        die_while_writing()
+        run(suite, names[0], run_dir=Path(folder) / names[0])
+    with stop_halfway():
+        for each in SUITES[suite]:
+            with suppress(Stopped):
+                run(suite, each, run_dir=Path(folder) / each)

@@ -1,0 +1,92 @@
+"""The policies of an earlier run, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchrl.envs import EnvBase
+
+from torchrl_alita.algorithms import MADDPG
+from torchrl_alita.modules import make_actor
+from torchrl_alita.training.checkpoint import find_checkpoint, read_component
+from torchrl_alita.training.run import read_config
+
+__all__ = ["init_policy", "load_policy"]
+
+
+def load_policy(
+    path: str | Path, env: EnvBase, *, device: torch.device | str | None = None
+) -> nn.Module:
+    """The trained policies of a run, all N in one module, and nothing else of it.
+
+    The file is read as tensors and numbers; nothing that it holds is executed.
+
+    Args:
+        path: of a run, of which the newest checkpoint counts, or of a checkpoint in it.
+        env: an environment with as many agents and the same spaces.
+        device: of the parameters. Default: the environment's.
+
+    Returns:
+        The module that :func:`torchrl_alita.modules.make_actor` makes.
+
+    Raises:
+        ValueError: if there is no checkpoint, it is damaged or refused, the run's config
+            says nothing of its policies' layers, or the policies do not fit the
+            environment.
+
+    Examples:
+        >>> import tempfile
+        >>> from functools import partial
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.training import RecipeConfig, build_algorithm, train
+        >>> config = RecipeConfig(
+        ...     algorithm="maddpg", num_envs=5, horizon=4, total_frames=20, frames_per_batch=20,
+        ...     frames_per_update=20, evaluation_episodes=2, progress=False,
+        ...     run_dir=tempfile.mkdtemp(),
+        ... )
+        >>> summary = train(config, partial(build_algorithm, config))
+        >>> env = make_env("vmas/spread", num_envs=2, n_agents=3, seed=0)
+        >>> policy = load_policy(summary["run_dir"], env)
+        >>> env.rollout(3, policy)["agents", "action"].shape
+        torch.Size([2, 3, 3, 2])
+    """
+    checkpoint = find_checkpoint(path)
+    config = read_config(checkpoint.parent.parent)
+    if "num_cells" not in config:
+        raise ValueError(
+            f"The config of {path} has no num_cells: make the policies as that run did, and "
+            "load_state_dict what read_component gives."
+        )
+    policy = make_actor(env, num_cells=config["num_cells"], device=device)
+    _load(policy, checkpoint)
+    return policy
+
+
+def init_policy(algorithm: MADDPG, path: str | Path) -> None:
+    """Let an algorithm start from the policies of an earlier run, for fine-tuning.
+
+    The policies and their targets are taken over. Critics, optimizers and all else stay
+    new: they belong to the reward of the earlier run.
+
+    Args:
+        algorithm: that has made no update.
+        path: as of :func:`load_policy`.
+
+    Raises:
+        ValueError: if the algorithm has made updates, or as of :func:`load_policy`.
+    """
+    if algorithm.updates:
+        raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")
+    _load(algorithm.actor, find_checkpoint(path))
+    targets = algorithm.maddpg.target_actor_network_params
+    targets.data.update_(algorithm.maddpg.actor_network_params.data)
+
+
+def _load(policy: nn.Module, checkpoint: Path) -> None:
+    state = read_component(checkpoint, "policy", device="cpu")
+    try:
+        policy.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"The policies of {checkpoint} do not fit: {error}") from error
