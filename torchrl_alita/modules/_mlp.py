@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional
 from torchrl.modules import MultiAgentMLP
 
+from torchrl_alita._checks import sizes
+
 
 class PlainMultiAgentMLP(MultiAgentMLP):
     """TorchRL's MultiAgentMLP with its parameters in an ordinary module.
@@ -40,6 +42,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             raise ValueError(
                 f"The network takes (agents, features) {expected}, got {tuple(inputs.shape[-2:])}."
             )
+        _check_like(inputs, net[0].weight)
         if self.share_params:
             return net(inputs)
         # Agents first, so that a layer of all agents is one batched product.
@@ -52,7 +55,17 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         # A difference of two values needs more digits than mixed precision has.
         with torch.autocast(inputs.device.type, enabled=False):
             hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
-        return hidden.reshape(self.n_agents, *batch_size, -1).movedim(0, -2)
+        return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
+
+
+def _check_like(inputs: torch.Tensor, weight: torch.Tensor) -> None:
+    if inputs.device != weight.device:
+        raise ValueError(f"The network is on {weight.device}, its inputs on {inputs.device}.")
+    if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+        raise TypeError(
+            f"The network's parameters are {weight.dtype}, its inputs {inputs.dtype}: cast the "
+            f"batch or the network."
+        )
 
 
 def _stacked_layer(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -93,11 +106,18 @@ def multi_agent_mlp(
         device: of the parameters.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is no whole number, at least 1.
+        TypeError: if num_cells is no sequence.
     """
-    sizes = (in_features, out_features, num_agents, *num_cells)
-    if min(sizes) < 1:
-        raise ValueError(f"Sizes must be at least 1, got {sizes}.")
+    in_features, out_features, num_agents = (
+        sizes(name, [size])[0]
+        for name, size in (
+            ("in_features", in_features),
+            ("out_features", out_features),
+            ("num_agents", num_agents),
+        )
+    )
+    num_cells = sizes("num_cells", num_cells)
     norm = {
         "norm_class": nn.LayerNorm,
         "norm_kwargs": [{"normalized_shape": width} for width in num_cells],
@@ -108,7 +128,7 @@ def multi_agent_mlp(
         n_agents=num_agents,
         centralized=False,
         share_params=share_params,
-        num_cells=list(num_cells),
+        num_cells=num_cells,
         activation_class=nn.ReLU,
         device=device,
         **(norm if layer_norm else {}),
