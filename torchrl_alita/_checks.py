@@ -3,32 +3,86 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 
 # Loose enough for probabilities that were computed in float32.
 SUM_TOLERANCE = 1e-6
+LARGEST_SEED = 2**64 - 1  # torch's
+REDUCTIONS = ("none", "mean", "sum")
 
 __all__ = [
+    "REDUCTIONS",
     "agent_indices",
     "check_agent_range",
+    "check_agents",
     "check_at_least_one",
+    "check_choice",
     "check_distribution",
     "check_finite",
-    "check_listed",
     "check_non_negative",
+    "check_number",
     "check_positive",
+    "check_same_shape",
+    "check_share",
     "check_weights",
+    "check_whole",
+    "checked_seed",
     "default_influencees",
+    "listed",
+    "listed_agents",
+    "non_negative_numbers",
     "require_keys",
+    "require_written",
+    "sizes",
+    "whole",
 ]
+
+
+def _index(value: Any) -> int | None:
+    """A whole number of Python, NumPy or torch as an int; None for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number of Python, NumPy or torch as an int."""
+    number = _index(value)
+    if number is None:
+        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    return number
+
+
+def listed(name: str, values: Any) -> list:
+    """The members of a sequence; a text is none."""
+    try:
+        if not isinstance(values, (str, bytes)):
+            return list(values)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must be a sequence, got {values!r}.")
+
+
+def sizes(name: str, values: Sequence[int]) -> list[int]:
+    """Whole numbers of at least 1 as ints."""
+    members = [whole(name, value) for value in listed(name, values)]
+    if members and min(members) < 1:
+        raise ValueError(f"{name} must be at least 1, got {values}.")
+    return members
 
 
 def agent_indices(name: str, agents: int | Sequence[int]) -> tuple[int, ...]:
     """One index or several as a tuple of distinct, non-negative integers."""
-    indices = (agents,) if isinstance(agents, int) else tuple(agents)
+    single = _index(agents)
+    several = listed(name, agents) if single is None else [single]
+    indices = tuple(whole(name, agent) for agent in several)
     if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
         raise ValueError(f"{name} must be distinct agents, from 0 on, got {agents}.")
     return indices
@@ -43,58 +97,129 @@ def check_agent_range(name: str, agents: Iterable[int], num_agents: int) -> None
             )
 
 
-def check_listed(influencer: int, influencees: Sequence[int] | None) -> None:
-    """What can be said of the agents before their number is known."""
-    agent_indices("influencer", influencer)
-    if influencees is not None and influencer in agent_indices("influencees", influencees):
+def listed_agents(
+    influencer: int, influencees: Sequence[int] | None
+) -> tuple[int, tuple[int, ...] | None]:
+    """Both as plain integers, with what can be said before the agents' number is known."""
+    (influencer,) = agent_indices("influencer", whole("influencer", influencer))
+    if influencees is None:
+        return influencer, None
+    influencees = agent_indices("influencees", influencees)
+    if influencer in influencees:
         raise ValueError(
             f"The influencer {influencer} cannot be among its influencees {list(influencees)}."
         )
+    return influencer, influencees
 
 
 def default_influencees(
-    influencer: int, influencees: Sequence[int] | None, num_agents: int
+    influencer: int, influencees: tuple[int, ...] | None, num_agents: int
 ) -> tuple[int, ...]:
-    """The teammates that count: those listed, or everybody but the influencer."""
+    """The teammates that count, of :func:`listed_agents`: those listed, or all others."""
     check_agent_range("influencer", [influencer], num_agents)
+    if influencees is None and num_agents == 1:
+        raise ValueError(f"The influencer {influencer} is alone: there are no influencees.")
     if influencees is None:
-        influencees = [agent for agent in range(num_agents) if agent != influencer]
-    check_listed(influencer, influencees)
+        return tuple(agent for agent in range(num_agents) if agent != influencer)
     check_agent_range("influencees", influencees, num_agents)
-    return tuple(influencees)
+    return influencees
 
 
 def check_weights(
-    weights: Sequence[float] | None, count: int, *, dtype: torch.dtype = torch.float32
+    weights: Sequence[float] | None, count: int | None, *, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Positive weights ``[count]`` that sum to 1. Default: equal ones."""
+    """Positive weights ``[count]`` that sum to 1. Default: equal ones.
+
+    With None for the count there may be any number of them.
+    """
     if weights is None:
         return torch.full((count,), 1 / count, dtype=dtype)
-    values = [float(weight) for weight in weights]
-    if len(values) != count:
+    values = _floats("weights", weights)
+    if count is not None and len(values) != count:
         raise ValueError(f"weights must be {count}, one for each influencee, got {values}.")
     if not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
         raise ValueError(f"weights must be positive and sum to 1, got {values}.")
     return torch.tensor(values, dtype=dtype)
 
 
+def non_negative_numbers(name: str, values: float | Sequence[float]) -> torch.Tensor:
+    """A number ``[]`` or several ``[M]``, finite and at least 0, as a tensor of its own."""
+    single = _is_number(values)
+    numbers = _floats(name, [values] if single else values)
+    if not numbers or not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(f"{name} must be finite and at least 0, got {values}.")
+    return torch.tensor(numbers[0] if single else numbers, dtype=torch.float32)
+
+
+def _floats(name: str, values: Any) -> list[float]:
+    members = listed(name, values)
+    check_number(**{f"{name}[{i}]": member for i, member in enumerate(members)})
+    return [float(member) for member in members]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number of Python, or a scalar of NumPy or torch."""
+    return isinstance(value, (float, int)) or (
+        not isinstance(value, str) and getattr(value, "shape", None) == ()
+    )
+
+
+def check_number(**values: float) -> None:
+    for name, value in values.items():
+        if not _is_number(value):
+            raise TypeError(f"{name} must be a number, got {value!r}.")
+
+
+def check_whole(least: int, most: int | None = None, **values: int) -> None:
+    """Raise a ValueError for a value that is no whole number from least to most."""
+    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+    for name, value in values.items():
+        number = _index(value)
+        if number is None or number < least or (most is not None and number > most):
+            raise ValueError(f"{name} must be a whole number {allowed}, got {value!r}.")
+
+
 def check_at_least_one(**values: int) -> None:
     for name, value in values.items():
-        if value < 1:
+        if whole(name, value) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
+def checked_seed(seed: int | None, *, most: int = LARGEST_SEED) -> int | None:
+    """A seed as torch takes it: an int of Python."""
+    if seed is None:
+        return None
+    check_whole(0, most, seed=seed)
+    return whole("seed", seed)
+
+
 def check_positive(**values: float) -> None:
+    check_number(**values)
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}.")
+        if value == math.inf:
+            raise ValueError(f"{name} must be finite, got {value}.")
 
 
-def check_non_negative(**values: float | torch.Tensor) -> None:
+def check_non_negative(**values: float) -> None:
+    check_number(**values)
     for name, value in values.items():
-        tensor = torch.as_tensor(value)
-        if tensor.numel() == 0 or not bool((tensor >= 0).all()) or math.isinf(float(tensor.max())):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be finite and at least 0, got {value}.")
+
+
+def check_share(**values: float) -> None:
+    check_number(**values)
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}.")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise a ValueError for a name that is not among the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
 
 
 def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
@@ -103,6 +228,45 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
         if tensordict.get(key, None) is None:
             present = sorted(str(k) for k in tensordict.keys(True, True))
             raise KeyError(f"The batch has no {key}; it has {present}.")
+
+
+def check_same_shape(tensordict: TensorDictBase, key: NestedKey, shape: Sequence[int]) -> None:
+    """Raise a ValueError if an entry has another shape."""
+    found = tensordict.get(key).shape
+    if tuple(found) != tuple(shape):
+        raise ValueError(f"{key} must have the shape {tuple(shape)}, got {tuple(found)}.")
+
+
+def require_written(network: TensorDictModuleBase, key: NestedKey) -> None:
+    """Raise a KeyError that names what a network writes, if the key is not among it."""
+    if key not in network.out_keys:
+        raise KeyError(f"The network writes {network.out_keys}, not {key}.")
+
+
+def check_agents(tensordict: TensorDictBase, keys: Sequence[NestedKey]) -> torch.Size:
+    """Raise unless entries are tensors that agree in all but their features, ``[*B, N]``.
+
+    Returns:
+        What they agree in, ``(*B, N)``.
+    """
+    entries = [tensordict.get(key) for key in keys]
+    for key, entry in zip(keys, entries, strict=True):
+        if not isinstance(entry, torch.Tensor):
+            raise TypeError(f"{key} must be a tensor, got {type(entry).__name__}.")
+    first = entries[0]
+    for key, entry in zip(keys, entries, strict=True):
+        if entry.ndim < 2 or entry.shape[:-1] != first.shape[:-1]:
+            raise ValueError(
+                f"The agents' entries must agree in all dimensions (*B, agents) before the "
+                f"features, got {keys[0]} of {tuple(first.shape)} and {key} of "
+                f"{tuple(entry.shape)}."
+            )
+        if entry.device != first.device:
+            raise ValueError(
+                f"The agents' entries must be on one device, got {keys[0]} on {first.device} "
+                f"and {key} on {entry.device}."
+            )
+    return first.shape[:-1]
 
 
 def check_finite(name: str, values: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from torchrl_alita._checks import (
     check_distribution,
     check_weights,
     default_influencees,
+    listed_agents,
 )
 
 if TYPE_CHECKING:
@@ -479,7 +480,7 @@ def _team_weights(
     weights: Sequence[float] | None,
 ) -> torch.Tensor:
     """Alpha of every agent ``[N]``, 0 for those that do not count."""
-    chosen = default_influencees(influencer, influencees, game.num_agents)
+    chosen = default_influencees(*listed_agents(influencer, influencees), game.num_agents)
     alpha = game.reward.new_zeros(game.num_agents)
     alpha[list(chosen)] = check_weights(weights, len(chosen), dtype=alpha.dtype).to(alpha.device)
     return alpha

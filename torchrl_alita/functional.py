@@ -57,8 +57,15 @@ def _check_same_shape(**tensors: torch.Tensor) -> None:
         raise ValueError(f"Shapes must be equal, got {shapes}.")
 
 
+def _check_bool(**tensors: torch.Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.bool:
+            raise TypeError(f"{name} must be bool, got {tensor.dtype}.")
+
+
 def _for_each_agent(terminated: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A flag of the team ``[*B, 1]`` or of each agent ``[*B, N, 1]``, to broadcast."""
+    _check_bool(terminated=terminated)
     if terminated.shape == like.shape:
         return terminated
     if terminated.shape != (*like.shape[:-2], 1):
@@ -81,11 +88,15 @@ def allowed_actions(action_mask: torch.Tensor) -> torch.Tensor:
     Returns:
         Bool ``[*B, A]``.
 
+    Raises:
+        TypeError: if the mask is not bool.
+
     Examples:
         >>> allowed_actions(torch.tensor([[True, False], [False, False]]))
         tensor([[ True, False],
                 [ True,  True]])
     """
+    _check_bool(action_mask=action_mask)
     return action_mask | ~action_mask.any(-1, keepdim=True)
 
 
@@ -135,6 +146,7 @@ def brier_distance(
 
     Raises:
         ValueError: if the shapes differ.
+        TypeError: if the mask is not bool.
 
     Examples:
         >>> brier_distance(torch.tensor([[0.5, 0.5]]), torch.tensor([[1, 0]]))
@@ -142,6 +154,7 @@ def brier_distance(
     """
     action = one_hot_action.to(probabilities.dtype)
     if action_mask is not None:
+        _check_bool(action_mask=action_mask)
         _check_same_shape(probabilities=probabilities, action_mask=action_mask)
         zero = torch.zeros_like(probabilities)
         probabilities = torch.where(action_mask, probabilities, zero)
@@ -232,6 +245,7 @@ def influence_gap(
     Raises:
         ValueError: if the shapes of value and optimum differ, or that of terminated
             fits neither.
+        TypeError: if terminated is not bool.
 
     Examples:
         >>> influence_gap(torch.tensor([[3.0]]), torch.tensor([[5.0]]))
@@ -397,6 +411,7 @@ def td_target(
     Raises:
         ValueError: if the shapes of reward and next_value differ, or that of terminated
             fits neither.
+        TypeError: if terminated is not bool.
 
     Examples:
         >>> td_target(

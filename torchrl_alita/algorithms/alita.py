@@ -14,13 +14,16 @@ from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
     check_at_least_one,
+    check_choice,
     check_non_negative,
     check_positive,
     default_influencees,
+    listed_agents,
 )
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms.maddpg import MADDPG, adam
 from torchrl_alita.data import ConditionalSampler
+from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
 from torchrl_alita.modules import Autoencoder, make_influence_network
 from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
@@ -106,6 +109,7 @@ class ALITA(MADDPG):
     ):
         if estimator not in ESTIMATORS:
             raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}.")
+        check_choice("conditional", conditional, KINDS)
         check_at_least_one(estimator_updates=estimator_updates)
         check_positive(estimator_lr=estimator_lr, autoencoder_lr=autoencoder_lr)
         check_non_negative(
@@ -115,7 +119,9 @@ class ALITA(MADDPG):
         )
         layout = layout_of(env)
         self.influencers = _resolve(influencers, layout.num_agents)
-        check_agent_range("influencees", influencees or (), layout.num_agents)
+        if influencees is not None:
+            influencees = agent_indices("influencees", influencees)
+            check_agent_range("influencees", influencees, layout.num_agents)
         super().__init__(env, **options)
         self.estimator_updates = estimator_updates
 
@@ -145,6 +151,8 @@ class ALITA(MADDPG):
         for influencer in self.influencers if influence_coeff else ():
             others = None if influencees is None else [i for i in influencees if i != influencer]
             agents = {"influencer": influencer, "influencees": others}
+            # Said now, not at the first update.
+            default_influencees(*listed_agents(influencer, others), layout.num_agents)
             source = self.maddpg
             if estimator != "marginal":
                 network = (

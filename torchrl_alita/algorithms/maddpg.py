@@ -12,7 +12,12 @@ from torch import nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.objectives import LossModule, SoftUpdate
 
-from torchrl_alita._checks import check_at_least_one, check_positive
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_choice,
+    check_number,
+    check_positive,
+)
 from torchrl_alita.algorithms._compiled import Compiled, differentiate
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
@@ -20,6 +25,8 @@ from torchrl_alita.modules import make_actor, make_critic
 from torchrl_alita.objectives import MADDPGLoss
 
 __all__ = ["DDPG", "MADDPG"]
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 def adam(module: nn.Module, *, lr: float) -> torch.optim.Adam:
@@ -100,6 +107,8 @@ class MADDPG:
     ):
         check_at_least_one(policy_delay=policy_delay)
         check_positive(actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
+        check_number(max_grad_norm=max_grad_norm)
+        check_choice("compile_mode", compile_mode, COMPILE_MODES)
         if policy_noise and layout_of(env).discrete:
             raise ValueError(f"policy_noise must be 0 for one-hot actions, got {policy_noise}.")
         if tau > 1 or not max_grad_norm > 0:
@@ -186,11 +195,12 @@ class MADDPG:
 
     def _step(self, *batches: TensorDictBase) -> TensorDict:
         """Follow the gradient of the sum of the losses; losses and gradients' norms."""
-        self.updates += 1
-        skipped = {"actor"} if self.updates % self.policy_delay else set()
+        skipped = {"actor"} if (self.updates + 1) % self.policy_delay else set()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         logs = self._gradient(*batches)
+        # A batch that is refused is no update.
+        self.updates += 1
         norms = {
             f"grad_norm_{name}": self._follow(optimizer, skip=name in skipped)
             for name, optimizer in self.optimizers.items()

@@ -10,12 +10,14 @@ from tensordict import NestedKey
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, whole
 from torchrl_alita.envs.layout import ACTION, OBSERVATION
 
 __all__ = ["ConditionalSampler"]
 
 KINDS = ("nearest", "exact", "uniform")
+# What float32 would round: states that differ would be one.
+_WIDE = (torch.float64, torch.int64, torch.int32)
 
 
 class ConditionalSampler(Sampler):
@@ -87,6 +89,7 @@ class ConditionalSampler(Sampler):
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
     ):
+        influencer = whole("influencer", influencer)
         if influencer < 0:
             raise ValueError(f"influencer must be at least 0, got {influencer}.")
         check_at_least_one(
@@ -144,6 +147,10 @@ class ConditionalSampler(Sampler):
             if value is None:
                 present = sorted(str(k) for k in stored.keys(True, True))
                 raise KeyError(f"The storage has no {key}; it has {present}.")
+            if value.ndim < 3:
+                raise ValueError(
+                    f"{key} must have the shape (rows, agents, features), got {tuple(value.shape)}."
+                )
             if self.influencer >= value.shape[1]:
                 raise ValueError(
                     f"influencer must be below the number of agents, {value.shape[1]}, "
@@ -183,7 +190,9 @@ class ConditionalSampler(Sampler):
 
     @staticmethod
     def _features(situation: tuple[torch.Tensor, ...], index: torch.Tensor) -> torch.Tensor:
-        return torch.cat([view[index].flatten(1).float() for view in situation], dim=-1)
+        wide = any(view.dtype in _WIDE for view in situation)
+        dtype = torch.float64 if wide else torch.float32
+        return torch.cat([view[index].flatten(1).to(dtype) for view in situation], dim=-1)
 
     def _empty(self) -> None:
         self._newest = self._newest[:0]

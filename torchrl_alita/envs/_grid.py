@@ -13,7 +13,13 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import Categorical, Composite, OneHot, Unbounded
 
-from torchrl_alita._checks import check_positive, require_keys
+from torchrl_alita._checks import (
+    check_choice,
+    check_positive,
+    check_whole,
+    checked_seed,
+    require_keys,
+)
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, next_key
 
@@ -88,21 +94,11 @@ class AllowedOneHot(OneHot):
         return super()._project(val if self.mask is None else val.bool()).to(self.dtype)
 
 
-def check_whole(least: int, most: int | None = None, **values: int) -> None:
-    """Raise a ValueError for a value that is no whole number from least to most."""
-    for name, value in values.items():
-        if int(value) != value or value < least or (most is not None and value > most):
-            allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise ValueError(f"{name} must be a whole number {allowed}, got {value}.")
-
-
 def check_common(*, num_envs: int, num_agents: int, horizon: int, reward: float) -> None:
     """Raise a ValueError for what neither game can be played with."""
     check_whole(1, num_envs=num_envs, horizon=horizon)
     check_whole(2, 8, num_agents=num_agents)
     check_positive(reward=reward)
-    if reward == float("inf"):
-        raise ValueError(f"reward must be finite, got {reward}.")
 
 
 def check_same_device(env: EnvBase, device: torch.device | str) -> None:
@@ -115,14 +111,9 @@ def check_same_device(env: EnvBase, device: torch.device | str) -> None:
         )
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raise a ValueError for a name that is not among the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
-
-
 def set_seed(generator: torch.Generator, seed: int | None) -> None:
     """Give a generator a seed, or one that differs from run to run."""
+    seed = checked_seed(seed)
     if seed is None:
         generator.seed()
     else:

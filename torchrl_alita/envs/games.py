@@ -17,7 +17,13 @@ from torch.nn.functional import one_hot
 from torchrl.data import Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, check_distribution, check_finite
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_distribution,
+    check_finite,
+    check_number,
+    checked_seed,
+)
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.layout import ACTION, OBSERVATION, REWARD, next_key
@@ -105,6 +111,7 @@ class MarkovGame(EnvBase):
         check_at_least_one(num_envs=num_envs)
         if horizon is not None:
             check_at_least_one(horizon=horizon)
+        check_number(discount=discount)
         if not 0 <= discount < 1:
             raise ValueError(f"discount must be at least 0 and below 1, got {discount}.")
         super().__init__(device=device, batch_size=[num_envs])
@@ -163,6 +170,7 @@ class MarkovGame(EnvBase):
             (torch.Size([5, 8, 5]), torch.Size([3, 5, 8]))
         """
         check_at_least_one(num_states=num_states, num_agents=num_agents, num_actions=num_actions)
+        seed = checked_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         joint = num_actions**num_agents
         shares = torch.empty(num_states, joint, num_states, dtype=torch.float64)
@@ -236,10 +244,7 @@ class MarkovGame(EnvBase):
         )
 
     def _set_seed(self, seed: int | None) -> None:
-        if seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(seed)
+        _grid.set_seed(self.generator, seed)
 
     def _draw(self, thresholds: torch.Tensor) -> torch.Tensor:
         """One state of each game from its row of thresholds, ``[B, S] -> [B]``."""
@@ -467,7 +472,10 @@ def _check_whole_numbers(
 
 def _float64(values: torch.Tensor | Sequence, device: torch.device | str) -> torch.Tensor:
     """A copy that neither the caller's array nor its gradient can change."""
-    return torch.as_tensor(values, dtype=torch.float64).detach().to(device, copy=True)
+    if not isinstance(values, torch.Tensor):
+        # Unlike as_tensor it may be given an array that is read-only.
+        values = torch.tensor(values, dtype=torch.float64)
+    return values.detach().to(device, torch.float64, copy=True)
 
 
 def _root(num_joint: int, num_agents: int) -> int:

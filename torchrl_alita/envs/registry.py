@@ -12,7 +12,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, checked_seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,8 +115,8 @@ def make_env(
         A TorchRL environment.
 
     Raises:
-        ValueError: for an unknown task, a device that torch does not have here, or
-            num_envs, n_agents or horizon below 1.
+        ValueError: for an unknown task, a device that torch does not have here,
+            num_envs, n_agents or horizon below 1, or a seed outside 0 to 2**64 - 1.
         ImportError: if the task's suite is not installed; the extra is named.
 
     Examples:
@@ -131,6 +131,7 @@ def make_env(
     """
     builder = (get_task(task) if isinstance(task, str) else task).make
     check_at_least_one(num_envs=num_envs, n_agents=n_agents, horizon=horizon)
+    seed = checked_seed(seed)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

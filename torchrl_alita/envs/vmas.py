@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, StepCounter, TransformedEnv, VmasEnv
 
+from torchrl_alita._checks import checked_seed
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs.layout import OBSERVATION, next_key
 from torchrl_alita.envs.registry import Task, register_task
@@ -28,6 +29,8 @@ __all__ = ["StreamedVmasEnv", "spread_metrics"]
 _AGENT_RADIUS = 0.15
 _LANDMARK_RADIUS = 0.05
 _OCCUPIED_WITHIN = 0.1
+# VMAS seeds NumPy too.
+_LARGEST_SEED = 2**32 - 1
 
 
 class StreamedVmasEnv(VmasEnv):
@@ -45,6 +48,7 @@ class StreamedVmasEnv(VmasEnv):
 
     Raises:
         ImportError: if VMAS is not installed.
+        ValueError: if the seed is no whole number from 0 to 2**32 - 1.
 
     Examples:
         >>> first = StreamedVmasEnv("simple_spread", seed=0, num_envs=2, device="cpu")
@@ -57,6 +61,7 @@ class StreamedVmasEnv(VmasEnv):
 
     def __init__(self, scenario: str, *, seed: int | None = None, **kwargs):
         import_extra("vmas", "vmas")
+        seed = checked_seed(seed, most=_LARGEST_SEED)
         if seed is None:
             seed = int(torch.randint(2**31, ()))
         with _vmas_random_state(kwargs.get("device")) as shared:

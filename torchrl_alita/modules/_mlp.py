@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional
 from torchrl.modules import MultiAgentMLP
 
+from torchrl_alita._checks import sizes
+
 
 class PlainMultiAgentMLP(MultiAgentMLP):
     """TorchRL's MultiAgentMLP with its parameters in an ordinary module.
@@ -43,6 +45,8 @@ class PlainMultiAgentMLP(MultiAgentMLP):
                 f"The network takes (agents, features) {(self.n_agents, net.in_features)}, got "
                 f"{given[0] if len(given) == 1 else given}."
             )
+        for part in inputs:
+            _check_like(part, net[0].weight)
         if self.share_params:
             return net(torch.cat(inputs, -1))
         first, *layers = net
@@ -60,7 +64,17 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         with torch.autocast(hidden.device.type, enabled=False):
             for last in layers[-1:]:
                 hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
-        return hidden.reshape(self.n_agents, *batch_size, -1).movedim(0, -2)
+        return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
+
+
+def _check_like(inputs: torch.Tensor, weight: torch.Tensor) -> None:
+    if inputs.device != weight.device:
+        raise ValueError(f"The network is on {weight.device}, its inputs on {inputs.device}.")
+    if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+        raise TypeError(
+            f"The network's parameters are {weight.dtype}, its inputs {inputs.dtype}: cast the "
+            f"batch or the network."
+        )
 
 
 def _product(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -72,7 +86,7 @@ def _product(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if inputs.stride(dim) == 0 and inputs.shape[dim] > 1:
             inputs = inputs.narrow(dim, 0, 1)
     rows = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
-    return torch.bmm(rows, weight.transpose(1, 2)).reshape(*inputs.shape[:-1], -1)
+    return torch.bmm(rows, weight.transpose(1, 2)).reshape(*inputs.shape[:-1], weight.shape[1])
 
 
 def _for_each_row(bias: torch.Tensor, ndim: int) -> torch.Tensor:
@@ -118,11 +132,18 @@ def multi_agent_mlp(
         device: of the parameters.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is no whole number, at least 1.
+        TypeError: if num_cells is no sequence.
     """
-    sizes = (in_features, out_features, num_agents, *num_cells)
-    if min(sizes) < 1:
-        raise ValueError(f"Sizes must be at least 1, got {sizes}.")
+    in_features, out_features, num_agents = (
+        sizes(name, [size])[0]
+        for name, size in (
+            ("in_features", in_features),
+            ("out_features", out_features),
+            ("num_agents", num_agents),
+        )
+    )
+    num_cells = sizes("num_cells", num_cells)
     norm = {
         "norm_class": nn.LayerNorm,
         "norm_kwargs": [{"normalized_shape": width} for width in num_cells],
@@ -133,7 +154,7 @@ def multi_agent_mlp(
         n_agents=num_agents,
         centralized=False,
         share_params=share_params,
-        num_cells=list(num_cells),
+        num_cells=num_cells,
         activation_class=nn.ReLU,
         device=device,
         **(norm if layer_norm else {}),

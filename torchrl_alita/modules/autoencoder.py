@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from torchrl_alita._checks import check_at_least_one, sizes
 from torchrl_alita.modules._mlp import multi_agent_mlp
 
 __all__ = ["Autoencoder"]
@@ -28,7 +29,8 @@ class Autoencoder(nn.Module):
         device: of the parameters.
 
     Raises:
-        ValueError: if a size is not positive, or there is no hidden layer.
+        ValueError: if a size is no whole number, at least 1, or there is no hidden layer.
+        TypeError: if num_cells is no sequence.
 
     Examples:
         >>> autoencoder = Autoencoder(16, num_influencers=2)
@@ -45,11 +47,12 @@ class Autoencoder(nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        if not num_cells:
+        check_at_least_one(in_features=in_features, num_influencers=num_influencers)
+        cells = sizes("num_cells", num_cells)
+        if not cells:
             raise ValueError(f"num_cells must name at least one hidden layer, got {num_cells}.")
         self.in_features = in_features
         self.num_influencers = num_influencers
-        cells = list(num_cells)
         code = cells.index(min(cells))
         half = partial(
             multi_agent_mlp,

@@ -105,6 +105,7 @@ def make_critic(
         KeyError: if the environment has another layout.
         ValueError: if num_critics is below 1, or the scope has another shape or
             dtype, or hides an agent from its own critic.
+        TypeError: if the scope is no tensor.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -117,6 +118,8 @@ def make_critic(
     check_at_least_one(num_critics=num_critics)
     if scope is None:
         scope = torch.ones(shape, dtype=torch.bool)
+    if not isinstance(scope, torch.Tensor):
+        raise TypeError(f"scope must be a bool tensor of shape {shape}, got {scope!r}.")
     if scope.shape != shape or scope.dtype != torch.bool:
         raise ValueError(
             f"scope must be bool of shape {shape}, got {scope.dtype} of {tuple(scope.shape)}."

@@ -31,7 +31,8 @@ class StraightThroughOneHot(OneHotCategorical):
         temperature: tau, positive.
 
     Raises:
-        ValueError: if the temperature is not positive.
+        ValueError: if the temperature is not positive, or the mask has another shape.
+        TypeError: if the mask is not bool.
 
     Examples:
         >>> policy = StraightThroughOneHot(torch.tensor([[1.0, 3.0, 2.0]]))
@@ -53,6 +54,11 @@ class StraightThroughOneHot(OneHotCategorical):
         check_positive(temperature=temperature)
         self.temperature = temperature
         if action_mask is not None:
+            if action_mask.shape != logits.shape:
+                raise ValueError(
+                    f"action_mask must have the shape of the logits, {tuple(logits.shape)}, got "
+                    f"{tuple(action_mask.shape)}."
+                )
             logits = logits.masked_fill(~functional.allowed_actions(action_mask), -torch.inf)
         super().__init__(logits=logits, validate_args=False)
 

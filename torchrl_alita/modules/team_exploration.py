@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.data import Bounded, Composite, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs import ExplorationType, exploration_type
 
-from torchrl_alita._checks import check_at_least_one, require_keys
+from torchrl_alita._checks import check_at_least_one, check_number, check_share, require_keys
 from torchrl_alita.envs.layout import ACTION
 
 __all__ = ["TeamExploration"]
@@ -107,10 +107,11 @@ class TeamExploration(TensorDictModuleBase):
     explored, for logs and pictures.
 
     Raises:
-        ValueError: for an argument out of its range, or an action whose shape does not fit
-            the spec; the numbers are named.
+        ValueError: for an argument out of its range, an action whose shape does not fit
+            the spec, or a mask or ``is_init`` that does not fit the action; the numbers are
+            named.
         KeyError: if the action or its mask is missing; the keys present are named.
-        TypeError: for a spec of another kind.
+        TypeError: for a spec of another kind, or integers as continuous actions.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -207,6 +208,7 @@ class TeamExploration(TensorDictModuleBase):
         require_keys(tensordict, self.in_keys)
         action = tensordict.get(self.action_key)
         self._check_action(action)
+        self._check_flags(tensordict, action)
         strength = self.strengths(action.shape[:-2])
         begun = self._begun(tensordict, action)
         exploring = self._flags(tensordict, action, begun, strength)
@@ -216,7 +218,8 @@ class TeamExploration(TensorDictModuleBase):
             noise = self._noise(tensordict, action, begun)
             noisy = action + strength.unsqueeze(-1).to(action.dtype) * noise
             # What is not explored is the policy's own affair, and stays as it is.
-            action = torch.where(exploring, noisy.clamp(self.low, self.high), action)
+            noisy = noisy.clamp(self.low, self.high).to(action.dtype)
+            action = torch.where(exploring, noisy, action)
         tensordict.set(self.action_key, action)
         tensordict.set(self.exploring_key, exploring)
         tensordict.set((_STATE, "begun"), torch.ones_like(begun))
@@ -233,6 +236,21 @@ class TeamExploration(TensorDictModuleBase):
             raise ValueError(
                 f"{self.action_key} is on {action.device}, its exploration on {self.eps.device}."
             )
+        if not self.discrete and not action.is_floating_point():
+            raise TypeError(f"{self.action_key} must be of floating point, got {action.dtype}.")
+
+    def _check_flags(self, tensordict: TensorDictBase, action: torch.Tensor) -> None:
+        """What else is read, before anything is drawn or written."""
+        shapes = {self.is_init_key: (*action.shape[:-2], 1)}
+        if self.action_mask_key is not None:
+            shapes[self.action_mask_key] = tuple(action.shape)
+        for key, shape in shapes.items():
+            flag = tensordict.get(key, None)
+            if flag is not None and (flag.dtype != torch.bool or tuple(flag.shape) != shape):
+                raise ValueError(
+                    f"{key} must be bool of the shape {shape}, got {flag.dtype} of "
+                    f"{tuple(flag.shape)}."
+                )
 
     def _begun(self, tensordict: TensorDictBase, action: torch.Tensor) -> torch.Tensor:
         """Whether there is a state to go on from, ``[*B, 1]``."""
@@ -343,6 +361,8 @@ def _state(tensordict: TensorDictBase, name: str, default: torch.Tensor) -> torc
 
 def _composite(spec: TensorSpec, action_key: NestedKey) -> Composite:
     """The spec under the action's key, if it is of a kind that can be explored."""
+    if not isinstance(spec, TensorSpec):
+        raise TypeError(f"spec must be a TensorSpec, got {type(spec).__name__}.")
     if not isinstance(spec, Composite):
         spec = Composite({action_key: spec}, shape=spec.shape[:-2])
     leaf = spec[action_key]
@@ -359,9 +379,8 @@ def _composite(spec: TensorSpec, action_key: NestedKey) -> Composite:
 def _check_arguments(
     agreement: float, persistence: float, spread: float, burst_length: float, burst_share: float
 ) -> None:
-    for name, value in (("agreement", agreement), ("spread", spread)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}.")
+    check_share(agreement=agreement, spread=spread)
+    check_number(persistence=persistence, burst_length=burst_length, burst_share=burst_share)
     if not 0 <= persistence < 1:
         raise ValueError(f"persistence must be at least 0 and below 1, got {persistence}.")
     if not 1 <= burst_length < math.inf:
@@ -374,6 +393,7 @@ def _check_schedule(
     eps_init: float, eps_end: float, annealing_num_steps: int, *, at_most_one: bool
 ) -> None:
     check_at_least_one(annealing_num_steps=annealing_num_steps)
+    check_number(eps_init=eps_init, eps_end=eps_end)
     highest = 1 if at_most_one else math.inf
     if not 0 <= eps_init <= highest or math.isinf(eps_init):
         limit = " and at most 1, a share of random actions" if at_most_one else ""

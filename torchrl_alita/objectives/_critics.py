@@ -8,8 +8,10 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
+from torchrl_alita._checks import check_share, require_written
 from torchrl_alita.envs.layout import next_key
 from torchrl_alita.objectives._inputs import unique
+from torchrl_alita.objectives._swap import call_with
 
 
 def run(
@@ -18,11 +20,14 @@ def run(
     """Run a network with the given parameters, also with a stack of them.
 
     A stack of parameters, as TorchRL's TD3Loss holds, gives a leading dimension.
+
+    Raises:
+        KeyError: if it does not write the key; what it writes is named.
     """
+    require_written(network, key)
 
     def call(params: TensorDictBase) -> torch.Tensor:
-        with params.to_module(network, preserve_module_state=False):
-            return network(inputs.copy()).get(key)
+        return call_with(params, network, lambda: network(inputs.copy()).get(key))
 
     return torch.vmap(call)(params) if params.batch_dims else call(params)
 
@@ -48,7 +53,8 @@ class PartnerCritics:
 
     def __init__(self, partner: LossModule):
         for name in ("qvalue_network", "value_network"):
-            if name in partner.__dict__ and "actor_network" in partner.__dict__:
+            own = getattr(partner, "__dict__", {})
+            if name in own and "actor_network" in own:
                 self.partner = partner
                 self.name = name
                 return
@@ -73,10 +79,12 @@ class PartnerCritics:
 
         Raises:
             ValueError: if there is none, or it is outside [0, 1].
+            TypeError: if it is no number.
         """
         gamma = getattr(self.partner, "gamma", None) if gamma is None else gamma
-        if gamma is None or not 0 <= float(gamma) <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+        if gamma is None:
+            raise ValueError("gamma must be in [0, 1], got None: the partner has none.")
+        check_share(gamma=gamma)
         return float(gamma)
 
     def in_keys(self, action: NestedKey) -> list[NestedKey]:

@@ -2,35 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import require_keys
+from torchrl_alita._checks import check_agents, require_keys
+from torchrl_alita.envs.layout import next_key
 
 
 def unique(keys: list[NestedKey]) -> list[NestedKey]:
     return list(dict.fromkeys(keys))
 
 
-def checked(loss: LossModule, tensordict: TensorDictBase) -> TensorDictBase:
+def checked(
+    loss: LossModule, tensordict: TensorDictBase, *, optional: Sequence[NestedKey] = ()
+) -> TensorDictBase:
     """The entries that a loss reads, with zeros where its mask hides a row.
 
     A mask on the loss alone would protect its value but not its gradient: a zero
     gradient times a NaN is a NaN.
 
+    Args:
+        loss: its ``in_keys`` are read.
+        tensordict: the caller's batch.
+        optional: read where the batch has them.
+
     Raises:
-        KeyError: if one of them is missing; it and the keys present are named.
+        KeyError: if one of the entries is missing; it and the keys present are named.
+        ValueError: if there is no row, the agents' entries disagree on the rows, the
+            agents or the device, or the mask fits no row.
+        TypeError: if an agents' entry is no tensor.
     """
     require_keys(tensordict, loss.in_keys)
+    names = [*loss.in_keys, *(key for key in optional if tensordict.get(key, None) is not None)]
+    rows = check_agents(tensordict, _agents_keys(loss, names))[:-1]
+    if 0 in rows:
+        raise ValueError(f"The batch is empty: its entries begin with {tuple(rows)}.")
+    mask = row_mask(loss, tensordict, rows)
     mask_keys = [key for key in loss._loss_mask_keys() if tensordict.get(key, None) is not None]
-    inputs = tensordict.select(*loss.in_keys, *mask_keys)
-    for key in mask_keys:
-        mask = tensordict.get(key)
-        while mask.ndim > tensordict.batch_dims and mask.shape[-1] == 1:
-            mask = mask.squeeze(-1)
-        for name in loss.in_keys:
-            value = inputs.get(name)
-            rows = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
-            inputs = inputs.set(name, torch.where(rows, value, torch.zeros_like(value)))
+    inputs = tensordict.select(*names, *mask_keys)
+    for name in names if mask is not None else ():
+        value = inputs.get(name)
+        shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
+        inputs = inputs.set(name, torch.where(shown, value, torch.zeros_like(value)))
     return inputs
+
+
+def _agents_keys(loss: LossModule, names: list[NestedKey]) -> list[NestedKey]:
+    """Of the names the action, what lies beside it, now and next, and the reward."""
+    action = loss.tensor_keys.action
+    reward = next_key(getattr(loss.tensor_keys, "reward", action))
+    # Beside an action that is in no group the flags of the team may lie.
+    group = () if isinstance(action, str) else action[:-1]
+    beside = [
+        key
+        for key in names
+        if group and not isinstance(key, str) and key[:-1] in (group, ("next", *group))
+    ]
+    return unique([action, *beside, *([reward] if reward in names else [])])
+
+
+def row_mask(
+    loss: LossModule, tensordict: TensorDictBase, rows: Sequence[int]
+) -> torch.Tensor | None:
+    """The mask of a batch's rows, ``[*B]``, if it has one.
+
+    Raises:
+        ValueError: if it is not bool, one for each row.
+    """
+    mask = None
+    for key in loss._loss_mask_keys():
+        value = tensordict.get(key, None)
+        if value is None:
+            continue
+        one_each = all(size == 1 for size in value.shape[len(rows) :])
+        if value.dtype != torch.bool or value.shape[: len(rows)] != rows or not one_each:
+            raise ValueError(
+                f"{key} must be bool of the shape {tuple(rows)} or {(*rows, 1)}, got "
+                f"{value.dtype} of {tuple(value.shape)}."
+            )
+        value = value.reshape(rows)
+        mask = value if mask is None else mask & value
+    return mask

@@ -12,7 +12,13 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import nn
 from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import check_listed, default_influencees
+from torchrl_alita._checks import (
+    REDUCTIONS,
+    check_choice,
+    check_same_shape,
+    default_influencees,
+    listed_agents,
+)
 from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
 from torchrl_alita.objectives._critics import PartnerCritics, lowest, run
 from torchrl_alita.objectives._inputs import checked, unique
@@ -122,10 +128,9 @@ class InfluenceEstimatorLoss(LossModule):
             )
         critics = PartnerCritics(partner)
         gamma = critics.discount(gamma)
-        check_listed(influencer, influencees)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.kind = kind
-        self.influencer = influencer
-        self.influencees = influencees
+        self.influencer, self.influencees = listed_agents(influencer, influencees)
         self.reduction = reduction
         self.register_coeff_buffer("gamma", gamma)
         self.__dict__["critics"] = critics
@@ -196,12 +201,16 @@ class InfluenceEstimatorLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        batch = checked(self, tensordict)
+        given = self.tensor_keys.value_target
+        batch = checked(self, tensordict, optional=[given])
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
         influencees = default_influencees(self.influencer, self.influencees, num_agents)
-        target = tensordict.get(self.tensor_keys.value_target, None)
+        target = batch.get(given, None)
         if target is None:
             target = self.value_target(batch)
+        else:
+            agents = batch.get(self.tensor_keys.action).shape[:-1]
+            check_same_shape(batch, given, (*agents, 1))
         error = (self._heads(batch, self.estimator_network_params) - target).square()
         error = error[..., list(influencees), :].sum((-1, -2))
         if self.estimator_network_params.batch_dims:

@@ -16,15 +16,21 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._checks import (
-    check_listed,
+    REDUCTIONS,
+    check_choice,
     check_non_negative,
+    check_number,
+    check_same_shape,
     check_weights,
+    check_whole,
     default_influencees,
+    listed_agents,
 )
 from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, TERMINATED, VALUE, next_key
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
-from torchrl_alita.objectives._inputs import checked, unique
+from torchrl_alita.objectives._inputs import checked, row_mask, unique
 from torchrl_alita.objectives._others import every_other_action
+from torchrl_alita.objectives._swap import call_with
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.optimum import (
     best_candidate,
@@ -202,16 +208,15 @@ class InfluenceLoss(LossModule):
                 f"gradient='score' is Theorem 1, whose optimum is at the current state, "
                 f"got optimum_at={optimum_at!r}."
             )
-        if num_optimum_samples < 0 or enumeration_budget < 1:
+        check_whole(0, num_optimum_samples=num_optimum_samples)
+        check_whole(1, enumeration_budget=enumeration_budget)
+        if not (isinstance(num_action_samples, str) and num_action_samples == "all"):
+            check_whole(1, num_action_samples=num_action_samples)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_number(normalize_decay=normalize_decay)
+        if not 0 <= normalize_decay < 1:
             raise ValueError(
-                f"num_optimum_samples must be at least 0 and enumeration_budget at least 1, "
-                f"got {num_optimum_samples} and {enumeration_budget}."
-            )
-        if num_action_samples != "all" and (
-            isinstance(num_action_samples, str) or num_action_samples < 1
-        ):
-            raise ValueError(
-                f"num_action_samples must be at least 1 or 'all', got {num_action_samples!r}."
+                f"normalize_decay must be at least 0 and below 1, got {normalize_decay}."
             )
         if num_optimum_samples > 0 and action_spec is None:
             raise ValueError(
@@ -219,6 +224,11 @@ class InfluenceLoss(LossModule):
             )
         if action_spec is not None and not isinstance(action_spec, Bounded | OneHot):
             raise ValueError(f"action_spec must be bounded or one-hot, got {action_spec}.")
+        if action_spec is not None and len(action_spec.shape) != 2:
+            raise ValueError(
+                f"action_spec must have the shape (agents, features), as that of "
+                f"full_action_spec_unbatched, got {tuple(action_spec.shape)}."
+            )
         if optimum == "enumerated" and isinstance(action_spec, Bounded):
             raise ValueError(f"optimum={optimum!r} needs one-hot actions, got {action_spec}.")
         stochastic = gradient == "score" or num_action_samples != 1
@@ -228,9 +238,9 @@ class InfluenceLoss(LossModule):
                 f"stochastic actor, with get_dist; a deterministic one has a single action."
             )
         check_non_negative(influence_coeff=influence_coeff)
-        check_listed(influencer, influencees)
+        influencer, influencees = listed_agents(influencer, influencees)
         if weights is not None:
-            weights = check_weights(weights, len(influencees or weights))
+            weights = check_weights(weights, None if influencees is None else len(influencees))
         self.convert_to_functional(actor_network, "actor_network")
         self.register_coeff_buffer("influence_coeff", float(influence_coeff))
         self.register_buffer("weights", weights)
@@ -277,12 +287,15 @@ class InfluenceLoss(LossModule):
         batch = checked(self, tensordict)
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
         chosen = list(default_influencees(self.influencer, self.influencees, num_agents))
+        # Before the running scale is touched.
+        self._check_batch(batch, len(chosen))
         policy = self._policy(batch)
+        check_same_shape(batch, self.tensor_keys.action, policy.action.shape)
         value = self._influenced_value(batch, policy)
         with torch.no_grad():
             optimum, terminated = self._placed_optimum(batch, tensordict, policy, value.detach())
             optimum = optimum[..., chosen, :]
-            scale = self._scale(optimum)
+            scale = self._scale(optimum, row_mask(self, batch, optimum.shape[:-2]))
         value = value[..., chosen, :]
         gap = functional.influence_gap(value, optimum, terminated=terminated, scale=scale)
         weights = check_weights(None, len(chosen)) if self.weights is None else self.weights
@@ -305,13 +318,33 @@ class InfluenceLoss(LossModule):
             }
         )
 
+    def _check_batch(self, batch: TensorDictBase, num_influencees: int) -> None:
+        if self.weights is not None and len(self.weights) != num_influencees:
+            raise ValueError(
+                f"weights must be {num_influencees}, one for each influencee, got "
+                f"{len(self.weights)}."
+            )
+        agents = batch.get(self.tensor_keys.action).shape[-2:]
+        if self.action_low is not None and self.action_low.shape != agents:
+            raise ValueError(
+                f"action_spec must have the shape {tuple(agents)} of the agents' actions, got "
+                f"{tuple(self.action_low.shape)}."
+            )
+        if self.gradient == "score" and batch.batch_dims < 2:
+            raise ValueError(
+                f"gradient='score' needs a batch [*B, T] with a dimension of time, got "
+                f"{tuple(batch.batch_size)}."
+            )
+
     def _policy(self, batch: TensorDictBase) -> _Policy:
         """What the policies do in the batch's states; the actions carry gradient."""
         if self.gradient == "pathwise" and self.num_action_samples == 1:
             own = run(self.actor_network, self.actor_network_params, batch, self.tensor_keys.action)
             return _Policy(action=own)
-        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
-            distribution = self.actor_network.get_dist(batch.copy())
+        network = self.actor_network
+        distribution = call_with(
+            self.actor_network_params, network, lambda: network.get_dist(batch.copy())
+        )
         if self.gradient == "score":
             return _Policy(action=distribution.sample(), distribution=distribution)
         if not distribution.has_rsample:
@@ -363,11 +396,6 @@ class InfluenceLoss(LossModule):
         weights: torch.Tensor,
     ) -> torch.Tensor:
         """Theorem 1: the value of F ``[*B, T]`` with the gradient of its score function."""
-        if batch.batch_dims < 2:
-            raise ValueError(
-                f"gradient='score' needs a batch [*B, T] with a dimension of time, got "
-                f"{tuple(batch.batch_size)}."
-            )
         done = batch.get(next_key(self.tensor_keys.done))
         weight = functional.influence_score(value, gap, weights, done, self.gamma)
         action = batch.get(self.tensor_keys.action)
@@ -458,9 +486,21 @@ class InfluenceLoss(LossModule):
         allowed = (every * mask).sum((-1, -2)) == num_agents
         return critic(every).masked_fill(~allowed[..., None, None], -torch.inf).amax(0)
 
-    def _scale(self, optimum: torch.Tensor) -> torch.Tensor | float:
+    def _scale(self, optimum: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | float:
         if self.value_norm is None:
             return 1.0
         if self.training:
-            self.value_norm.update(optimum)
+            self.value_norm.update(optimum if mask is None else _same_moments(optimum, mask))
         return self.value_norm.scale()
+
+
+def _same_moments(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Two values with the mean and the mean square of the shown rows, ``[*B, M, 1] -> [2, 1]``.
+
+    A compiled graph cannot leave rows out.
+    """
+    shown = mask[..., None, None].expand_as(values)
+    count = shown.sum().clamp_min(1)
+    mean = values.where(shown, 0).sum() / count
+    spread = (values - mean).square().where(shown, 0).sum().div(count).sqrt()
+    return torch.stack([mean - spread, mean + spread]).unsqueeze(-1)

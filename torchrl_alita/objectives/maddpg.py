@@ -11,10 +11,11 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._checks import check_non_negative
+from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
 from torchrl_alita.envs.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
 from torchrl_alita.objectives._critics import PartnerCritics, run
 from torchrl_alita.objectives._inputs import checked, unique
+from torchrl_alita.objectives._swap import call_with
 
 __all__ = ["MADDPGLoss"]
 
@@ -72,9 +73,12 @@ class MADDPGLoss(LossModule):
     detached, ``pred_value`` and ``target_value``, the mean over agents.
 
     Raises:
-        ValueError: if gamma is outside [0, 1], a noise is negative,
-            ``others_actions`` or ``own_actions`` is unknown, or the actor has no get_dist
-            for ``own_actions="all"``.
+        ValueError: if gamma is outside [0, 1], a noise is negative, the bounds are no
+            least and largest, ``others_actions``, ``own_actions`` or the reduction is
+            unknown, or the actor has no get_dist for ``own_actions="all"``; when called, if
+            the batch is empty or its entries do not fit each other.
+        TypeError: if an argument is no number; when called, if a network computes in
+            another dtype.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -140,8 +144,8 @@ class MADDPGLoss(LossModule):
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+        check_share(gamma=gamma)
+        check_choice("reduction", reduction, REDUCTIONS)
         if others_actions not in ("buffer", "policy"):
             raise ValueError(
                 f"others_actions must be 'buffer' or 'policy', got {others_actions!r}."
@@ -152,15 +156,16 @@ class MADDPGLoss(LossModule):
             raise ValueError(
                 f"own_actions={own_actions!r} needs an actor over one-hot actions, with get_dist."
             )
-        if policy_noise < 0 or noise_clip < 0:
-            raise ValueError(
-                f"policy_noise and noise_clip must be at least 0, got {policy_noise}, {noise_clip}."
-            )
+        check_non_negative(
+            policy_noise=policy_noise, noise_clip=noise_clip, logits_coeff=logits_coeff
+        )
+        low, high = action_bounds
+        if not low < high:
+            raise ValueError(f"action_bounds must be the least and the largest, got {low}, {high}.")
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.__dict__["critics"] = PartnerCritics(self)
-        check_non_negative(logits_coeff=logits_coeff)
-        self.register_coeff_buffer("gamma", gamma)
+        self.register_coeff_buffer("gamma", float(gamma))
         self.register_coeff_buffer("logits_coeff", float(logits_coeff))
         self.penalized = logits_coeff > 0
         self.policy_noise = policy_noise
@@ -179,8 +184,8 @@ class MADDPGLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        batch = checked(self, tensordict)
-        weights = self._maybe_get_priority_weight(tensordict)
+        batch = checked(self, tensordict, optional=[self.tensor_keys.priority_weight])
+        weights = self._maybe_get_priority_weight(batch)
         target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
@@ -212,9 +217,8 @@ class MADDPGLoss(LossModule):
     def _policy(self, batch: TensorDictBase) -> TensorDictBase:
         """What the actor writes, up to the parameters of its distribution for "all"."""
         network = self.actor_network
-        with self.actor_network_params.to_module(network, preserve_module_state=False):
-            inputs = batch.copy()
-            return network.get_dist_params(inputs) if self.own_actions == "all" else network(inputs)
+        act = network.get_dist_params if self.own_actions == "all" else network
+        return call_with(self.actor_network_params, network, lambda: act(batch.copy()))
 
     def _gain(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
         """What each agent climbs, ``[*B, N]``; only the actors get gradient."""

@@ -13,9 +13,10 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._checks import agent_indices, check_agent_range
+from torchrl_alita._checks import REDUCTIONS, agent_indices, check_agent_range, check_choice
 from torchrl_alita.envs.layout import ACTION, OBSERVATION
 from torchrl_alita.objectives._inputs import checked
+from torchrl_alita.objectives._swap import call_with
 
 __all__ = ["NoveltyLoss"]
 
@@ -38,8 +39,10 @@ class NoveltyLoss(LossModule):
     over features and influencers.
 
     Raises:
-        ValueError: if an influencer is negative or listed twice, or, when called, not
-            in the batch.
+        ValueError: if an influencer is negative or listed twice, or the reduction
+            unknown; when called, if an influencer is not in the batch, or the batch is
+            empty or its entries do not fit each other.
+        TypeError: when called, if the autoencoder computes in another dtype.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -80,6 +83,7 @@ class NoveltyLoss(LossModule):
     ):
         super().__init__()
         self.influencers = agent_indices("influencer", influencer)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
         self.convert_to_functional(autoencoder, "autoencoder")
 
@@ -94,7 +98,8 @@ class NoveltyLoss(LossModule):
         check_agent_range("influencer", self.influencers, observation.shape[-2])
         inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
         inputs = inputs[..., list(self.influencers), :]
-        with self.autoencoder_params.to_module(self.autoencoder, preserve_module_state=False):
-            reconstruction = self.autoencoder(inputs)
+        reconstruction = call_with(
+            self.autoencoder_params, self.autoencoder, lambda: self.autoencoder(inputs)
+        )
         error = functional.novelty(inputs, reconstruction).sum((-1, -2))
         return TensorDict({"loss_novelty": self._reduce_loss(error, tensordict=batch)})

@@ -69,6 +69,7 @@ def uniform_joint_actions(
     if low is None:
         drawn = drawn if allowed is None else drawn.masked_fill(~allowed, -1)
         return torch.nn.functional.one_hot(drawn.argmax(-1), like.shape[-1]).to(like.dtype)
+    low, high = low.to(like), high.to(like)
     return low + (high - low) * drawn
 
 

@@ -12,7 +12,16 @@ from torchrl.data import Composite
 from torchrl.envs import ExplorationType, Transform, set_exploration_type
 
 from torchrl_alita import functional
-from torchrl_alita._checks import agent_indices, check_agent_range, check_non_negative, require_keys
+from torchrl_alita._checks import (
+    agent_indices,
+    check_agent_range,
+    check_agents,
+    check_choice,
+    check_same_shape,
+    non_negative_numbers,
+    require_keys,
+    require_written,
+)
 from torchrl_alita.envs.layout import (
     ACTION,
     ACTION_MASK,
@@ -66,8 +75,11 @@ class DiversityPenalty(Transform):
     Raises:
         ValueError: if an index is negative or listed twice, omega is negative or the
             distance unknown; when called, if the batch has no such agent, or omega is
-            not of its number of agents.
-        KeyError: when called, if the batch lacks a key.
+            not of its number of agents, or its entries do not fit each other.
+        TypeError: if omega is no number or sequence of them; when called, if the actor
+            computes in another dtype.
+        KeyError: when called, if the batch lacks a key, or the actor does not write what
+            the distance is of.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -98,14 +110,12 @@ class DiversityPenalty(Transform):
         super().__init__(
             in_keys=[observation, action, next_key(novelty)], out_keys=[diversity_penalty]
         )
-        check_non_negative(omega=omega if isinstance(omega, float | int) else list(omega))
-        if distance not in DISTANCES:
-            raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}.")
+        check_choice("distance", distance, DISTANCES)
         self.influencers = agent_indices("influencer", influencer)
         self.influencees = (
             None if influencees is None else agent_indices("influencees", influencees)
         )
-        self.register_buffer("omega", torch.as_tensor(omega, dtype=torch.float32))
+        self.register_buffer("omega", non_negative_numbers("omega", omega))
         self.distance = distance
         self.logits = logits
         self.action_mask = action_mask
@@ -129,13 +139,16 @@ class DiversityPenalty(Transform):
 
     def _distance(self, tensordict: TensorDictBase) -> torch.Tensor:
         action = tensordict.get(self.in_keys[1])
+        written = self.in_keys[1] if self.distance == "squared" else self.logits
+        require_written(self.actor_network, written)
         policy = tensordict.select(
             *self.actor_network.in_keys, self.action_mask, strict=False
         ).copy()
         with set_exploration_type(ExplorationType.DETERMINISTIC):
             policy = self.actor_network(policy)
         if self.distance == "squared":
-            return functional.squared_distance(policy.get(self.in_keys[1]), action)
+            own = policy.get(self.in_keys[1])
+            return functional.squared_distance(own, action.to(own.dtype))
         logits = policy.get(self.logits)
         mask = tensordict.get(self.action_mask, None)
         if mask is not None:
@@ -146,7 +159,7 @@ class DiversityPenalty(Transform):
     def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
         distance = self._distance(tensordict)
         weights = self._weights(distance.shape[-2], distance)
-        omega = self.omega if self.omega.ndim == 0 else self.omega[:, None, None]
+        omega = (self.omega if self.omega.ndim == 0 else self.omega[:, None, None]).to(distance)
         penalty = functional.diversity_penalty(
             distance.unsqueeze(-2),
             novelty[..., list(self.influencers), :].unsqueeze(-3),
@@ -168,6 +181,8 @@ class DiversityPenalty(Transform):
     @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
+        agents = check_agents(tensordict, self.in_keys)
+        check_same_shape(tensordict, self.in_keys[2], (*agents, 1))
         penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]))
         return _transition.written(tensordict, self.batch_out_keys[0], penalty)
 

@@ -12,7 +12,7 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._checks import agent_indices, check_agent_range, require_keys
+from torchrl_alita._checks import agent_indices, check_agent_range, check_agents, require_keys
 from torchrl_alita.envs.layout import ACTION, NOVELTY, OBSERVATION, next_key
 from torchrl_alita.transforms import _transition
 
@@ -43,7 +43,9 @@ class NoveltyReward(Transform):
 
     Raises:
         ValueError: if an influencer is negative or listed twice; when called, if
-            the batch has no such agent, or its features another size.
+            the batch has no such agent, its features another size, or its entries do not
+            fit each other.
+        TypeError: when called, if the autoencoder computes in another dtype.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -97,6 +99,7 @@ class NoveltyReward(Transform):
     @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
+        check_agents(tensordict, self.in_keys)
         return _transition.written(tensordict, self.batch_out_keys[0], self._novelty(tensordict))
 
     def _reset(

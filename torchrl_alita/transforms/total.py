@@ -34,7 +34,9 @@ class TotalReward(Transform):
             ``("agents", "total_reward")``.
 
     Raises:
-        ValueError: if a coefficient is negative, or there is none.
+        ValueError: if a coefficient is negative or infinite, or there is none; when
+            called, if the rewards differ in shape.
+        TypeError: if a coefficient is no number, or coeffs no mapping.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -53,14 +55,19 @@ class TotalReward(Transform):
         reward: NestedKey = REWARD,
         total_reward: NestedKey = TOTAL_REWARD,
     ):
+        if not isinstance(coeffs, Mapping):
+            raise TypeError(f"coeffs must be a mapping of keys to numbers, got {coeffs!r}.")
         if not coeffs:
             raise ValueError(f"coeffs must name at least one intrinsic reward, got {coeffs}.")
         keys = [next_key(key) for key in (reward, *coeffs)]
         super().__init__(in_keys=keys, out_keys=[total_reward])
         check_non_negative(**{str(key): value for key, value in coeffs.items()})
-        self.register_buffer("coeffs", torch.tensor(list(coeffs.values()), dtype=torch.float32))
+        self.register_buffer("coeffs", torch.tensor([float(c) for c in coeffs.values()]))
 
     def _total(self, reward: torch.Tensor, *intrinsic: torch.Tensor) -> torch.Tensor:
+        shapes = [tuple(value.shape) for value in (reward, *intrinsic)]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"{self.in_keys} must have one shape, got {shapes}.")
         return reward + sum(
             coeff * value for coeff, value in zip(self.coeffs, intrinsic, strict=True)
         )
