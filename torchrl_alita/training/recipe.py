@@ -77,8 +77,9 @@ class RecipeConfig(TrainingConfig):
     """Compute the hidden layers of all networks in bfloat16."""
 
 
-# From here on compiling the update takes less time than it saves, by benchmarks/profile_update.py.
-MOST_EAGER_UPDATES = 10_000
+# A compiled update pays after 400 to 800 on cooperative navigation, see docs/speed.md; where networks
+# or batches are smaller, later.
+MOST_EAGER_UPDATES = 2_000
 
 _SHARED = (
     *("num_cells", "gamma", "actor_lr", "critic_lr", "tau", "max_grad_norm", "others_actions"),
@@ -120,7 +121,7 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
     options = {name: getattr(config, name) for name in names}
     updates = (config.total_frames - config.random_frames) // config.frames_per_update
     if config.compile is None:
-        options["compile"] = updates >= MOST_EAGER_UPDATES
+        options["compile"] = updates > MOST_EAGER_UPDATES
     return algorithms[config.algorithm](env, **options)
 
 
