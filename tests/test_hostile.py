@@ -237,6 +237,21 @@ def test_hostile_bfloat16_of_batch_and_networks_is_right_within_its_digits(name)
         torch.testing.assert_close(result[key].float(), expected[key], rtol=0.1, atol=0.05)
 
 
+def test_hostile_bfloat16_of_networks_takes_drawn_actions_of_a_float32_spec():
+    actor, critic = make_actor(ENV, num_cells=SMALL), make_critic(ENV, num_cells=SMALL)
+    partner = with_targets(actor.bfloat16(), critic.bfloat16())
+    loss = InfluenceLoss(actor, partner, action_spec=SPEC, num_optimum_samples=5)
+    batch = converted(random_batch(), lambda v: v.bfloat16() if v.is_floating_point() else v)
+    assert loss(batch)["gap"].isfinite().all()
+
+
+@pytest.mark.parametrize("omega", [0.5, [0.1, 0.2, 0.3]])
+def test_hostile_bfloat16_stays_what_it_is_whatever_the_form_of_omega(omega):
+    batch = converted(random_batch(), lambda v: v.bfloat16() if v.is_floating_point() else v)
+    penalty = DiversityPenalty(make_actor(ENV, num_cells=SMALL).bfloat16(), omega=omega)
+    assert penalty(batch)["next", "agents", "diversity_penalty"].dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("transform")])
 def test_hostile_double_precision_of_batch_and_networks_is_right(name):
     batch = batch_for(name)
