@@ -143,7 +143,9 @@ def test_mixed_precision_keeps_parameters_and_values_in_single_precision():
     ("total_frames", "asked", "expected"),
     [(2_100, None, False), (2_101, None, True), (2_101, False, False), (300, True, True)],
 )
-def test_a_run_is_compiled_where_it_has_more_than_two_thousand_updates(total_frames, asked, expected):
+def test_a_run_is_compiled_where_it_has_more_than_two_thousand_updates(
+    total_frames, asked, expected
+):
     sizes = {"frames_per_batch": 100, "num_envs": 10, "frames_per_update": 1}
     config = RecipeConfig(
         algorithm="maddpg", total_frames=total_frames, random_frames=100, compile=asked, **sizes
