@@ -12,12 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from torchrl_alita.envs import MarkovGame, Task, game_task, push_box_task, secret_room_task
+from torchrl_alita.envs.smax import smax_task
 from torchrl_alita.training import Checkpoints, RecipeConfig, build_algorithm, train
 
 # Three agents, seven environments, five steps a batch: with a horizon of six, the checkpoint
@@ -60,6 +62,8 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
     "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},
     "games": {name: options | GRID for name, options in ALGORITHMS.items()},
 }  # fmt: skip
+if find_spec("jaxmarl"):
+    SUITES["smax"] = {"maddpg": {"algorithm": "maddpg"}}
 
 
 def task(suite: str, name: str) -> Task | None:
@@ -67,6 +71,8 @@ def task(suite: str, name: str) -> Task | None:
         return push_box_task(size=9, respawn=False, mask_blocked="masked" in name)
     if suite == "secret_room":
         return secret_room_task(size=10)
+    if suite == "smax":
+        return smax_task(allies=("marine",) * 3, enemies=("marine",) * 2)
     if suite == "games":
         return game_task(MarkovGame.random(0, 5, 3, 2))
     return None

@@ -43,6 +43,7 @@ __all__ = [
     "influence_gap",
     "influence_score",
     "joint_features",
+    "joint_parts",
     "novelty",
     "replace_own_action",
     "squared_distance",
@@ -485,6 +486,35 @@ def joint_features(
         tensor([[1., 0., 3., 0.],
                 [0., 2., 0., 4.]])
     """
+    return torch.cat(joint_parts(observation, action, scope), dim=-1)
+
+
+def joint_parts(
+    observation: torch.Tensor, action: torch.Tensor, scope: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two parts of :func:`joint_features`, ``[*B, N, N * O]`` and ``[*B, N, N * A]``.
+
+    Views where the scope is None: for networks that read several inputs side by side.
+
+    Args:
+        observation: as of :func:`joint_features`.
+        action: as of :func:`joint_features`.
+        scope: as of :func:`joint_features`.
+
+    Returns:
+        What each critic sees of the observations, and of the actions.
+
+    Raises:
+        ValueError: as of :func:`joint_features`.
+
+    Examples:
+        >>> observation = torch.tensor([[1.0], [2.0]])
+        >>> action = torch.tensor([[3.0], [4.0]])
+        >>> joint_parts(observation, action)
+        (tensor([[1., 2.],
+                [1., 2.]]), tensor([[3., 4.],
+                [3., 4.]]))
+    """
     num_agents = observation.shape[-2]
     shape = (num_agents, num_agents) if scope is None else tuple(scope.shape)
     if action.shape[-2] != num_agents or shape != (num_agents, num_agents):
@@ -495,11 +525,10 @@ def joint_features(
     if action.ndim == observation.ndim:
         action = action.unsqueeze(-3)
 
-    def view(tensor: torch.Tensor) -> torch.Tensor:
+    def seen(tensor: torch.Tensor) -> torch.Tensor:
         if scope is not None:
-            tensor = torch.where(
-                scope.unsqueeze(-1), tensor, torch.zeros_like(tensor[..., :1, :, :])
-            )
+            hidden = torch.zeros_like(tensor[..., :1, :, :])
+            tensor = torch.where(scope.unsqueeze(-1), tensor, hidden)
         return tensor.flatten(-2).expand(*tensor.shape[:-3], num_agents, -1)
 
-    return torch.cat([view(observation.unsqueeze(-3)), view(action)], dim=-1)
+    return seen(observation.unsqueeze(-3)), seen(action)

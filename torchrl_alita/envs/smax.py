@@ -146,6 +146,9 @@ class SMAXEnv(EnvBase):
     # For _grid.set_specs: there are masks.
     mask_blocked = True
 
+    # Its state_dict holds all that shapes the future, see environment_state.
+    exact_state = True
+
     def __init__(
         self,
         map_name: str | None = None,

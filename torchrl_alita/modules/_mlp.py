@@ -35,43 +35,74 @@ class PlainMultiAgentMLP(MultiAgentMLP):
     def params(self, value: TensorDict) -> None:
         self.__dict__["_built"] = value
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Several inputs are read as one, side by side, without being joined."""
         net = self._empty_net
-        expected = (self.n_agents, net.in_features)
-        if inputs.shape[-2:] != expected:
+        given = [tuple(part.shape[-2:]) for part in inputs]
+        features = sum(size for _, size in given)
+        if any(agents != self.n_agents for agents, _ in given) or features != net.in_features:
             raise ValueError(
-                f"The network takes (agents, features) {expected}, got {tuple(inputs.shape[-2:])}."
+                f"The network takes (agents, features) {(self.n_agents, net.in_features)}, got "
+                f"{given[0] if len(given) == 1 else given}."
             )
-        _check_like(inputs, net[0].weight)
+        inputs = _like(net[0].weight, inputs)
         if self.share_params:
-            return net(inputs)
+            return net(torch.cat(inputs, -1))
+        first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
-        hidden = inputs.movedim(-2, 0)
-        batch_size = hidden.shape[1:-1]
-        hidden = hidden.reshape(self.n_agents, -1, net.in_features)
-        *layers, last = net
-        for layer in layers:
+        weights = first.weight.split([size for _, size in given], dim=-1)
+        products = [
+            _product(part.movedim(-2, 0), w) for part, w in zip(inputs, weights, strict=True)
+        ]
+        hidden = sum(products) + _for_each_row(first.bias, products[0].ndim)
+        batch_size = torch.broadcast_shapes(*(part.shape[:-2] for part in inputs))
+        hidden = hidden.expand(-1, *batch_size, -1).reshape(self.n_agents, -1, hidden.shape[-1])
+        for layer in layers[:-1]:
             hidden = _stacked_layer(layer, hidden)
         # A difference of two values needs more digits than mixed precision has.
-        with torch.autocast(inputs.device.type, enabled=False):
-            hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
+        with torch.autocast(hidden.device.type, enabled=False):
+            for last in layers[-1:]:
+                hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
         return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
 
 
-def _check_like(inputs: torch.Tensor, weight: torch.Tensor) -> None:
-    if inputs.device != weight.device:
-        raise ValueError(f"The network is on {weight.device}, its inputs on {inputs.device}.")
-    if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Inputs that a weight can be multiplied with; beside others, one-hot integers too."""
+    for part in inputs:
+        if part.device != weight.device:
+            raise ValueError(f"The network is on {weight.device}, its inputs on {part.device}.")
+        whole = len(inputs) > 1 and not part.is_floating_point()
+        if whole or part.dtype == weight.dtype or torch.is_autocast_enabled(part.device.type):
+            continue
         raise TypeError(
-            f"The network's parameters are {weight.dtype}, its inputs {inputs.dtype}: cast the "
+            f"The network's parameters are {weight.dtype}, its inputs {part.dtype}: cast the "
             f"batch or the network."
         )
+    return [part if part.is_floating_point() else part.to(weight.dtype) for part in inputs]
+
+
+def _product(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Stacked product, ``[N, *B, in], [N, out, in] -> [N, *B, out]``.
+
+    What ``expand`` only repeats is multiplied once: its dimension of B has size 1 after.
+    """
+    for dim in range(1, inputs.ndim - 1):
+        if inputs.stride(dim) == 0 and inputs.shape[dim] > 1:
+            inputs = inputs.narrow(dim, 0, 1)
+    rows = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
+    product = torch.bmm(rows, weight.transpose(1, 2))
+    return product.reshape(*inputs.shape[:-1], weight.shape[1])
+
+
+def _for_each_row(bias: torch.Tensor, ndim: int) -> torch.Tensor:
+    """A bias of each agent among so many dimensions, ``[N, out] -> [N, 1.., out]``."""
+    return bias.view(bias.shape[0], *(1,) * (ndim - 2), bias.shape[1])
 
 
 def _stacked_layer(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """One layer of N agents, its parameters stacked, ``[N, B, in] -> [N, B, out]``."""
     if isinstance(layer, nn.Linear):
-        return torch.bmm(inputs, layer.weight.transpose(1, 2)) + layer.bias.unsqueeze(1)
+        return _product(inputs, layer.weight) + layer.bias.unsqueeze(1)
     if isinstance(layer, nn.LayerNorm):
         normalized = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
         return torch.addcmul(layer.bias.unsqueeze(1), normalized, layer.weight.unsqueeze(1))

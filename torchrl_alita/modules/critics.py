@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.envs.layout import ACTION, OBSERVATION, VALUE, layout_of
-from torchrl_alita.functional import joint_features
+from torchrl_alita.functional import joint_parts
 from torchrl_alita.modules._mlp import multi_agent_mlp
 
 __all__ = ["make_critic", "make_influence_network"]
@@ -60,13 +60,14 @@ class _Critics(nn.Module):
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         _check_sizes(observation, action, self.sizes)
-        features = joint_features(observation, action, None if self.sees_all else self.scope)
+        parts = joint_parts(observation, action, None if self.sees_all else self.scope)
         if self.share_params:
-            agent_id = self.agent_id.expand(*features.shape[:-1], -1)
-            features = torch.cat([features, agent_id], -1).unsqueeze(-2)
+            agent_id = self.agent_id.expand(*parts[0].shape[:-1], -1)
+            features = torch.cat([*parts, agent_id], -1).unsqueeze(-2)
             return self.net(features.expand(*features.shape[:-2], self.num_critics, -1)).squeeze(-1)
-        features = features.repeat_interleave(self.num_critics, dim=-2)
-        return self.net(features).squeeze(-1).unflatten(-1, (-1, self.num_critics))
+        if self.num_critics > 1:
+            parts = [part.repeat_interleave(self.num_critics, dim=-2) for part in parts]
+        return self.net(*parts).squeeze(-1).unflatten(-1, (-1, self.num_critics))
 
 
 def make_critic(
