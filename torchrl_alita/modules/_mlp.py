@@ -45,8 +45,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
                 f"The network takes (agents, features) {(self.n_agents, net.in_features)}, got "
                 f"{given[0] if len(given) == 1 else given}."
             )
-        for part in inputs:
-            _check_like(part, net[0].weight)
+        inputs = _like(net[0].weight, inputs)
         if self.share_params:
             return net(torch.cat(inputs, -1))
         first, *layers = net
@@ -67,14 +66,19 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
 
 
-def _check_like(inputs: torch.Tensor, weight: torch.Tensor) -> None:
-    if inputs.device != weight.device:
-        raise ValueError(f"The network is on {weight.device}, its inputs on {inputs.device}.")
-    if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Inputs that a weight can be multiplied with; beside others, one-hot integers too."""
+    for part in inputs:
+        if part.device != weight.device:
+            raise ValueError(f"The network is on {weight.device}, its inputs on {part.device}.")
+        whole = len(inputs) > 1 and not part.is_floating_point()
+        if whole or part.dtype == weight.dtype or torch.is_autocast_enabled(part.device.type):
+            continue
         raise TypeError(
-            f"The network's parameters are {weight.dtype}, its inputs {inputs.dtype}: cast the "
+            f"The network's parameters are {weight.dtype}, its inputs {part.dtype}: cast the "
             f"batch or the network."
         )
+    return [part if part.is_floating_point() else part.to(weight.dtype) for part in inputs]
 
 
 def _product(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -86,7 +90,8 @@ def _product(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if inputs.stride(dim) == 0 and inputs.shape[dim] > 1:
             inputs = inputs.narrow(dim, 0, 1)
     rows = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
-    return torch.bmm(rows, weight.transpose(1, 2)).reshape(*inputs.shape[:-1], weight.shape[1])
+    product = torch.bmm(rows, weight.transpose(1, 2))
+    return product.reshape(*inputs.shape[:-1], weight.shape[1])
 
 
 def _for_each_row(bias: torch.Tensor, ndim: int) -> torch.Tensor:
