@@ -26,4 +26,4 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info

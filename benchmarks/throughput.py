@@ -10,13 +10,14 @@ own training loop. They take turns, forwards and backwards, so that a change of 
 load meets all of them; who does not have the turn sleeps. A turn is one iteration: 6,000 frames
 of simple_spread in 60 environments, stored, and 60 updates of 1,024 transitions out of a buffer
 of one million. The first iterations of each, two or with --quick one, do not count: they hold
-imports and compilation.
+imports and compilation, and are made by two contenders at a time.
 
 Actors and critics have two hidden layers of 128 with LayerNorm and ReLU, one actor and one
 critic for each agent: BenchMARL runs with LayerNorm, share_policy_params=False and
 share_param_critic=False, which are not its defaults. The full form has it without LayerNorm too,
-which is less work than ours; ratios are against the same networks. Evaluations, checkpoints and loggers are off. Both sides get the same number of
-threads and the same settings of the allocator, those of the Makefile.
+which is less work than ours; ratios are against the same networks. Evaluations, checkpoints and
+loggers are off. Both sides get the same number of threads and the same settings of the allocator,
+those of the Makefile.
 
 frames/s is over the whole iteration; updates/s is from the end of its first update to the end
 of its last, sampling included. Figures are medians over the turns with the least and the
@@ -236,6 +237,22 @@ def take_turns(
     return reports
 
 
+def warm_up(contenders: dict[str, Any]) -> None:
+    """The iteration that imports and compiles, two at a time: it has mostly one thread.
+
+    With more of them the threads of the others would wait for each other. The last ones
+    compile longest, so each is paired with one of the first.
+    """
+    names = list(contenders)
+    while names:
+        pair = [names.pop(0), *names[-1:]]
+        names = names[:-1]
+        for name in pair:
+            contenders[name].start_turn()
+        for name in pair:
+            contenders[name].report()
+
+
 def measure(
     n_agents: int, config: Config, python: Path
 ) -> tuple[dict[str, dict], dict[str, list[Turn]]]:
@@ -249,8 +266,9 @@ def measure(
             contenders[name] = start(name, n_agents, config, python, folder)
             stack.callback(contenders[name].close)
         versions = {name: contender.report() for name, contender in contenders.items()}
-        # One at a time here too: the threads of several would wait for each other.
-        take_turns(contenders, 1 if config.quick else 2)
+        warm_up(contenders)
+        if not config.quick:
+            take_turns(contenders, 1)
 
         def say(text: str) -> None:
             print(f"N={n_agents}, {text}", file=sys.stderr, flush=True)

@@ -170,6 +170,14 @@ def test_one_works_at_a_time_forwards_and_then_backwards():
     assert texts[2] == "turn 2, b: 2.00 s"
 
 
+def test_two_compile_at_a_time_the_first_beside_the_last():
+    events = []
+    contenders = {name: Hand(name, [turn(1)], events) for name in "abc"}
+    throughput.warm_up(contenders)
+    starts = [("a", "start"), ("c", "start"), ("a", "report"), ("c", "report")]
+    assert events == [*starts, ("b", "start"), ("b", "report")]
+
+
 def test_speeds_are_medians_and_a_ratio_above_one_says_that_ours_is_faster():
     """6,000 frames in 2 s are 3,000 a second, against 1,500; the processor works 2 s, not 5."""
     ours = [turn(2, 0.05, 2), turn(1, 0.1, 1), turn(60, 0.02, 60)]
