@@ -63,7 +63,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
     "games": {name: options | GRID for name, options in ALGORITHMS.items()},
 }  # fmt: skip
 if find_spec("jaxmarl"):
-    SUITES["smax"] = {"maddpg": {"algorithm": "maddpg"}}
+    SUITES["smax"] = {"alita marginal": ALGORITHMS["alita marginal"]}
 
 
 def task(suite: str, name: str) -> Task | None:

@@ -532,7 +532,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch):
 
 def test_an_import_leaves_the_standard_streams_alone(capsys):
     streams = sys.stdout, sys.stderr
-    with _smax_battles._streams_kept():
+    with _smax_battles._process_kept():
         print("no")
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         print("no")
