@@ -275,26 +275,38 @@ def load_state(
     Raises:
         ValueError: for a tensor of another shape or dtype, or cells outside the grid.
     """
-    expected = {prefix + name: name for name in (*names, "generator")}
-    found = [key for key in state_dict if key.startswith(prefix)]
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
+    missing, unexpected = compare_keys([*names, "generator"], state_dict, prefix)
     if missing:
         return missing, unexpected
     for name in names:
-        _check_like(name, state_dict[prefix + name], getattr(env, name), env.size)
+        check_like(name, state_dict[prefix + name], getattr(env, name))
+        _check_cells(name, state_dict[prefix + name], env.size)
     env.generator.set_state(state_dict[prefix + "generator"].cpu())
     for name in names:
         setattr(env, name, state_dict[prefix + name].to(env.device, copy=True))
     return missing, unexpected
 
 
-def _check_like(name: str, value: torch.Tensor, own: torch.Tensor, size: int) -> None:
+def compare_keys(
+    names: Iterable[str], state_dict: dict, prefix: str
+) -> tuple[list[str], list[str]]:
+    """Keys of these names that a state lacks, and those of its own that are not among them."""
+    expected = [prefix + name for name in names]
+    found = [key for key in state_dict if key.startswith(prefix)]
+    missing = [key for key in expected if key not in found]
+    return missing, [key for key in found if key not in expected]
+
+
+def check_like(name: str, value: torch.Tensor, own: torch.Tensor) -> None:
+    """Raise a ValueError for a tensor of another shape or dtype than one's own."""
     if value.shape != own.shape or value.dtype != own.dtype:
         raise ValueError(
             f"{name} must be {own.dtype} of the shape {tuple(own.shape)}, got {value.dtype} "
             f"of the shape {tuple(value.shape)}."
         )
+
+
+def _check_cells(name: str, value: torch.Tensor, size: int) -> None:
     if name.endswith("_cells") and (int(value.min()) < 0 or int(value.max()) >= size):
         raise ValueError(
             f"{name} must lie in rows and columns 0 to {size - 1}, got values from "

@@ -307,12 +307,11 @@ class MarkovGame(EnvBase):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        expected = {prefix + name for name in (*_STATE, "generator")}
-        found = {key for key in state_dict if key.startswith(prefix)}
-        missing_keys += sorted(expected - found)
-        unexpected_keys += sorted(found - expected) if strict else []
+        missing, unexpected = _grid.compare_keys([*_STATE, "generator"], state_dict, prefix)
+        missing_keys += sorted(missing)
+        unexpected_keys += sorted(unexpected) if strict else []
         # All or nothing: a state with a key too many is refused after this method.
-        if expected - found or (strict and found - expected):
+        if missing or (strict and unexpected):
             return
         state, steps, generator = (state_dict[prefix + key] for key in (*_STATE, "generator"))
         _check_whole_numbers("state", state, self.state, self.num_states - 1)

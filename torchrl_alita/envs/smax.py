@@ -285,9 +285,7 @@ class SMAXEnv(EnvBase):
         error_msgs: list[str],
     ) -> None:
         own = self._saved()
-        found = [key for key in state_dict if key.startswith(prefix)]
-        missing = [prefix + name for name in own if prefix + name not in found]
-        unexpected = [key for key in found if key[len(prefix) :] not in own]
+        missing, unexpected = _grid.compare_keys(own, state_dict, prefix)
         missing_keys += missing
         unexpected_keys += unexpected if strict else []
         # All or nothing: a state with a key too many is refused after this method.
@@ -295,7 +293,7 @@ class SMAXEnv(EnvBase):
             return
         new = {name: state_dict[prefix + name] for name in own}
         for name, tensor in new.items():
-            _check_like(name, tensor, own[name])
+            _grid.check_like(name, tensor, own[name])
         self._carry = self._battles.carry(self._carry, _part(new, "battles."), self._place)
         last = _part(new, "last.")
         self._last = {name: t.to(self.device, copy=True) for name, t in last.items()}
@@ -320,14 +318,6 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {
         name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
     }
-
-
-def _check_like(name: str, value: torch.Tensor, own: torch.Tensor) -> None:
-    if value.shape != own.shape or value.dtype != own.dtype:
-        raise ValueError(
-            f"{name} must be {own.dtype} of the shape {tuple(own.shape)}, got {value.dtype} "
-            f"of the shape {tuple(value.shape)}."
-        )
 
 
 def _units_of(
