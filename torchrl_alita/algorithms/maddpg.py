@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
-from torch import nn
+from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule, SoftUpdate
 
-from torchrl_alita._checks import (
-    check_at_least_one,
-    check_choice,
-    check_number,
-    check_positive,
-)
-from torchrl_alita.algorithms._compiled import Compiled, differentiate
-from torchrl_alita.data import ConditionalSampler
+from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
+from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer
 from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
-from torchrl_alita.modules import make_actor, make_critic
+from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
 
 __all__ = ["DDPG", "MADDPG"]
 
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
-
-def adam(module: nn.Module, *, lr: float) -> torch.optim.Adam:
-    """Adam, in one kernel for all parameters of a module."""
-    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-
-
-class MADDPG:
+class MADDPG(Learner):
     """Multi-agent deep deterministic policy gradient.
 
     Source: Sec. 2.2 of https://arxiv.org/abs/2108.12581, after
@@ -47,6 +33,11 @@ class MADDPG:
             Default: all True.
         num_cells: width of each hidden layer. Default: (128, 128), the paper's.
         share_params: one policy and one critic for all agents.
+        recurrent: policies with a memory, see
+            :func:`torchrl_alita.modules.make_recurrent_actor`: updates take sequences
+            ``[B, T]``, and environments need the transforms of ``env_transforms()``.
+        hidden_size: of recurrent policies. Default: 64, Appendix D.3.
+        critic_input: see :func:`torchrl_alita.modules.make_critic`.
         num_critics: of each agent.
         gamma: discount factor of a step. Default: 0.95, Appendix D.1.
         others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
@@ -55,8 +46,11 @@ class MADDPG:
         policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`; for continuous
             actions.
         policy_delay: critics' updates for each of the actors', at least 1.
-        actor_lr: Adam's step of the actors. The paper gives none.
-        critic_lr: Adam's step of the critics. The paper gives none.
+        optimizer: of actors and critics: ``"adam"``, or ``"rmsprop"`` with a decay of 0.99,
+            Appendix D.3.
+        actor_lr: the optimizer's step of the actors. Default: 3e-4; the paper gives 5e-4
+            for StarCraft, Appendix D.3, and none elsewhere.
+        critic_lr: the optimizer's step of the critics. Default: 3e-3.
         tau: share by which the targets move at each update, in (0, 1].
         max_grad_norm: gradients of a network are scaled down to this norm. Default:
             0.5, Appendix D.1.
@@ -89,6 +83,9 @@ class MADDPG:
         scope: torch.Tensor | None = None,
         num_cells: Sequence[int] = (128, 128),
         share_params: bool = False,
+        recurrent: bool = False,
+        hidden_size: int = 64,
+        critic_input: Literal["observations", "state"] = "observations",
         num_critics: int = 1,
         gamma: float = 0.95,
         others_actions: Literal["buffer", "policy"] = "buffer",
@@ -96,6 +93,7 @@ class MADDPG:
         logits_coeff: float = 0.0,
         policy_noise: float = 0.0,
         policy_delay: int = 1,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
         actor_lr: float = 3e-4,
         critic_lr: float = 3e-3,
         tau: float = 0.05,
@@ -107,22 +105,35 @@ class MADDPG:
     ):
         check_at_least_one(policy_delay=policy_delay)
         check_positive(actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
-        check_number(max_grad_norm=max_grad_norm)
-        check_choice("compile_mode", compile_mode, COMPILE_MODES)
+        check_choice("optimizer", optimizer, OPTIMIZERS)
         if policy_noise and layout_of(env).discrete:
             raise ValueError(f"policy_noise must be 0 for one-hot actions, got {policy_noise}.")
-        if tau > 1 or not max_grad_norm > 0:
-            raise ValueError(
-                f"tau must be in (0, 1] and max_grad_norm positive, got {tau}, {max_grad_norm}."
-            )
-        self.layout = layout_of(env)
-        self.device = torch.device(device or env.device or "cpu")
-        networks = {"num_cells": num_cells, "share_params": share_params, "device": self.device}
-        self.action_spec = env.full_action_spec_unbatched[ACTION].to(self.device)
-        self.actor = make_actor(env, **networks)
+        if tau > 1:
+            raise ValueError(f"tau must be in (0, 1], got {tau}.")
+        super().__init__(
+            env,
+            max_grad_norm=max_grad_norm,
+            compile=compile,
+            compile_mode=compile_mode,
+            mixed_precision=mixed_precision,
+            device=device,
+        )
+        networks = {"share_params": share_params, "device": self.device}
+        if recurrent:
+            self.actor = make_recurrent_actor(env, hidden_size=hidden_size, **networks)
+        else:
+            self.actor = make_actor(env, num_cells=num_cells, **networks)
+        critic = make_critic(
+            env,
+            num_critics=num_critics,
+            num_cells=num_cells,
+            scope=scope,
+            critic_input=critic_input,
+            **networks,
+        )
         self.maddpg = MADDPGLoss(
             self.actor,
-            make_critic(env, num_critics=num_critics, scope=scope, **networks),
+            critic,
             gamma=gamma,
             others_actions=others_actions,
             own_actions=own_actions,
@@ -134,18 +145,12 @@ class MADDPG:
         self._draw_actions(self.maddpg)
         self.target_updater = SoftUpdate(self.maddpg, tau=tau)
         self.policy_delay = policy_delay
-        self.max_grad_norm = max_grad_norm
-        self.updates = 0
-        # One for each conditional batch that update wants.
-        self.conditional_samplers: list[ConditionalSampler] = []
-        self.modules: dict[str, nn.Module] = {"maddpg": self.maddpg}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "actor": adam(self.maddpg.actor_network_params, lr=actor_lr),
-            "qvalue": adam(self.maddpg.qvalue_network_params, lr=critic_lr),
-        }
-        self.mixed_precision = mixed_precision
-        self.compile_mode = compile_mode if compile else None
-        self._gradient = self._compiled(self._losses, then=differentiate)
+        self.modules["maddpg"] = self.maddpg
+        for name, params, lr in (
+            ("actor", self.maddpg.actor_network_params, actor_lr),
+            ("qvalue", self.maddpg.qvalue_network_params, critic_lr),
+        ):
+            self.optimizers[name] = make_optimizer(params, kind=optimizer, lr=lr)
 
     def _action_bounds(self) -> tuple[float, float]:
         if self.layout.discrete:
@@ -158,70 +163,18 @@ class MADDPG:
         if self.layout.discrete:
             loss.deterministic_sampling_mode = ExplorationType.RANDOM
 
-    def start_episode(self) -> None:
-        """Called by the training loop when an episode starts."""
-
-    def update(
-        self,
-        batch: TensorDictBase,
-        conditional_batches: Sequence[TensorDictBase] = (),
-        recent_batch: TensorDictBase | None = None,
-    ) -> TensorDict:
-        """One step of every network.
-
-        Args:
-            batch: transitions ``[B]`` of the replay buffer.
-            conditional_batches: not used.
-            recent_batch: not used.
-
-        Returns:
-            Detached scalars to log.
-
-        Raises:
-            KeyError: if the batch lacks a key.
-        """
-        return self._step(batch)
-
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
-        """Every ``loss_*`` of one step, and what is logged with them."""
         return self.maddpg(batch)  # Eq. 1, 2
 
-    def _compiled(self, function: Callable, **options: Any) -> Compiled:
-        def in_precision(*batches: TensorDictBase) -> TensorDictBase:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-                return function(*batches)
-
-        return Compiled(in_precision, mode=self.compile_mode, **options)
-
-    def _step(self, *batches: TensorDictBase) -> TensorDict:
-        """Follow the gradient of the sum of the losses; losses and gradients' norms."""
-        skipped = {"actor"} if (self.updates + 1) % self.policy_delay else set()
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        logs = self._gradient(*batches)
-        # A batch that is refused is no update.
-        self.updates += 1
-        norms = {
-            f"grad_norm_{name}": self._follow(optimizer, skip=name in skipped)
-            for name, optimizer in self.optimizers.items()
-            if not name.startswith("estimator")
-        }
-        self.target_updater.step()
-        return logs.update(norms)
-
-    def _follow(self, optimizer: torch.optim.Optimizer, *, skip: bool = False) -> torch.Tensor:
-        params = [param for group in optimizer.param_groups for param in group["params"]]
-        norm = nn.utils.clip_grad_norm_(params, self.max_grad_norm)
-        if not skip:
-            optimizer.step()
-        return norm
+    def _skipped(self) -> set[str]:
+        return {"actor"} if (self.updates + 1) % self.policy_delay else set()
 
     @torch.no_grad()
     def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
         """Signs of trouble that no loss shows, as scalars.
 
         Args:
-            batch: fresh transitions.
+            batch: fresh transitions; of a recurrent algorithm sequences ``[B, T]``.
 
         Returns:
             ``saturated_share``: share of the greedy policies' action entries within
@@ -231,7 +184,7 @@ class MADDPG:
         Raises:
             KeyError: if the batch lacks what the actors read.
         """
-        with set_exploration_type(ExplorationType.DETERMINISTIC):
+        with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(True):
             policy = self.actor(batch.select(*self.actor.in_keys))
         if self.layout.discrete:
             certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
@@ -241,30 +194,6 @@ class MADDPG:
         margin = 0.01 * (high - low) / 2
         saturated = (action < low + margin) | (action > high - margin)
         return {"saturated_share": saturated.float().mean()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training has changed."""
-        return {
-            "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
-            "updates": self.updates,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state.
-
-        Raises:
-            KeyError: if the state is of another algorithm; the parts are named.
-        """
-        for part, own in (("modules", self.modules), ("optimizers", self.optimizers)):
-            if set(own) != set(state_dict[part]):
-                raise KeyError(
-                    f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
-                )
-            for name, member in own.items():
-                # An optimizer keeps the tensors it is given: it must not share them.
-                member.load_state_dict(deepcopy(state_dict[part][name]))
-        self.updates = state_dict["updates"]
 
 
 class DDPG(MADDPG):

@@ -15,7 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Categorical, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, require_keys
+from torchrl_alita._checks import check_at_least_one, check_positive, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._smax_battles import (
@@ -125,6 +125,8 @@ class SMAXEnv(EnvBase):
             plays one step more.
         walls_cause_death: a unit that touches the edge of the field dies; otherwise it
             stays there. Default: True, SMAX's.
+        reward_scale: what the reward is multiplied with, positive. Default: 1; 10 makes a
+            victory pay 20, as in SMAC.
         device: of the battles. JAX must have it too: for a GPU, ``jax[cuda12]``.
         seed: of the keys, at least 0. Default: drawn from torch's global generator.
 
@@ -158,13 +160,15 @@ class SMAXEnv(EnvBase):
         enemies: Sequence[str] | None = None,
         horizon: int = 100,
         walls_cause_death: bool = True,
+        reward_scale: float = 1.0,
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ):
         check_at_least_one(num_envs=num_envs, horizon=horizon)
+        check_positive(reward_scale=reward_scale)
         units = _units_of(map_name, allies, enemies)
         super().__init__(device=device, batch_size=[num_envs])
-        self.map_name, self.horizon = map_name, horizon
+        self.map_name, self.horizon, self.reward_scale = map_name, horizon, reward_scale
         self._place = place_of(self.device)
         self._battles = compiled(units, walls_cause_death)
         self.num_agents, self.num_enemies = self._battles.num_agents, self._battles.num_enemies
@@ -243,7 +247,7 @@ class SMAXEnv(EnvBase):
             raise RuntimeError("The battles must be reset before a step.")
         chosen = self._chosen(tensordict.get(ACTION))
         self._carry, entries = self._battles.step(self._carry, chosen, self._limit)
-        reward = entries.pop("reward")
+        reward = entries.pop("reward") * self.reward_scale
         for name in _COUNTS:
             entries[name] = entries[name].long()
         self._last = {name: tensor.clone() for name, tensor in entries.items()}
@@ -437,6 +441,7 @@ def smax_task(
     allies: Sequence[str] | None = None,
     enemies: Sequence[str] | None = None,
     walls_cause_death: bool = True,
+    reward_scale: float = 1.0,
 ) -> Task:
     """Battles of SMAX as a task of the training loop.
 
@@ -447,6 +452,7 @@ def smax_task(
         allies: as of :class:`SMAXEnv`.
         enemies: as of :class:`SMAXEnv`.
         walls_cause_death: as of :class:`SMAXEnv`.
+        reward_scale: as of :class:`SMAXEnv`.
 
     Returns:
         A :class:`torchrl_alita.envs.Task`, with :func:`smax_metrics` and
@@ -469,6 +475,7 @@ def smax_task(
             enemies=enemies,
             horizon=horizon,
             walls_cause_death=walls_cause_death,
+            reward_scale=reward_scale,
             device=device,
             seed=seed,
         )

@@ -27,7 +27,14 @@ from torchrl_alita._checks import (
     listed_agents,
 )
 from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, TERMINATED, VALUE, next_key
-from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
+from torchrl_alita.objectives._critics import (
+    PartnerCritics,
+    following_inputs,
+    following_keys,
+    run,
+    run_step,
+    unroll,
+)
 from torchrl_alita.objectives._inputs import checked, row_mask, unique
 from torchrl_alita.objectives._others import every_other_action
 from torchrl_alita.objectives._swap import call_with
@@ -279,7 +286,7 @@ class InfluenceLoss(LossModule):
             return unique([keys.action, *read, next_key(keys.done)])
         if self.optimum_at == "current":
             return unique([keys.action, *read])
-        following = [next_key(key) for key in self.critics.in_keys(keys.action)]
+        following = following_keys(self.actor_network, self.critics.in_keys(keys.action))
         return unique([keys.action, *read, *following, next_key(keys.terminated)])
 
     @dispatch
@@ -427,8 +434,10 @@ class InfluenceLoss(LossModule):
             policy_value = value if known else None
             optimum = self._optimum(batch, policy.action.detach(), stored, mask, policy_value)
             return optimum, None
-        following = step_inputs(batch, self.critics.in_keys(keys.action))
-        action = run(self.actor_network, self.actor_network_params, following, keys.action)
+        network, params = self.actor_network, self.actor_network_params
+        unrolled = unroll(network, params, batch)
+        following = following_inputs(network, self.critics.in_keys(keys.action), batch, unrolled)
+        action = run_step(network, params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
         terminated = batch.get(next_key(keys.terminated))
         return self._optimum(following, action, None, mask), terminated
