@@ -15,6 +15,8 @@ from torchrl.envs import EnvBase
 from torchrl_alita.modules import GumbelOneHot
 
 B, N, O, A = 7, 3, 5, 2  # noqa: E741
+# Steps of a sequence, features of the state, width of a memory.
+T, S, H = 13, 17, 11
 
 
 class TargetEnv(EnvBase):
@@ -33,6 +35,7 @@ class TargetEnv(EnvBase):
         seed: int | None = None,
         horizon: int = 4,
         discrete: bool = False,
+        has_state: bool = False,
         terminates: bool = False,
         poison_after: int | None = None,
     ):
@@ -51,6 +54,9 @@ class TargetEnv(EnvBase):
         self.observation_spec = Composite(
             agents=Composite(observation=Unbounded((*lead, O)), shape=lead), shape=(num_envs,)
         )
+        self.has_state = has_state
+        if has_state:
+            self.observation_spec["state"] = Unbounded((num_envs, S))
         self.action_spec = Composite(agents=Composite(action=action, shape=lead), shape=(num_envs,))
         self.reward_spec = Composite(
             agents=Composite(reward=Unbounded((*lead, 1)), shape=lead), shape=(num_envs,)
@@ -87,6 +93,9 @@ class TargetEnv(EnvBase):
     def _transition(self, ended: torch.Tensor, **agents: torch.Tensor) -> TensorDict:
         lead = (*self.batch_size, self.n_agents)
         entries = {"agents": TensorDict(agents, lead)} | self._flags(ended)
+        if self.has_state:
+            seen = self.observation.flatten(1)
+            entries["state"] = torch.cat([seen, seen[:, : S - seen.shape[1]]], 1)
         return TensorDict(entries, self.batch_size)
 
     def _step(self, tensordict: TensorDict) -> TensorDict:
@@ -125,6 +134,27 @@ def random_batch(*, batch_size: tuple[int, ...] = (B,), seed: int = 0) -> Tensor
         },
         batch_size=batch_size,
     )
+
+
+def sequences(*, batch_size: tuple[int, ...] = (B, T), seed: int = 0) -> TensorDict:
+    """One-hot actions, with what networks with a memory read besides, and a state.
+
+    Episodes begin within the sequences, and at the first step of some.
+    """
+    batch = random_batch(batch_size=batch_size, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*batch_size, *size, generator=generator)
+
+    for name in ("action", "last_action"):
+        taken = draw(N, A).argmax(-1)
+        batch["agents", name] = nn.functional.one_hot(taken, A).float()
+    batch["next", "agents", "last_action"] = batch["agents", "action"].clone()
+    batch["agents", "recurrent_state"] = draw(N, H).tanh()
+    batch["is_init"] = torch.rand(*batch_size, 1, generator=generator) < 0.25
+    batch["state"], batch["next", "state"] = draw(S), draw(S)
+    return batch
 
 
 class LinearCritic(nn.Module):

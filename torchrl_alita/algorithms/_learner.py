@@ -90,6 +90,10 @@ class Learner(ABC):
         read = (module.in_keys for module in self.modules.values())
         return list(dict.fromkeys(key for keys in read for key in keys))
 
+    @abstractmethod
+    def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
+        """Parameters of the policies, each with their targets."""
+
     def env_transforms(self) -> list[Transform]:
         """What must be appended to an environment in which the policies act."""
         return [recurrent_transforms(self.actor)] if self.recurrent else []

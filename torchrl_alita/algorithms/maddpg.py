@@ -163,6 +163,11 @@ class MADDPG(Learner):
         if self.layout.discrete:
             loss.deterministic_sampling_mode = ExplorationType.RANDOM
 
+    def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
+        """Parameters of the policies, each with their targets."""
+        loss = self.maddpg
+        return [(loss.actor_network_params, loss.target_actor_network_params)]
+
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return self.maddpg(batch)  # Eq. 1, 2
 

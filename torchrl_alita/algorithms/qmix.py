@@ -139,6 +139,11 @@ class QMIX(Learner):
         seen = STATE if has_state else OBSERVATION
         return TensorDictModule(mixer, [CHOSEN_ACTION_VALUE, seen], ["chosen_action_value"])
 
+    def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
+        """Parameters of the policies, each with their targets."""
+        loss = self.qvalue
+        return [(loss.local_value_network_params, loss.target_local_value_network_params)]
+
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return self.qvalue(batch)
 

@@ -38,13 +38,13 @@ class StarCraftConfig(RecipeConfig):
     """Discount factor of a step (PyMARL: 0.99)."""
     max_grad_norm: float = 10.0
     """Largest norm of a network's gradient (PyMARL: 10)."""
-    num_envs: int = 32
+    num_envs: int = 20
     """Battles fought together."""
     horizon: int = 100
     """Steps of a battle (SMAX: 100; SMAC: 120 on 2s3z)."""
     total_frames: int = 1_000_000
     """Environment steps of the whole run, counted over all battles."""
-    frames_per_batch: int = 32 * 50
+    frames_per_batch: int = 20 * 50
     """Environment steps between two rounds of updates."""
     frames_per_update: int = 100
     """Environment steps for each update."""
