@@ -9,7 +9,7 @@ from fakes import A, B, H, N, O, S, T, TargetEnv, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.modules import QMixer, VDNMixer
-from torchrl.objectives import HardUpdate, SoftUpdate
+from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
     Autoencoder,
@@ -72,7 +72,7 @@ def value_decomposition(mixer: str | None = "qmix", recurrent: bool = True, **kw
         keys = [("agents", "chosen_action_value"), *read[mixer]]
         mixer = TensorDictModule(mixers[mixer], keys, ["chosen_action_value"])
     loss = ValueDecompositionLoss(network, mixer, **kwargs)
-    HardUpdate(loss, value_network_update_interval=3)
+    SoftUpdate(loss, tau=0.5)
     return loss
 
 

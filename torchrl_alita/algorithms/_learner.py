@@ -12,6 +12,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 from torchrl.envs import EnvBase, Transform
+from torchrl.objectives import TargetNetUpdater
 
 from torchrl_alita._checks import check_choice, check_number
 from torchrl_alita.algorithms._compiled import Compiled, differentiate
@@ -50,7 +51,7 @@ class Learner(ABC):
     """
 
     actor: TensorDictModuleBase
-    target_updater: Any
+    target_updater: TargetNetUpdater
 
     def __init__(
         self,
@@ -151,8 +152,11 @@ class Learner(ABC):
             for name, optimizer in self.optimizers.items()
             if not name.startswith("estimator")
         }
-        self.target_updater.step()
+        self._update_targets()
         return logs.update(norms)
+
+    def _update_targets(self) -> None:
+        self.target_updater.step()
 
     def _follow(self, optimizer: torch.optim.Optimizer, *, skip: bool = False) -> torch.Tensor:
         params = [param for group in optimizer.param_groups for param in group["params"]]

@@ -119,9 +119,9 @@ class QMIX(Learner):
         self.qvalue = ValueDecompositionLoss(self.actor, mixer, gamma=gamma, double_q=double_q).to(
             self.device
         )
-        self.target_updater = HardUpdate(
-            self.qvalue, value_network_update_interval=target_update_interval
-        )
+        # Counted here: TorchRL's own count is in no checkpoint. With 0 it copies at every step.
+        self.target_updater = HardUpdate(self.qvalue, value_network_update_interval=0)
+        self.target_update_interval = target_update_interval
         self.modules["qvalue"] = self.qvalue
         self.optimizers["qvalue"] = make_optimizer(self.qvalue, kind=optimizer, lr=critic_lr)
 
@@ -146,6 +146,10 @@ class QMIX(Learner):
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return self.qvalue(batch)
+
+    def _update_targets(self) -> None:
+        if self.updates % self.target_update_interval == 0:
+            self.target_updater.step()
 
 
 class VDN(QMIX):

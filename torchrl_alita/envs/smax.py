@@ -51,8 +51,6 @@ MAPS = {
 LIMITS = {"2s3z": 120, "5m_vs_6m": 70, "3s_vs_5z": 250, "corridor": 400, "3s5z_vs_3s6z": 170}
 # A unit's features in the state: health, x, y, cooldown and the type.
 _UNIT_FEATURES = 4 + len(TYPES)
-# Edge of the field.
-_FIELD = 32.0
 _COUNTS = ("dead_agents", "dead_enemies")
 # Entries of a step beside the reward; all but the first of the last line are 0 after a reset.
 _FLAGS = ("done", "terminated", "truncated")
@@ -77,7 +75,8 @@ class SMAXEnv(EnvBase):
     ``("agents", "observation")`` is ``[B, N, O]``, ``("agents", "action")`` one-hot
     ``[B, N, L]``: north, east, south, west, stop, attack enemy 0, 1, ...
     ``("agents", "action_mask")`` is bool ``[B, N, L]``; a dead agent can only stop, which
-    then does nothing. ``"state"`` ``[B, S]`` is a row of health, x, y, cooldown in seconds
+    then does nothing. ``"state"`` ``[B, S]`` is a row of health, x and y in units of the
+    field's edge (in SMAX itself they are not: 32 is its edge), cooldown in seconds
     and one-hot type for each unit, zero for the dead, then the sides, then the types.
     ``("next", "agents", "reward")`` is ``[B, N, 1]``. ``"battle_won"`` bool,
     ``"dead_agents"`` and ``"dead_enemies"`` long are ``[B, 1]``.
@@ -416,7 +415,7 @@ def _units(states: torch.Tensor, num_units: int) -> list[list[list[float]]]:
             f"The state of {num_units} units must have {width} features, got {states.shape[-1]}."
         )
     rows = states[:, : num_units * _UNIT_FEATURES].unflatten(-1, (num_units, _UNIT_FEATURES))
-    return (rows[..., :3] / torch.tensor([1.0, _FIELD, _FIELD])).tolist()
+    return rows[..., :3].tolist()
 
 
 def _frame(units: list[list[float]], num_agents: int, before: str, after: str, size: int) -> Image:

@@ -70,7 +70,7 @@ class ValueDecompositionLoss(LossModule):
 
     Examples:
         >>> from torchrl.modules import VDNMixer
-        >>> from torchrl.objectives import HardUpdate
+        >>> from torchrl.objectives import SoftUpdate
         >>> from tensordict.nn import TensorDictModule
         >>> from torchrl_alita.envs import make_env
         >>> from torchrl_alita.modules import make_qnetwork
@@ -81,7 +81,7 @@ class ValueDecompositionLoss(LossModule):
         ...     out_keys=["chosen_action_value"],
         ... )
         >>> loss = ValueDecompositionLoss(make_qnetwork(env, recurrent=False), mixer)
-        >>> updater = HardUpdate(loss, value_network_update_interval=200)
+        >>> updater = SoftUpdate(loss, tau=0.01)
         >>> loss(env.rollout(4).reshape(-1))["loss_qvalue"].backward()
     """
 
