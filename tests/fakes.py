@@ -248,3 +248,67 @@ def table_critic(values: torch.Tensor) -> TensorDictModule:
         in_keys=[("agents", "observation"), ("agents", "action")],
         out_keys=[("agents", "state_action_value")],
     )
+
+
+class CueEnv(EnvBase):
+    """At an episode's first step each agent sees a cue; at the last one it is paid for it.
+
+    In between there is nothing to see, but for the state, which keeps both cues. Each agent is
+    paid 1 for the action of its cue, so that only those who remember it earn more than one
+    half on average.
+    """
+
+    def __init__(self, *, num_envs: int = 16, horizon: int = 3, seed: int = 0):
+        super().__init__(batch_size=[num_envs])
+        self.horizon = horizon
+        lead = (num_envs, 2)
+        one_hot = OneHot(2, shape=(*lead, 2), dtype=torch.float32)
+        self.observation_spec = Composite(
+            agents=Composite(observation=Unbounded((*lead, 3)), shape=lead),
+            state=Unbounded((num_envs, 5)),
+            shape=(num_envs,),
+        )
+        self.action_spec = Composite(
+            agents=Composite(action=one_hot, shape=lead), shape=(num_envs,)
+        )
+        self.reward_spec = Composite(
+            agents=Composite(reward=Unbounded((*lead, 1)), shape=lead), shape=(num_envs,)
+        )
+        flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
+        self.done_spec = Composite(done=flag, terminated=flag.clone(), shape=(num_envs,))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.generator.manual_seed(seed or 0)
+
+    def _seen(self) -> torch.Tensor:
+        time = torch.full((*self.cue.shape[:2], 1), self.step_count / self.horizon)
+        shown = self.cue if self.step_count == 0 else torch.zeros_like(self.cue)
+        return torch.cat([shown, time], -1)
+
+    def _state(self) -> torch.Tensor:
+        time = torch.full((*self.batch_size, 1), self.step_count / self.horizon)
+        return torch.cat([self.cue.flatten(1), time], -1)
+
+    def _reset(self, tensordict: TensorDict | None = None) -> TensorDict:
+        self.step_count = 0
+        drawn = torch.randint(2, (*self.batch_size, 2), generator=self.generator)
+        self.cue = nn.functional.one_hot(drawn, 2).float()
+        agents = TensorDict({"observation": self._seen()}, (*self.batch_size, 2))
+        return TensorDict({"agents": agents, "state": self._state()}, self.batch_size)
+
+    def _step(self, tensordict: TensorDict) -> TensorDict:
+        self.step_count += 1
+        ends = self.step_count == self.horizon
+        right = (tensordict["agents", "action"] * self.cue).sum(-1, keepdim=True)
+        agents = {"observation": self._seen(), "reward": right * ends}
+        done = torch.full((*self.batch_size, 1), ends)
+        return TensorDict(
+            {
+                "agents": TensorDict(agents, (*self.batch_size, 2)),
+                "state": self._state(),
+                "done": done,
+                "terminated": done.clone(),
+            },
+            self.batch_size,
+        )

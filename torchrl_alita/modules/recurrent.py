@@ -113,24 +113,22 @@ class MultiAgentGRU(TensorDictModuleBase):
         agent_id = torch.eye(num_agents if share_params else 0, device=device)
         self.register_buffer("agent_id", agent_id)
 
-        def layer(in_features: int, out_features: int, **options) -> PlainMultiAgentMLP:
+        def layer(in_features: int, out_features: int) -> PlainMultiAgentMLP:
             return multi_agent_mlp(
                 in_features=in_features,
                 out_features=out_features,
                 num_agents=num_agents,
                 num_cells=(),
                 share_params=share_params,
+                initialize=_as_torch_does,
                 device=device,
-                **options,
             )
 
         read = observation_size + action_size + agent_id.shape[-1]
         self.encoder = layer(read, hidden_size)
         # Reset, update and new gate side by side, as in torch.nn.GRU.
-        bound = 1 / math.sqrt(hidden_size)
-        gates = {"initialize": lambda matrix: nn.init.uniform_(matrix, -bound, bound)}
-        self.input_gates = layer(hidden_size, 3 * hidden_size, **gates)
-        self.state_gates = layer(hidden_size, 3 * hidden_size, **gates)
+        self.input_gates = layer(hidden_size, 3 * hidden_size)
+        self.state_gates = layer(hidden_size, 3 * hidden_size)
         self.decoder = layer(hidden_size, out_features)
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
@@ -198,6 +196,12 @@ class MultiAgentGRU(TensorDictModuleBase):
         reset, update, new = self.state_gates(state).chunk(3, -1)
         new = torch.tanh(of_new + torch.sigmoid(of_reset + reset) * new)
         return torch.lerp(new, state, torch.sigmoid(of_update + update))
+
+
+def _as_torch_does(matrix: torch.Tensor) -> torch.Tensor:
+    """The numbers of torch's Linear and, with as many inputs as states, GRU."""
+    bound = 1 / math.sqrt(matrix.shape[-1])
+    return nn.init.uniform_(matrix, -bound, bound)
 
 
 def make_recurrent_actor(
