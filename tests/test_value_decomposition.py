@@ -249,6 +249,18 @@ def test_the_mixer_reads_all_observations_where_there_is_no_state():
     algorithm.update(one_hot_batch())
 
 
+def test_the_mixer_begins_small():
+    def mixers(scale: float) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        algorithm = QMIX(STATE, mixing_init_scale=scale)
+        loss = algorithm.qvalue
+        params = [loss.mixer_network_params, loss.target_mixer_network_params]
+        return [value for each in params for value in each.values(True, True)]
+
+    for small, drawn in zip(mixers(0.1), mixers(1.0), strict=True):
+        torch.testing.assert_close(small, drawn * 0.1)
+
+
 def test_rmsprop_is_pymarls():
     optimizer = QMIX(STATE).optimizers["qvalue"]
     assert type(optimizer) is torch.optim.RMSprop
@@ -263,6 +275,7 @@ def test_rmsprop_is_pymarls():
         (lambda: QMIX(STATE, optimizer="sgd"), ValueError, "optimizer"),
         (lambda: QMIX(STATE, target_update_interval=0), ValueError, "target_update_interval"),
         (lambda: QMIX(STATE, mixing_embed_dim=0), ValueError, "mixing_embed_dim"),
+        (lambda: QMIX(STATE, mixing_init_scale=0), ValueError, "mixing_init_scale"),
         (lambda: QMIX(STATE, critic_lr=0), ValueError, "critic_lr"),
         (lambda: QMIX(STATE, max_grad_norm=0), ValueError, "max_grad_norm"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), gamma=1.5), ValueError, "gamma"),

@@ -62,6 +62,8 @@ class RecipeConfig(TrainingConfig):
     """Updates of the critics for each of the actors."""
     mixing_embed_dim: int = 32
     """Width of the layers of QMIX's mixer (PyMARL: 32)."""
+    mixing_init_scale: float = 0.1
+    """What the first parameters of QMIX's mixer are multiplied with."""
     double_q: bool = True
     """Double Q-learning, of qmix, vdn and iql."""
     target_update_interval: int = 200
@@ -112,7 +114,7 @@ _ALITA = (
     *("estimator", "estimator_updates", "optimum", "optimum_at", "normalize"),
 )
 
-_VALUE_BASED = ("mixing_embed_dim", "double_q", "target_update_interval")
+_VALUE_BASED = ("mixing_embed_dim", "mixing_init_scale", "double_q", "target_update_interval")
 _ALGORITHMS = {
     "alita": (ALITA, (*_SHARED, *_ACTOR_CRITIC, *_ALITA)),
     "maddpg": (MADDPG, (*_SHARED, *_ACTOR_CRITIC)),
