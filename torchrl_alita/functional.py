@@ -45,6 +45,7 @@ __all__ = [
     "joint_features",
     "joint_parts",
     "novelty",
+    "q_logarithm",
     "replace_own_action",
     "squared_distance",
     "td_target",
@@ -532,3 +533,29 @@ def joint_parts(
         return tensor.flatten(-2).expand(*tensor.shape[:-3], num_agents, -1)
 
     return seen(observation.unsqueeze(-3)), seen(action)
+
+
+def q_logarithm(log_probability: torch.Tensor, entropic_index: float) -> torch.Tensor:
+    r"""Logarithm of Tsallis of a probability or density, ``[*B] -> [*B]``.
+
+    .. math:: \ln_q p = \frac{p^{q - 1} - 1}{q - 1}, \qquad \ln_1 p = \log p
+
+    Its negative mean under a policy is the policy's Tsallis entropy, the bonus of the
+    baseline TAC of Figure 5. Source: https://arxiv.org/abs/1902.05551.
+
+    Args:
+        log_probability: log p, ``[*B]``.
+        entropic_index: q, positive.
+
+    Returns:
+        ``[*B]``; it grows with p.
+
+    Examples:
+        >>> q_logarithm(torch.tensor([0.5, 1.0, 2.0]).log(), 2.0)
+        tensor([-0.5000,  0.0000,  1.0000])
+        >>> q_logarithm(torch.tensor([0.5]).log(), 1.0)
+        tensor([-0.6931])
+    """
+    if entropic_index == 1:
+        return log_probability
+    return torch.expm1((entropic_index - 1) * log_probability) / (entropic_index - 1)
