@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 from torchrl.data import TensorSpec
@@ -37,6 +37,8 @@ class Learner:
     """``update`` takes each batch ``[B, T]`` as it was collected; nothing is stored."""
     reads_recent = True
     """``update`` takes a batch of recent transitions too."""
+    stored_keys: tuple[NestedKey, ...] = ()
+    """Entries of a transition that are stored beside those of the layout."""
 
     actor: TensorDictModuleBase
     layout: Layout
@@ -58,6 +60,10 @@ class Learner:
     def candidates(self) -> list[TensorDictModuleBase]:
         """Policies of which the run's result is the best."""
         return [self.actor]
+
+    def recent_rows(self, stored: TensorDictBase) -> TensorDictBase:
+        """Those of the newest transitions ``[B]`` on which autoencoders are trained."""
+        return stored
 
     def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
