@@ -44,6 +44,7 @@ __all__ = [
     "influence_score",
     "joint_features",
     "joint_parts",
+    "min_max",
     "novelty",
     "q_logarithm",
     "replace_own_action",
@@ -215,6 +216,31 @@ def diversity_penalty(
         tensor([-1.4715])
     """
     return -torch.exp(-omega * novelty) * distance
+
+
+def min_max(novelty: torch.Tensor) -> torch.Tensor:
+    r"""Novelty from 0, the least of the batch, to 1, the largest, ``[*B, K, 1] -> [*B, K, 1]``.
+
+    .. math:: N(\psi) = \frac{\psi - \min \psi}{\max \psi - \min \psi}
+
+    The weight of the penalty in the authors' code for PyBullet, in place of the
+    exponential of Eq. 11 of https://arxiv.org/abs/2108.12581. All that is equally new has
+    the weight 0.
+
+    Args:
+        novelty: psi of each of K influencers, ``[*B, K, 1]``; each is compared over ``*B``.
+
+    Returns:
+        ``[*B, K, 1]``.
+
+    Examples:
+        >>> min_max(torch.tensor([[[1.0]], [[3.0]], [[2.0]]])).flatten()
+        tensor([0.0000, 1.0000, 0.5000])
+    """
+    rows = novelty.reshape(-1, *novelty.shape[-2:])
+    low, high = rows.amin(0), rows.amax(0)
+    spread = (high - low).clamp_min(torch.finfo(novelty.dtype).tiny)
+    return (novelty - low) / spread
 
 
 def influence_gap(

@@ -26,7 +26,15 @@ from torchrl_alita._checks import (
     default_influencees,
     listed_agents,
 )
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, TERMINATED, VALUE, next_key
+from torchrl_alita.envs.layout import (
+    ACTION,
+    ACTION_MASK,
+    DONE,
+    REWARD,
+    TERMINATED,
+    VALUE,
+    next_key,
+)
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
 from torchrl_alita.objectives._inputs import checked, row_mask, unique
 from torchrl_alita.objectives._others import every_other_action
@@ -41,7 +49,7 @@ from torchrl_alita.objectives.optimum import (
 
 __all__ = ["InfluenceLoss"]
 
-OPTIMA = ("policy", "sampled", "enumerated")
+OPTIMA = ("policy", "sampled", "enumerated", "td_target")
 PLACES = ("current", "next")
 GRADIENTS = ("pathwise", "score")
 
@@ -96,7 +104,9 @@ class InfluenceLoss(LossModule):
             current state only) and of ``num_optimum_samples`` uniform ones.
             ``"enumerated"``, for one-hot actions: the best of all L^N joint actions, or,
             where they are more than ``enumeration_budget``, what coordinate ascent over
-            the agents reaches from the policy's (with MADDPGLoss only).
+            the agents reaches from the policy's (with MADDPGLoss only). ``"td_target"``:
+            no optimum at all, but the reward of the batch and what the target critics say
+            of the next state, as in the authors' code for PyBullet.
         optimum_at: ``"current"``, Eq. 4, or ``"next"``, Eq. 7 as printed.
         num_optimum_samples: uniform joint actions for ``"sampled"``. Default: 0.
         action_spec: the agents' actions ``[N, A]``, as
@@ -108,9 +118,13 @@ class InfluenceLoss(LossModule):
             are drawn and need a stochastic actor, with get_dist. ``"all"``, for one-hot
             actions: all L^(N-1), weighted by their probabilities, at most
             ``enumeration_budget``.
+        in_turns: the agents act alone, in turns, in a task for one: what the influencer
+            would do stands in the place of every agent's action, and is one of the
+            candidates of ``"sampled"``. The marginal estimate is then Q_i at the
+            influencer's action.
         gradient: ``"pathwise"`` or ``"score"``, see above.
-        gamma: discount factor of a step, for ``gradient="score"``. Default: the
-            partner's ``gamma``.
+        gamma: discount factor of a step, for ``gradient="score"`` and
+            ``optimum="td_target"``. Default: the partner's ``gamma``.
         normalize: divide the gap by a running standard deviation of the critics' values
             (a buffer, frozen in evaluation mode), so that F does not grow with the
             square of the return. Default: False, the paper's form.
@@ -156,14 +170,17 @@ class InfluenceLoss(LossModule):
                 ``("agents", "state_action_value")``.
             done (NestedKey): read in "next", for ``gradient="score"``. Default:
                 ``"done"``.
-            terminated (NestedKey): read in "next", for ``optimum_at="next"``. Default:
-                ``"terminated"``.
+            reward (NestedKey): read in "next", for ``optimum="td_target"``. Default:
+                ``("agents", "reward")``.
+            terminated (NestedKey): read in "next", for ``optimum_at="next"`` and
+                ``optimum="td_target"``. Default: ``"terminated"``.
         """
 
         action: NestedKey = ACTION
         action_mask: NestedKey = ACTION_MASK
         state_action_value: NestedKey = VALUE
         done: NestedKey = DONE
+        reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
 
     default_keys = _AcceptedKeys
@@ -184,12 +201,13 @@ class InfluenceLoss(LossModule):
         influencees: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         influence_coeff: float = 0.1,
-        optimum: Literal["policy", "sampled", "enumerated"] = "sampled",
+        optimum: Literal["policy", "sampled", "enumerated", "td_target"] = "sampled",
         optimum_at: Literal["current", "next"] = "current",
         num_optimum_samples: int = 0,
         action_spec: TensorSpec | None = None,
         enumeration_budget: int = 1024,
         num_action_samples: int | Literal["all"] = 1,
+        in_turns: bool = False,
         gradient: Literal["pathwise", "score"] = "pathwise",
         gamma: float | None = None,
         normalize: bool = False,
@@ -207,6 +225,16 @@ class InfluenceLoss(LossModule):
             raise ValueError(
                 f"gradient='score' is Theorem 1, whose optimum is at the current state, "
                 f"got optimum_at={optimum_at!r}."
+            )
+        if optimum == "td_target" and (gradient, optimum_at) != ("pathwise", "current"):
+            raise ValueError(
+                f"optimum='td_target' goes with gradient='pathwise' and optimum_at='current', got "
+                f"{gradient!r} and {optimum_at!r}."
+            )
+        if in_turns and (gradient, num_action_samples) != ("pathwise", 1):
+            raise ValueError(
+                f"in_turns=True goes with gradient='pathwise' and num_action_samples=1, got "
+                f"{gradient!r} and {num_action_samples!r}: there are no others to average over."
             )
         check_whole(0, num_optimum_samples=num_optimum_samples)
         check_whole(1, enumeration_budget=enumeration_budget)
@@ -263,8 +291,10 @@ class InfluenceLoss(LossModule):
         self.register_buffer("action_high", None if bounds is None else bounds.high.clone())
         self.enumeration_budget = enumeration_budget
         self.num_action_samples = num_action_samples
+        self.in_turns = in_turns
         self.gradient = gradient
-        discount = torch.tensor(self.critics.discount(gamma)) if gradient == "score" else None
+        discounts = gradient == "score" or optimum == "td_target"
+        discount = torch.tensor(self.critics.discount(gamma)) if discounts else None
         self.register_buffer("gamma", discount)
         self.value_norm = PopArtValueNorm(shape=1, beta=normalize_decay) if normalize else None
         self.reduction = reduction
@@ -277,6 +307,8 @@ class InfluenceLoss(LossModule):
             read = unique([*read, *self.estimator.estimator_in_keys()])
         if self.gradient == "score":
             return unique([keys.action, *read, next_key(keys.done)])
+        if self.optimum == "td_target":
+            return unique([keys.action, *read, *self.critics.target_keys(keys)])
         if self.optimum_at == "current":
             return unique([keys.action, *read])
         following = [next_key(key) for key in self.critics.in_keys(keys.action)]
@@ -357,10 +389,10 @@ class InfluenceLoss(LossModule):
     def _influenced_value(self, batch: TensorDictBase, policy: _Policy) -> torch.Tensor:
         """q_i at the influencer's action, averaged over the others', ``[*B, N, 1]``."""
         own = policy.action if self.gradient == "pathwise" else batch.get(self.tensor_keys.action)
-        others, shares = self._others(policy)
-        is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
-        is_influencer[self.influencer] = True
-        joint = torch.where(is_influencer, own.to(others.dtype), others)
+        if self.in_turns:
+            joint, shares = self._alone(own), None
+        else:
+            joint, shares = self._joined(own, policy)
         if self.num_action_samples != 1:
             batch = batch.expand(joint.shape[0], *batch.batch_size)
         if self.estimator is not None:
@@ -370,6 +402,19 @@ class InfluenceLoss(LossModule):
         if self.num_action_samples == 1:
             return value
         return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
+
+    def _alone(self, action: torch.Tensor) -> torch.Tensor:
+        """The influencer's action in the place of everybody's, ``[*B, N, A]``."""
+        return action[..., self.influencer, None, :].expand_as(action)
+
+    def _joined(
+        self, own: torch.Tensor, policy: _Policy
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The influencer's action among those of the others, as :meth:`_others` gives them."""
+        others, shares = self._others(policy)
+        is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
+        is_influencer[self.influencer] = True
+        return torch.where(is_influencer, own.to(others.dtype), others), shares
 
     def _others(self, policy: _Policy) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Joint actions of the others ``[M, *B, N, A]``, or ``[*B, N, A]`` of a single one.
@@ -419,11 +464,14 @@ class InfluenceLoss(LossModule):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """max_u Q_i at the current or at the next state, and what ends before the latter."""
         keys = self.tensor_keys
+        if self.optimum == "td_target":
+            return self.critics.td_target(batch, keys=keys, gamma=self.gamma), None
         if self.optimum_at == "current":
             mask = tensordict.get(keys.action_mask, None)
             stored = batch.get(keys.action)
             # The marginal estimate at the policies' one action is Q_i there already.
-            known = self.estimator is None and policy.distribution is None
+            one_each = policy.distribution is None and not self.in_turns
+            known = self.estimator is None and one_each
             policy_value = value if known else None
             optimum = self._optimum(batch, policy.action.detach(), stored, mask, policy_value)
             return optimum, None
@@ -458,6 +506,8 @@ class InfluenceLoss(LossModule):
         if self.optimum == "sampled" and stored_action is not None:
             stored = stored_action.to(policy_action.dtype)
             optimum = torch.maximum(optimum, critic_of_one(stored))
+        if self.optimum == "sampled" and self.in_turns:
+            optimum = torch.maximum(optimum, critic_of_one(self._alone(policy_action)))
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
                 self.num_optimum_samples,
