@@ -6,5 +6,6 @@ from torchrl_alita.algorithms.ppo import PPO
 from torchrl_alita.algorithms.sac import SAC
 from torchrl_alita.algorithms.tac import TAC
 from torchrl_alita.algorithms.td3 import TD3
+from torchrl_alita.algorithms.twin_alita import TwinALITA
 
-__all__ = ["ALITA", "DDPG", "MADDPG", "PPO", "SAC", "TAC", "TD3"]
+__all__ = ["ALITA", "DDPG", "MADDPG", "PPO", "SAC", "TAC", "TD3", "TwinALITA"]

@@ -9,7 +9,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import check_choice, check_number
+from torchrl_alita._checks import check_choice, check_number, require_keys
 from torchrl_alita.algorithms._learner import Learner
 from torchrl_alita.algorithms.maddpg import COMPILE_MODES
 from torchrl_alita.envs.layout import ACTION, DONE, REWARD, TERMINATED, layout_of, next_key
@@ -81,6 +81,7 @@ def with_agents_flags(batch: TensorDictBase, num_agents: int = 1) -> TensorDictB
     Raises:
         KeyError: if the batch lacks one.
     """
+    require_keys(batch, (next_key(DONE), next_key(TERMINATED)))
     batch = batch.copy()
     for flag, of_agents in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
         value = batch.get(next_key(flag)).unsqueeze(-2)
