@@ -126,6 +126,11 @@ class _Session:
         )
         self.algorithm = make_algorithm(self.env)
         self.env = self.algorithm.prepare(self.env)
+        self.selection_env = None
+        if len(self.algorithm.candidates()) > 1:
+            self.selection_env = make_env(
+                task, num_envs=config.selection_episodes, seed=_SELECTION_SEED, **options
+            )
         self.noise = _exploration(config, self.algorithm)
         self.exploration = exploration_metrics(self.env)
         self.buffers = Buffers(config, self.algorithm)
@@ -153,6 +158,8 @@ class _Session:
             "environment": environment_state(self.env),
             "evaluation_environment": environment_state(self.evaluation_env),
         }
+        if self.selection_env is not None:
+            environments["selection_environment"] = environment_state(self.selection_env)
         exact = {name: state for name, state in environments.items() if state is not None}
         return {
             "algorithm": self.algorithm,
@@ -228,7 +235,8 @@ class _Session:
             result, episodes = self.evaluate(candidates[0])
             return _named("evaluation", result), episodes
         returns = [
-            self.evaluate(policy, seed=_SELECTION_SEED)[0]["return_mean"] for policy in candidates
+            self.evaluate(policy, env=self.selection_env, seed=_SELECTION_SEED)[0]["return_mean"]
+            for policy in candidates
         ]
         chosen = returns.index(max(returns))
         result, episodes = self.evaluate(candidates[chosen])
@@ -236,15 +244,16 @@ class _Session:
         return _named("evaluation", result) | _named("selection", selection), episodes
 
     def evaluate(
-        self, policy: Any, *, seed: int = _EVALUATION_SEED
+        self, policy: Any, *, env: EnvBase | None = None, seed: int = _EVALUATION_SEED
     ) -> tuple[dict[str, float], TensorDictBase]:
         """Figures of merit of a policy, or of a random team for None, and its episodes."""
         return evaluate(
             policy,
-            self.evaluation_env,
+            self.evaluation_env if env is None else env,
             self.task.metrics,
             horizon=self.config.horizon,
             seed=seed,
+            stop_when_done=self.config.stop_evaluations,
         )
 
     def passed(self, interval: int) -> bool:
