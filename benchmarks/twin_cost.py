@@ -3,8 +3,8 @@
     python benchmarks/twin_cost.py          # measure and write results/twin_cost.json
     python benchmarks/twin_cost.py --quick  # fewer rounds; print, write nothing
 
-The work is that of recipes/alita_pybullet.py: batches of 256 transitions of one robot, two
-hidden layers of 256. The transitions are random numbers of the sizes of Hopper, so that no
+The work is that of recipes/alita_pybullet.py: batches of 256 transitions of one robot, 64 in a
+conditional batch, two hidden layers of 256. The transitions are random numbers of the sizes of Hopper, so that no
 simulator is needed; a figure is of an update alone, with the drawing of its batches from a
 buffer and without the simulation. An update of TwinALITA is one of both its agents.
 
@@ -117,7 +117,7 @@ def updating(config: Config, name: str) -> Callable[[], None]:
         total_frames=config.stored,
         buffer_size=config.stored,
         batch_size=256,
-        conditional_batch_size=256,
+        conditional_batch_size=64,
     )
     buffers = Buffers(training, algorithm)
     collected = algorithm.prepare(env).rollout(1_000, break_when_any_done=False)

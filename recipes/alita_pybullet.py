@@ -89,8 +89,8 @@ class Config(TrainingConfig):
     """Environment steps of uniform random actions at the start, without updates."""
     batch_size: int = 256
     """Transitions of an update."""
-    conditional_batch_size: int = 256
-    """Transitions of a conditional batch."""
+    conditional_batch_size: int = 64
+    """Transitions of a conditional batch; D_t of the paper holds few."""
     noise_start: float = 0.1
     """Standard deviation of the exploration noise at the start, in units of the action."""
     noise_end: float = 0.1

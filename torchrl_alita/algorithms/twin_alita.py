@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torchrl.data import Composite
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
 from torchrl.envs import EnvBase, TransformedEnv
 
 from torchrl_alita._checks import (
@@ -17,7 +17,6 @@ from torchrl_alita._checks import (
     check_choice,
     check_non_negative,
     check_positive,
-    require_keys,
 )
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import adam
@@ -29,24 +28,21 @@ from torchrl_alita.envs import TakeTurns
 from torchrl_alita.envs.layout import (
     ACTION,
     DIVERSITY_PENALTY,
-    DONE,
     NOVELTY,
     OBSERVATION,
     REWARD,
-    TERMINATED,
-    TOTAL_REWARD,
     TURN,
-    VALUE,
     next_key,
 )
-from torchrl_alita.modules import Autoencoder, make_actor
-from torchrl_alita.modules._mlp import multi_agent_mlp
+from torchrl_alita.modules import Autoencoder, make_actor, make_critic
 from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
 
 __all__ = ["TwinALITA"]
 
-INFLUENCER, PARTNER = 0, 1
+AGENTS = ("influencer", "partner")
+# What each of them learns from.
+REWARDS = (("agents", "influencer_reward"), ("agents", "partner_reward"))
 ESTIMATORS = ("clones", "marginal")
 # What an argument that is not given is, by form.
 FORMS: dict[str, dict[str, Any]] = {
@@ -83,9 +79,6 @@ class TwinALITA(SingleAgent):
 
     of the partner's critics Q, Eq. 4 and 9. The clones are set back to Q at the start of
     each episode and trained on D_t at each update, Eq. 8.
-
-    To the parts of :class:`torchrl_alita.ALITA` a transition is that of a team of two who
-    see the same state and take the same action.
 
     ``form="published"`` is for comparison with the authors' code, which contradicts the
     paper. There the novelty is the error's root, not its square, and is paid to the
@@ -225,83 +218,81 @@ class TwinALITA(SingleAgent):
         self.policy_delay = policy_delay
         self.estimator_updates = estimator_updates
 
-        pair = _pair_of(env)
         networks = {"num_cells": num_cells, "layer_norm": layer_norm, "device": self.device}
-        self.pair_actor = make_actor(pair, **networks)
-        self.actor = _TurnActor(self.pair_actor)
-        self.turns = TakeTurns()
-        self.td3 = td3_loss(
-            self.pair_actor,
-            self._own_critics(**networks),
-            bounds=(self.action_spec.space.low, self.action_spec.space.high),
-            gamma=gamma,
-            policy_noise=policy_noise,
-            noise_clip=noise_clip,
-        ).to(self.device)
-        self.td3.set_keys(reward=TOTAL_REWARD)
-        self.target_updater = soft_update(self.td3, tau=tau)
+        noise = {"gamma": gamma, "policy_noise": policy_noise, "noise_clip": noise_clip}
+        bounds = (self.action_spec.space.low, self.action_spec.space.high)
+        self.policies = [make_actor(env, **networks) for _ in AGENTS]
+        self.actor = _TurnActor(self.policies)
+        self.turns = TakeTurns(len(AGENTS))
+        self.learners = [
+            td3_loss(policy, make_critic(env, **networks), bounds=bounds, **noise).to(self.device)
+            for policy in self.policies
+        ]
+        for learner, reward in zip(self.learners, REWARDS, strict=True):
+            learner.set_keys(reward=reward)
+        self.target_updaters = [soft_update(learner, tau=tau) for learner in self.learners]
+        self.modules = {"turns": self.turns}
+        self.optimizers = {}
+        for name, learner in zip(AGENTS, self.learners, strict=True):
+            self.modules[name] = learner
+            self.optimizers[f"actor_{name}"] = adam(learner.actor_network_params, lr=actor_lr)
+            self.optimizers[f"qvalue_{name}"] = adam(learner.qvalue_network_params, lr=critic_lr)
 
+        published = form == "published"
+        distance = "euclidean" if published else "squared"
         self.autoencoder = Autoencoder(
             self.layout.observation_size + self.layout.action_size, device=self.device
         )
-        published = form == "published"
-        self.novelty = NoveltyReward(
-            self.autoencoder,
-            influencer=INFLUENCER,
-            distance="euclidean" if published else "squared",
-        )
-        self.novelty_loss = NoveltyLoss(self.autoencoder, influencer=INFLUENCER)
+        self.novelty = NoveltyReward(self.autoencoder, distance=distance)
+        self.novelty_loss = NoveltyLoss(self.autoencoder)
         self.diversity = DiversityPenalty(
-            self.pair_actor,
-            influencer=INFLUENCER,
+            self.policies[1],
             omega=omega,
-            distance="euclidean" if published else "squared",
+            distance=distance,
             weight="min_max" if published else "exponential",
+            in_turns=True,
         ).to(self.device)
-        self.total_reward = TotalReward(
-            {NOVELTY: chosen["novelty_coeff"], DIVERSITY_PENALTY: chosen["diversity_coeff"]}
-        ).to(self.device)
-        self.modules = {"td3": self.td3, "novelty_loss": self.novelty_loss, "turns": self.turns}
-        self.optimizers = {
-            "actor": adam(self.td3.actor_network_params, lr=actor_lr),
-            "qvalue": adam(self.td3.qvalue_network_params, lr=critic_lr),
-            "autoencoder": adam(self.novelty_loss, lr=autoencoder_lr),
-        }
+        self.total_rewards = [
+            TotalReward({key: chosen[coeff]}, total_reward=reward).to(self.device)
+            for key, coeff, reward in zip(
+                (NOVELTY, DIVERSITY_PENALTY),
+                ("novelty_coeff", "diversity_coeff"),
+                REWARDS,
+                strict=True,
+            )
+        ]
+        self.modules["novelty_loss"] = self.novelty_loss
+        self.optimizers["autoencoder"] = adam(self.novelty_loss, lr=autoencoder_lr)
 
         self.estimator: InfluenceEstimatorLoss | None = None
         self.influence: InfluenceLoss | None = None
         if chosen["influence_coeff"]:
-            source = self.td3
+            source = self.learners[1]
             if chosen["estimator"] == "clones":
                 source = self.estimator = InfluenceEstimatorLoss(
-                    self.td3, kind="clones", influencer=INFLUENCER, gamma=gamma
+                    source, kind="clones", gamma=gamma, in_turns=True
                 ).to(self.device)
-                source.set_keys(reward=TOTAL_REWARD)
-                self.conditional_samplers.append(
-                    ConditionalSampler(
-                        influencer=INFLUENCER,
-                        kind=conditional,
-                        num_candidates=num_candidates,
-                        turn=TURN,
-                    )
+                source.set_keys(reward=REWARDS[1])
+                sampler = ConditionalSampler(
+                    kind=conditional, num_candidates=num_candidates, turn=TURN
                 )
+                self.conditional_samplers.append(sampler)
                 self.modules["estimator"] = source
                 self.optimizers["estimator"] = adam(source, lr=estimator_lr)
             sampled = chosen["optimum"] == "sampled"
             self.influence = InfluenceLoss(
-                self.pair_actor,
+                self.policies[0],
                 source,
-                influencer=INFLUENCER,
                 influence_coeff=chosen["influence_coeff"],
                 optimum=chosen["optimum"],
                 optimum_at=optimum_at,
                 num_optimum_samples=num_optimum_samples if sampled else 0,
-                action_spec=pair.full_action_spec_unbatched[ACTION].to(self.device),
-                in_turns=True,
+                action_spec=self.action_spec,
                 gamma=gamma,
                 normalize=normalize,
+                in_turns=True,
             ).to(self.device)
-            self.influence.set_keys(reward=TOTAL_REWARD)
+            self.influence.set_keys(reward=REWARDS[1])
             self.modules["influence"] = self.influence
 
         self._gradient = self._compiled(self._losses, then=differentiate)
@@ -309,31 +300,17 @@ class TwinALITA(SingleAgent):
         self._targeted = self._compiled(self._with_target)
         self._estimator_gradient = self._compiled(self._estimator_losses, then=differentiate)
 
-    def _own_critics(
-        self, *, num_cells: Sequence[int], layer_norm: bool, device: torch.device
-    ) -> TensorDictModule:
-        """A critic of each agent of what that agent does, ``[*B, 2, .] -> [*B, 2, 1]``."""
-        net = multi_agent_mlp(
-            in_features=self.layout.observation_size + self.layout.action_size,
-            out_features=1,
-            num_agents=2,
-            num_cells=num_cells,
-            layer_norm=layer_norm,
-            device=device,
-        )
-        return TensorDictModule(net, in_keys=[OBSERVATION, ACTION], out_keys=[VALUE])
-
     def prepare(self, env: EnvBase) -> EnvBase:
         """The environment with turns, an episode for each of the two."""
         return TransformedEnv(env, self.turns, auto_unwrap=False)
 
     def candidates(self) -> list[TensorDictModuleBase]:
         """The influencer's policy and the partner's."""
-        return [_TurnActor(self.pair_actor, turn) for turn in (INFLUENCER, PARTNER)]
+        return self.policies
 
     def recent_rows(self, stored: TensorDictBase) -> TensorDictBase:
         """What the influencer did itself, on which its autoencoder is trained."""
-        return stored[stored.get(TURN)[..., 0] == INFLUENCER]
+        return stored[stored.get(TURN)[..., 0] == 0]
 
     def start_episode(self) -> None:
         """Set the clones back to the partner's critics, Sec. 3.1.2."""
@@ -378,42 +355,51 @@ class TwinALITA(SingleAgent):
         logs.update(gradient(batch, batch if recent_batch is None else recent_batch))
         # A batch that is refused is no update.
         self.updates += 1
-        followed = {"qvalue", "autoencoder", *(["actor"] if everything else [])}
-        logs.update(self._followed(sorted(followed)))
+        names = ["autoencoder", *(f"qvalue_{name}" for name in AGENTS)]
         if everything:
-            self.target_updater.step()
+            names += [f"actor_{name}" for name in AGENTS]
+        logs.update(self._followed(names))
+        if everything:
+            for updater in self.target_updaters:
+                updater.step()
         return logs
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._rewarded(_paired(batch))
-        losses = _of_both(scalars(self.td3(batch.copy())))
+        batch = self._rewarded(batch)
+        losses = self._with_novelty(batch, recent_batch)
+        for name, learner in zip(AGENTS, self.learners, strict=True):
+            losses.update(_named(scalars(learner(batch.copy())), name))
         if self.influence is not None:  # Eq. 4, 9
             influence = self.influence(self._influenced(batch))
             losses.update(influence.set("gap", influence["gap"].squeeze(-1)))
-        return self._with_novelty(losses, batch, recent_batch)
+        return losses
 
     def _critics_losses(
         self, batch: TensorDictBase, recent_batch: TensorDictBase
     ) -> TensorDictBase:
-        batch = self._rewarded(_paired(batch))
-        losses = _of_both(critics_losses(self.td3, batch.copy()))
-        return self._with_novelty(losses, batch, recent_batch)
+        batch = self._rewarded(batch)
+        losses = self._with_novelty(batch, recent_batch)
+        for name, learner in zip(AGENTS, self.learners, strict=True):
+            losses.update(_named(critics_losses(learner, batch.copy()), name))
+        return losses
 
-    def _with_novelty(
-        self, losses: TensorDictBase, batch: TensorDictBase, recent_batch: TensorDictBase
-    ) -> TensorDictBase:
-        losses.update(self.novelty_loss(recent_batch))
-        losses.set("novelty", batch.get(next_key(NOVELTY))[..., INFLUENCER, :].mean())
-        penalty = batch.get(next_key(DIVERSITY_PENALTY))[..., PARTNER, :]
-        return losses.set("diversity_penalty", penalty.mean())
+    def _with_novelty(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
+        losses = self.novelty_loss(recent_batch)
+        losses.set("novelty", batch.get(next_key(NOVELTY)).mean())
+        return losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
 
     def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:
-        """Eq. 10 and 11 for what was done; as published, the novelty of what comes next."""
-        rewarded = self.diversity(self.novelty(batch))
+        """Both agents' rewards, Eq. 10 and 11, for what was done.
+
+        As published, the novelty is that of the next state and the influencer's action.
+        """
+        batch = self.diversity(self.novelty(with_agents_flags(batch.detach())))
         if self.form == "published":
             following = self._acted(batch, next_key(OBSERVATION))
-            rewarded.set(next_key(NOVELTY), self.novelty(following).get(next_key(NOVELTY)))
-        return self.total_reward(rewarded)
+            batch.set(next_key(NOVELTY), self.novelty(following).get(next_key(NOVELTY)))
+        for total_reward in self.total_rewards:
+            batch = total_reward(batch)
+        return batch
 
     def _influenced(self, batch: TensorDictBase) -> TensorDictBase:
         """The batch that the influence is computed on.
@@ -422,21 +408,20 @@ class TwinALITA(SingleAgent):
         """
         if self.form != "published":
             return batch
-        acted = self._acted(batch, OBSERVATION)
-        action = acted.get(ACTION)[..., INFLUENCER, None, :].expand_as(acted.get(ACTION))
-        acted.set(ACTION, action).set(next_key(REWARD), batch.get(next_key(REWARD)))
-        acted = self.total_reward(self.diversity(self.novelty(acted)))
-        return batch.copy().set(next_key(TOTAL_REWARD), acted.get(next_key(TOTAL_REWARD)))
+        acted = self.diversity(self.novelty(self._acted(batch, OBSERVATION)))
+        acted.set(next_key(REWARD), batch.get(next_key(REWARD)))
+        reward = self.total_rewards[1](acted).get(next_key(REWARDS[1]))
+        return batch.copy().set(next_key(REWARDS[1]), reward)
 
     @torch.no_grad()
     def _acted(self, batch: TensorDictBase, observation: tuple[str, ...]) -> TensorDictBase:
-        """What the policies do in the given states."""
+        """What the influencer's policy does in the given states."""
         states = TensorDict(batch_size=batch.batch_size)
-        return self.pair_actor(states.set(OBSERVATION, batch.get(observation)))
+        return self.policies[0](states.set(OBSERVATION, batch.get(observation)))
 
     def _with_target(self, batch: TensorDictBase) -> TensorDictBase:
         """A conditional batch with what all updates of the clones on it are drawn to."""
-        batch = self._rewarded(_paired(batch))
+        batch = self._rewarded(batch)
         key = self.estimator.tensor_keys.value_target
         return batch.set(key, self.estimator.value_target(batch))
 
@@ -453,76 +438,21 @@ class TwinALITA(SingleAgent):
         return {"loss_estimator": loss, "grad_norm_estimator": norm}
 
 
-class _Pair(NamedTuple):
-    """What the networks of two agents are built for."""
-
-    full_observation_spec_unbatched: Composite
-    full_action_spec_unbatched: Composite
-    device: torch.device | None
-
-
-def _pair_of(env: EnvBase) -> _Pair:
-    """An environment for one as each of two agents knows it."""
-
-    def of_both(spec: Composite, key: tuple[str, str]) -> Composite:
-        one = spec[key]
-        both = one.expand(2, *one.shape[1:]).clone()
-        return Composite({key[0]: Composite({key[1]: both}, shape=(2,))})
-
-    return _Pair(
-        of_both(env.full_observation_spec_unbatched, OBSERVATION),
-        of_both(env.full_action_spec_unbatched, ACTION),
-        env.device,
-    )
-
-
-def _paired(batch: TensorDictBase) -> TensorDictBase:
-    """Transitions of one agent as both could have made them, ``[*B, 1, .] -> [*B, 2, .]``.
-
-    Raises:
-        KeyError: if the batch lacks a key.
-    """
-    keys = (OBSERVATION, ACTION, next_key(OBSERVATION), next_key(REWARD))
-    flags = (next_key(DONE), next_key(TERMINATED))
-    require_keys(batch, (*keys, *flags))
-    pair = TensorDict(batch_size=batch.batch_size, device=batch.device)
-    for key in keys:
-        value = batch.get(key).detach()
-        pair.set(key, value.expand(*value.shape[:-2], 2, value.shape[-1]))
-    for flag in flags:
-        pair.set(flag, batch.get(flag))
-    return with_agents_flags(pair, num_agents=2)
-
-
-def _of_both(losses: TensorDictBase) -> TensorDictBase:
-    """TorchRL's mean over the agents as the sum of their own losses."""
-    for key in losses.keys():  # noqa: SIM118
-        if key.startswith("loss_"):
-            losses.set(key, 2 * losses.get(key))
-    return losses
+def _named(losses: TensorDictBase, agent: str) -> TensorDict:
+    return TensorDict({f"{key}_{agent}": value for key, value in losses.items()})
 
 
 class _TurnActor(TensorDictModuleBase):
-    """The policy of the agent whose turn it is, ``[*B, 1, O], [*B, 1] -> [*B, 1, A]``.
+    """The policy of the agent whose turn it is, ``[*B, 1, O], [*B, 1] -> [*B, 1, A]``."""
 
-    Args:
-        pair_actor: the policies of both agents.
-        turn: of the agent that always acts. Default: what the environment says.
-    """
+    in_keys = [OBSERVATION, TURN]
+    out_keys = [ACTION]
 
-    def __init__(self, pair_actor: TensorDictModuleBase, turn: int | None = None):
+    def __init__(self, policies: Sequence[TensorDictModuleBase]):
         super().__init__()
-        self.pair_actor = pair_actor
-        self.turn = turn
-        self.in_keys = [OBSERVATION] if turn is not None else [OBSERVATION, TURN]
-        self.out_keys = [ACTION]
+        self.policies = nn.ModuleList(policies)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        observation = tensordict.get(OBSERVATION)
-        states = TensorDict(batch_size=tensordict.batch_size)
-        states.set(OBSERVATION, observation.expand(*observation.shape[:-2], 2, -1))
-        actions = self.pair_actor(states).get(ACTION)
-        if self.turn is not None:
-            return tensordict.set(ACTION, actions[..., self.turn, None, :])
+        actions = [policy(tensordict.select(OBSERVATION)).get(ACTION) for policy in self.policies]
         turn = tensordict.get(TURN).unsqueeze(-1)
-        return tensordict.set(ACTION, actions.take_along_dim(turn, dim=-2))
+        return tensordict.set(ACTION, torch.cat(actions, dim=-2).take_along_dim(turn, dim=-2))

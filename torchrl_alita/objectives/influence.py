@@ -118,10 +118,10 @@ class InfluenceLoss(LossModule):
             are drawn and need a stochastic actor, with get_dist. ``"all"``, for one-hot
             actions: all L^(N-1), weighted by their probabilities, at most
             ``enumeration_budget``.
-        in_turns: the agents act alone, in turns, in a task for one: what the influencer
-            would do stands in the place of every agent's action, and is one of the
-            candidates of ``"sampled"``. The marginal estimate is then Q_i at the
-            influencer's action.
+        in_turns: influencer and influencee act alone, in turns, in a task for one. Batches
+            are of one agent, ``actor_network`` is the influencer's policy, and the partner
+            holds the influencee's policy and critics: q is its critics' estimate at the
+            influencer's action, which is one of the candidates of ``"sampled"`` too.
         gradient: ``"pathwise"`` or ``"score"``, see above.
         gamma: discount factor of a step, for ``gradient="score"`` and
             ``optimum="td_target"``. Default: the partner's ``gamma``.
@@ -266,7 +266,7 @@ class InfluenceLoss(LossModule):
                 f"stochastic actor, with get_dist; a deterministic one has a single action."
             )
         check_non_negative(influence_coeff=influence_coeff)
-        influencer, influencees = listed_agents(influencer, influencees)
+        influencer, influencees = listed_agents(influencer, influencees, in_turns=in_turns)
         if weights is not None:
             weights = check_weights(weights, None if influencees is None else len(influencees))
         self.convert_to_functional(actor_network, "actor_network")
@@ -318,7 +318,10 @@ class InfluenceLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = checked(self, tensordict)
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
-        chosen = list(default_influencees(self.influencer, self.influencees, num_agents))
+        influencees = default_influencees(
+            self.influencer, self.influencees, num_agents, in_turns=self.in_turns
+        )
+        chosen = list(influencees)
         # Before the running scale is touched.
         self._check_batch(batch, len(chosen))
         policy = self._policy(batch)
@@ -389,10 +392,10 @@ class InfluenceLoss(LossModule):
     def _influenced_value(self, batch: TensorDictBase, policy: _Policy) -> torch.Tensor:
         """q_i at the influencer's action, averaged over the others', ``[*B, N, 1]``."""
         own = policy.action if self.gradient == "pathwise" else batch.get(self.tensor_keys.action)
-        if self.in_turns:
-            joint, shares = self._alone(own), None
-        else:
-            joint, shares = self._joined(own, policy)
+        others, shares = self._others(policy)
+        is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
+        is_influencer[self.influencer] = True
+        joint = torch.where(is_influencer, own.to(others.dtype), others)
         if self.num_action_samples != 1:
             batch = batch.expand(joint.shape[0], *batch.batch_size)
         if self.estimator is not None:
@@ -402,19 +405,6 @@ class InfluenceLoss(LossModule):
         if self.num_action_samples == 1:
             return value
         return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
-
-    def _alone(self, action: torch.Tensor) -> torch.Tensor:
-        """The influencer's action in the place of everybody's, ``[*B, N, A]``."""
-        return action[..., self.influencer, None, :].expand_as(action)
-
-    def _joined(
-        self, own: torch.Tensor, policy: _Policy
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The influencer's action among those of the others, as :meth:`_others` gives them."""
-        others, shares = self._others(policy)
-        is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
-        is_influencer[self.influencer] = True
-        return torch.where(is_influencer, own.to(others.dtype), others), shares
 
     def _others(self, policy: _Policy) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Joint actions of the others ``[M, *B, N, A]``, or ``[*B, N, A]`` of a single one.
@@ -468,28 +458,37 @@ class InfluenceLoss(LossModule):
             return self.critics.td_target(batch, keys=keys, gamma=self.gamma), None
         if self.optimum_at == "current":
             mask = tensordict.get(keys.action_mask, None)
-            stored = batch.get(keys.action)
+            own, stored = policy.action.detach(), batch.get(keys.action)
+            if self.in_turns:
+                return self._optimum(batch, self._partner_action(batch), [stored, own], mask), None
             # The marginal estimate at the policies' one action is Q_i there already.
-            one_each = policy.distribution is None and not self.in_turns
-            known = self.estimator is None and one_each
+            known = self.estimator is None and policy.distribution is None
             policy_value = value if known else None
-            optimum = self._optimum(batch, policy.action.detach(), stored, mask, policy_value)
-            return optimum, None
+            return self._optimum(batch, own, [stored], mask, policy_value), None
         following = step_inputs(batch, self.critics.in_keys(keys.action))
-        action = run(self.actor_network, self.actor_network_params, following, keys.action)
+        own = run(self.actor_network, self.actor_network_params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
         terminated = batch.get(next_key(keys.terminated))
-        return self._optimum(following, action, None, mask), terminated
+        if self.in_turns:
+            return self._optimum(
+                following, self._partner_action(following), [own], mask
+            ), terminated
+        return self._optimum(following, own, [], mask), terminated
+
+    def _partner_action(self, inputs: TensorDictBase) -> torch.Tensor:
+        """What the influencee's own policy does where it acts alone, ``[*B, 1, A]``."""
+        params = self.critics.partner.actor_network_params
+        return run(self.critics.actor_network, params, inputs, self.tensor_keys.action)
 
     def _optimum(
         self,
         inputs: TensorDictBase,
         policy_action: torch.Tensor,
-        stored_action: torch.Tensor | None,
+        candidates: list[torch.Tensor],
         mask: torch.Tensor | None,
         policy_value: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """max_u Q_i for every agent, ``[*B, N, 1]``."""
+        """max_u Q_i for every agent, ``[*B, N, 1]``; candidates are for ``"sampled"``."""
         mask = None if mask is None else functional.allowed_actions(mask)
 
         def critic(action: torch.Tensor) -> torch.Tensor:
@@ -503,11 +502,9 @@ class InfluenceLoss(LossModule):
             return self._enumerated_optimum(critic, policy_action, mask)
         # One by one where another term evaluates the same: a compiled update does it once.
         optimum = critic_of_one(policy_action) if policy_value is None else policy_value
-        if self.optimum == "sampled" and stored_action is not None:
-            stored = stored_action.to(policy_action.dtype)
-            optimum = torch.maximum(optimum, critic_of_one(stored))
-        if self.optimum == "sampled" and self.in_turns:
-            optimum = torch.maximum(optimum, critic_of_one(self._alone(policy_action)))
+        for candidate in candidates if self.optimum == "sampled" else ():
+            value = critic_of_one(candidate.to(policy_action.dtype))
+            optimum = torch.maximum(optimum, value)
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
                 self.num_optimum_samples,

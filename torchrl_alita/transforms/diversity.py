@@ -16,6 +16,7 @@ from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
     check_agents,
+    check_alone,
     check_choice,
     check_same_shape,
     non_negative_numbers,
@@ -69,6 +70,9 @@ class DiversityPenalty(Transform):
             less. ``"min_max"``: the newer, the more, see
             :func:`torchrl_alita.functional.min_max`; with ``"euclidean"`` it is what the
             authors' code has for PyBullet. It has no omega.
+        in_turns: influencer and influencee act alone, in turns, in a task for one. Batches
+            are of one agent, the novelty is that of what was done, and ``actor_network`` is
+            the influencee's policy.
         observation: key read. Default: ``("agents", "observation")``.
         action: key read. Default: ``("agents", "action")``.
         novelty: key read, in "next". Default: ``("agents", "novelty")``.
@@ -106,6 +110,7 @@ class DiversityPenalty(Transform):
         omega: float | Sequence[float] = 0.01,
         distance: Literal["squared", "euclidean", "brier"] = "squared",
         weight: Literal["exponential", "min_max"] = "exponential",
+        in_turns: bool = False,
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
         novelty: NestedKey = NOVELTY,
@@ -122,15 +127,24 @@ class DiversityPenalty(Transform):
         self.influencees = (
             None if influencees is None else agent_indices("influencees", influencees)
         )
+        if in_turns and (self.influencers, self.influencees) != ((0,), None):
+            raise ValueError(
+                f"in_turns=True is of one influencer and one influencee, each agent 0 in its "
+                f"turn, got influencer={influencer} and influencees={influencees}."
+            )
         self.register_buffer("omega", non_negative_numbers("omega", omega))
         self.distance = distance
         self.weight = weight
+        self.in_turns = in_turns
         self.logits = logits
         self.action_mask = action_mask
         self.__dict__["actor_network"] = actor_network
 
     def _weights(self, num_agents: int, like: torch.Tensor) -> torch.Tensor:
         """Share of each influencer in each agent's penalty, ``[N, K, 1]``."""
+        if self.in_turns:
+            check_alone(num_agents)
+            return like.new_ones(1, 1, 1)
         check_agent_range("influencer", self.influencers, num_agents)
         check_agent_range("influencees", self.influencees or (), num_agents)
         if self.omega.ndim > 0 and self.omega.shape != (num_agents,):
