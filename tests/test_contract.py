@@ -5,9 +5,11 @@ from __future__ import annotations
 import contract
 import pytest
 import torch
-from fakes import A, B, H, N, O, S, T, TargetEnv, random_batch, sequences
+from fakes import A, B, H, N, O, S, T, TargetEnv, fixed_draws_actor, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from tensordict.nn.distributions import NormalParamExtractor
+from torch import nn
 from torchrl.modules import QMixer, VDNMixer
 from torchrl.objectives import SoftUpdate
 
@@ -20,6 +22,7 @@ from torchrl_alita import (
     NoveltyLoss,
     NoveltyReward,
     TotalReward,
+    TsallisLoss,
     ValueDecompositionLoss,
     make_actor,
     make_critic,
@@ -27,6 +30,7 @@ from torchrl_alita import (
     make_qnetwork,
     make_recurrent_actor,
 )
+from torchrl_alita.modules import make_value
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -98,6 +102,26 @@ def scored(num_action_samples: int | str = "all", **kwargs) -> InfluenceLoss:
     return InfluenceLoss(actor, partner, num_action_samples=num_action_samples, **options)
 
 
+def alone(kind: str = "marginal", **kwargs) -> InfluenceLoss:
+    """Agents in turns, with a partner of its own."""
+    torch.manual_seed(3)
+    one = TargetEnv(n_agents=1)
+    partner = MADDPGLoss(make_actor(one, num_cells=SMALL), make_critic(one, num_cells=SMALL))
+    SoftUpdate(partner, tau=0.5)
+    source = partner if kind == "marginal" else InfluenceEstimatorLoss(partner, in_turns=True)
+    return InfluenceLoss(make_actor(one, num_cells=SMALL), source, in_turns=True, **kwargs)
+
+
+def tsallis(**kwargs) -> TsallisLoss:
+    """Draws that are known, since the promises compare one call with another."""
+    torch.manual_seed(3)
+    actor = fixed_draws_actor(nn.Sequential(nn.Linear(O, 2 * A), NormalParamExtractor()))
+    critic = make_critic(ENV, num_cells=SMALL, num_critics=2)
+    loss = TsallisLoss(actor, critic, make_value(ENV, num_cells=SMALL), **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
 def novelty(**kwargs) -> NoveltyLoss:
     torch.manual_seed(3)
     return NoveltyLoss(Autoencoder(O + A), **kwargs)
@@ -123,12 +147,23 @@ LOSSES = {
     "qmix": value_decomposition,
     "vdn": lambda **kw: value_decomposition("vdn", recurrent=False, **kw),
     "iql": lambda **kw: value_decomposition(None, double_q=False, **kw),
+    "influence_in_turns": alone,
+    "influence_in_turns_next": lambda **kw: alone("clones", optimum_at="next", **kw),
+    "influence_in_turns_td_target": lambda **kw: alone(optimum="td_target", **kw),
+    "tsallis": tsallis,
 }
 
 TRANSFORMS = {
     "novelty": lambda: NoveltyReward(_seeded_autoencoder()),
     "novelty_of_two": lambda: NoveltyReward(_seeded_autoencoder(2), influencer=(2, 0)),
     "diversity": lambda: DiversityPenalty(make_actor(ENV, num_cells=SMALL)),
+    "novelty_unsquared": lambda: NoveltyReward(_seeded_autoencoder(), distance="euclidean"),
+    "diversity_min_max": lambda: DiversityPenalty(
+        make_actor(ENV, num_cells=SMALL), distance="euclidean", weight="min_max"
+    ),
+    "diversity_in_turns": lambda: DiversityPenalty(
+        make_actor(TargetEnv(n_agents=1), num_cells=SMALL), in_turns=True
+    ),
     "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
 }
 
@@ -136,6 +171,11 @@ TRANSFORMS = {
 def _seeded_autoencoder(num_influencers: int = 1) -> Autoencoder:
     torch.manual_seed(3)
     return Autoencoder(O + A, num_influencers=num_influencers)
+
+
+def of_one_agent(batch: TensorDict) -> TensorDict:
+    """The same transitions of the first agent alone."""
+    return batch.apply(lambda value: value[..., :1, :] if value.ndim == batch.ndim + 2 else value)
 
 
 def one_hot_episodes() -> TensorDict:
@@ -155,13 +195,15 @@ def test_loss_keeps_its_promise(name, promise):
         batch = sequences(batch_size=(B, 3))
     else:
         batch = random_batch()
-    promise(LOSSES[name], batch)
+    promise(LOSSES[name], of_one_agent(batch) if "in_turns" in name else batch)
 
 
 @pytest.mark.parametrize("promise", contract.TRANSFORM_PROMISES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transform_keeps_its_promise(name, promise):
     batch = random_batch()
+    if "in_turns" in name:
+        batch = of_one_agent(batch)
     if name.startswith("novelty"):
         batch = batch.exclude(("next", "agents", "novelty"))
     promise(TRANSFORMS[name], batch)

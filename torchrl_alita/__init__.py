@@ -5,7 +5,19 @@ Intrinsically-Motivated Agents", https://arxiv.org/abs/2108.12581.
 """
 
 from torchrl_alita._version import __version__
-from torchrl_alita.algorithms import ALITA, DDPG, IQL, MADDPG, QMIX, VDN
+from torchrl_alita.algorithms import (
+    ALITA,
+    DDPG,
+    IQL,
+    MADDPG,
+    PPO,
+    QMIX,
+    SAC,
+    TAC,
+    TD3,
+    VDN,
+    TwinALITA,
+)
 from torchrl_alita.data import ConditionalSampler, SequenceSampler
 from torchrl_alita.envs import make_env
 from torchrl_alita.modules import (
@@ -22,6 +34,7 @@ from torchrl_alita.objectives import (
     InfluenceLoss,
     MADDPGLoss,
     NoveltyLoss,
+    TsallisLoss,
     ValueDecompositionLoss,
 )
 from torchrl_alita.transforms import (
@@ -37,7 +50,11 @@ __all__ = [
     "DDPG",
     "IQL",
     "MADDPG",
+    "PPO",
     "QMIX",
+    "SAC",
+    "TAC",
+    "TD3",
     "VDN",
     "Autoencoder",
     "ConditionalSampler",
@@ -51,6 +68,8 @@ __all__ = [
     "SequenceSampler",
     "TeamExploration",
     "TotalReward",
+    "TsallisLoss",
+    "TwinALITA",
     "ValueDecompositionLoss",
     "__version__",
     "make_actor",

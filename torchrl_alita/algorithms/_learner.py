@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -11,13 +10,14 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
-from torchrl.envs import EnvBase, Transform
+from torchrl.envs import EnvBase, ExplorationType, Transform, set_exploration_type
+from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import TargetNetUpdater
 
 from torchrl_alita._checks import check_choice, check_number
-from torchrl_alita.algorithms._compiled import Compiled, differentiate
+from torchrl_alita.algorithms._compiled import Compiled
 from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.envs.layout import ACTION, layout_of
+from torchrl_alita.envs.layout import ACTION, LOGITS, layout_of
 from torchrl_alita.transforms import recurrent_transforms
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -31,11 +31,12 @@ def make_optimizer(module: nn.Module, *, kind: str = "adam", lr: float) -> torch
     return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
 
 
-class Learner(ABC):
-    """Networks and their optimizers, which follow the gradient of the sum of some losses.
+class Learner:
+    """Networks, their optimizers, their state, and how the training loop treats them.
 
-    Algorithms below this class make the networks, fill ``modules`` and ``optimizers``, and
-    define ``_losses``.
+    Algorithms below this class make the networks, and fill ``modules`` and ``optimizers``.
+    Those whose networks all follow the gradient of one sum of losses set ``_gradient``, and
+    ``update`` is :meth:`_step`.
 
     Args:
         env: an environment in the layout of this package.
@@ -49,6 +50,15 @@ class Learner(ABC):
         ValueError: if an argument is out of range.
         KeyError: if the environment has another layout.
     """
+
+    stochastic = False
+    """The policy explores by itself: the loop adds no noise to its actions."""
+    on_policy = False
+    """``update`` takes each batch ``[B, T]`` as it was collected; nothing is stored."""
+    reads_recent = True
+    """``update`` takes a batch of recent transitions too."""
+    stored_keys: tuple[NestedKey, ...] = ()
+    """Entries of a transition that are stored beside those that the losses read."""
 
     actor: TensorDictModuleBase
     target_updater: TargetNetUpdater
@@ -78,7 +88,6 @@ class Learner(ABC):
         self.conditional_samplers: list[ConditionalSampler] = []
         self.mixed_precision = mixed_precision
         self.compile_mode = compile_mode if compile else None
-        self._gradient = self._compiled(self._losses, then=differentiate)
 
     @property
     def recurrent(self) -> bool:
@@ -91,15 +100,27 @@ class Learner(ABC):
         read = (module.in_keys for module in self.modules.values())
         return list(dict.fromkeys(key for keys in read for key in keys))
 
-    @abstractmethod
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
-        """Parameters of the policies, each with their targets."""
+        """Parameters of the policies that have targets, each with them."""
+        return []
+
+    def prepare(self, env: EnvBase) -> EnvBase:
+        """The environment as this algorithm acts in it while it is trained."""
+        return env
+
+    def candidates(self) -> list[TensorDictModuleBase]:
+        """Policies of which the run's result is the best."""
+        return [self.actor]
+
+    def recent_rows(self, stored: TensorDictBase) -> TensorDictBase:
+        """Those of the newest transitions ``[B]`` on which autoencoders are trained."""
+        return stored
 
     def env_transforms(self) -> list[Transform]:
         """What must be appended to an environment in which the policies act."""
         return [recurrent_transforms(self.actor)] if self.recurrent else []
 
-    def start_episode(self) -> None:  # noqa: B027 (most need nothing)
+    def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
 
     def update(
@@ -124,13 +145,13 @@ class Learner(ABC):
         """
         return self._step(batch)
 
-    @abstractmethod
-    def _losses(self, batch: TensorDictBase) -> TensorDictBase:
-        """Every ``loss_*`` of one step, and what is logged with them."""
-
     def _compiled(self, function: Callable, **options: Any) -> Compiled:
+        if not self.mixed_precision:
+            # Compiled as it is: the compiler counts versions of one function, and gives up.
+            return Compiled(function, mode=self.compile_mode, **options)
+
         def in_precision(*batches: TensorDictBase) -> TensorDictBase:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 return function(*batches)
 
         return Compiled(in_precision, mode=self.compile_mode, **options)
@@ -165,6 +186,7 @@ class Learner(ABC):
             optimizer.step()
         return norm
 
+    @torch.no_grad()
     def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
         """Signs of trouble that no loss shows, as scalars.
 
@@ -172,12 +194,23 @@ class Learner(ABC):
             batch: fresh transitions; of a recurrent algorithm sequences ``[B, T]``.
 
         Returns:
-            By name.
+            ``saturated_share``: share of the greedy policies' action entries within
+            1 % of the end of their range; for one-hot actions, share of the policies'
+            probabilities above 0.99.
 
         Raises:
             KeyError: if the batch lacks what the actors read.
         """
-        return {}
+        with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(True):
+            policy = self.actor(batch.select(*self.actor.in_keys))
+        if self.layout.discrete:
+            certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
+            return {"saturated_share": certain.float().mean()}
+        action = policy.get(ACTION)
+        low, high = self.action_spec.space.low, self.action_spec.space.high
+        margin = 0.01 * (high - low) / 2
+        saturated = (action < low + margin) | (action > high - margin)
+        return {"saturated_share": saturated.float().mean()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed."""

@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
-from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
-from torchrl.modules import set_recurrent_mode
+from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
+from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer
-from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
+from torchrl_alita.envs.layout import LOGITS, PARAM, layout_of
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
 
@@ -33,6 +33,8 @@ class MADDPG(Learner):
             Default: all True.
         num_cells: width of each hidden layer. Default: (128, 128), the paper's.
         share_params: one policy and one critic for all agents.
+        layer_norm: normalize the pre-activations of the hidden layers. Default: True, the
+            paper's.
         recurrent: policies with a memory, see
             :func:`torchrl_alita.modules.make_recurrent_actor`: updates take sequences
             ``[B, T]``, and environments need the transforms of ``env_transforms()``.
@@ -83,6 +85,7 @@ class MADDPG(Learner):
         scope: torch.Tensor | None = None,
         num_cells: Sequence[int] = (128, 128),
         share_params: bool = False,
+        layer_norm: bool = True,
         recurrent: bool = False,
         hidden_size: int = 64,
         critic_input: Literal["observations", "state"] = "observations",
@@ -119,16 +122,17 @@ class MADDPG(Learner):
             device=device,
         )
         networks = {"share_params": share_params, "device": self.device}
+        layers = {"num_cells": num_cells, "layer_norm": layer_norm}
         if recurrent:
             self.actor = make_recurrent_actor(env, hidden_size=hidden_size, **networks)
         else:
-            self.actor = make_actor(env, num_cells=num_cells, **networks)
+            self.actor = make_actor(env, **layers, **networks)
         critic = make_critic(
             env,
             num_critics=num_critics,
-            num_cells=num_cells,
             scope=scope,
             critic_input=critic_input,
+            **layers,
             **networks,
         )
         self.maddpg = MADDPGLoss(
@@ -151,6 +155,7 @@ class MADDPG(Learner):
             ("qvalue", self.maddpg.qvalue_network_params, critic_lr),
         ):
             self.optimizers[name] = make_optimizer(params, kind=optimizer, lr=lr)
+        self._gradient = self._compiled(self._losses, then=differentiate)
 
     def _action_bounds(self) -> tuple[float, float]:
         if self.layout.discrete:
@@ -173,32 +178,6 @@ class MADDPG(Learner):
 
     def _skipped(self) -> set[str]:
         return {"actor"} if (self.updates + 1) % self.policy_delay else set()
-
-    @torch.no_grad()
-    def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
-        """Signs of trouble that no loss shows, as scalars.
-
-        Args:
-            batch: fresh transitions; of a recurrent algorithm sequences ``[B, T]``.
-
-        Returns:
-            ``saturated_share``: share of the greedy policies' action entries within
-            1 % of the end of their range; for one-hot actions, share of the policies'
-            probabilities above 0.99.
-
-        Raises:
-            KeyError: if the batch lacks what the actors read.
-        """
-        with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(True):
-            policy = self.actor(batch.select(*self.actor.in_keys))
-        if self.layout.discrete:
-            certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
-            return {"saturated_share": certain.float().mean()}
-        action = policy.get(ACTION)
-        low, high = self.action_spec.space.low, self.action_spec.space.high
-        margin = 0.01 * (high - low) / 2
-        saturated = (action < low + margin) | (action > high - margin)
-        return {"saturated_share": saturated.float().mean()}
 
 
 class DDPG(MADDPG):

@@ -13,6 +13,7 @@ from torchrl.modules import QMixer, VDNMixer
 from torchrl.objectives import HardUpdate
 
 from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
+from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer
 from torchrl_alita.envs.layout import (
     CHOSEN_ACTION_VALUE,
@@ -130,6 +131,7 @@ class QMIX(Learner):
         self.target_update_interval = target_update_interval
         self.modules["qvalue"] = self.qvalue
         self.optimizers["qvalue"] = make_optimizer(self.qvalue, kind=optimizer, lr=critic_lr)
+        self._gradient = self._compiled(self._losses, then=differentiate)
 
     def _mixer(self, env: EnvBase, mixing_embed_dim: int) -> TensorDictModule | None:
         """What makes the agents' values the team's; it reads the state, or all observations."""
@@ -152,6 +154,10 @@ class QMIX(Learner):
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return self.qvalue(batch)
+
+    def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """Nothing: values cannot be saturated."""
+        return {}
 
     def _update_targets(self) -> None:
         if self.updates % self.target_update_interval == 0:

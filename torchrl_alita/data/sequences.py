@@ -22,7 +22,8 @@ class SequenceSampler(Sampler):
     ``t * E + e`` is step t of environment e. A sequence is drawn uniformly among all that are
     stored; it goes on where an episode ends and the next begins, so that every step is used
     as often as every other, and no row is padding. A network with a memory begins anew at
-    ``"is_init"``. :func:`as_sequences` gives a batch its two dimensions.
+    ``"is_init"``; beginning anywhere within an episode is DRQN's random update
+    (https://arxiv.org/abs/1507.06527). :func:`as_sequences` gives a batch its two dimensions.
 
     The cost does not depend on the size of the buffer. TorchRL's SliceSampler, which samples
     parts of single episodes from storages of any order, searches them all for the ends of

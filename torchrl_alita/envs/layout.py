@@ -17,15 +17,20 @@ __all__ = [
     "DONE",
     "IS_INIT",
     "LAST_ACTION",
+    "LOC",
     "LOGITS",
+    "LOG_PROB",
     "NOVELTY",
     "OBSERVATION",
     "PARAM",
     "RECURRENT_STATE",
     "REWARD",
+    "SCALE",
     "STATE",
+    "STATE_VALUE",
     "TERMINATED",
     "TOTAL_REWARD",
+    "TURN",
     "VALUE",
     "VALUE_TARGET",
     "Layout",
@@ -39,6 +44,9 @@ ACTION = ("agents", "action")
 ACTION_MASK = ("agents", "action_mask")
 LOGITS = ("agents", "logits")
 PARAM = ("agents", "param")
+LOC = ("agents", "loc")
+SCALE = ("agents", "scale")
+LOG_PROB = ("agents", "action_log_prob")
 VALUE = ("agents", "state_action_value")
 ACTION_VALUE = ("agents", "action_value")
 CHOSEN_ACTION_VALUE = ("agents", "chosen_action_value")
@@ -50,6 +58,9 @@ STATE = "state"
 IS_INIT = "is_init"
 LAST_ACTION = ("agents", "last_action")
 RECURRENT_STATE = ("agents", "recurrent_state")
+STATE_VALUE = ("agents", "state_value")
+# Whose turn it is, where agents act alone.
+TURN = "turn"
 # As a step writes them; in a batch of transitions they stand under "next".
 REWARD = ("agents", "reward")
 DONE = "done"

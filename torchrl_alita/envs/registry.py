@@ -40,7 +40,7 @@ class Task:
 TASKS: dict[str, Task] = {}
 # Suites whose tasks are registered when one of them is asked for: they are also started as
 # scripts, which a module that is imported with the package cannot be without a warning.
-_SUITES = ("torchrl_alita.envs.smac", "torchrl_alita.envs.smax")
+_SUITES = ("torchrl_alita.envs.smac", "torchrl_alita.envs.smax", "torchrl_alita.envs.pybullet")
 
 
 def register_task(name: str, task: Task) -> None:

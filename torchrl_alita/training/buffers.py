@@ -46,7 +46,9 @@ class Buffers:
             return ReplayBuffer(storage=storage, batch_size=batch_size, **options)
 
         masks = (ACTION_MASK, next_key(ACTION_MASK)) if algorithm.layout.masked else ()
-        self.stored = tuple(dict.fromkeys((*_STORED, *masks, *algorithm.in_keys)))
+        own = (*algorithm.in_keys, *algorithm.stored_keys)
+        self.stored = tuple(dict.fromkeys((*_STORED, *masks, *own)))
+        self.algorithm = algorithm
         self.burn_in = None
         size = min(config.buffer_size, config.total_frames)
         if algorithm.recurrent:
@@ -78,15 +80,17 @@ class Buffers:
         # What a loss reads of its own making is not there yet.
         stored = collected.select(*self.stored, strict=False).transpose(0, 1).reshape(-1)
         self.replay.extend(stored)
-        self.recent.extend(stored.select(OBSERVATION, ACTION))
+        recent = self.algorithm.recent_rows(stored).select(OBSERVATION, ACTION)
+        if len(recent):
+            self.recent.extend(recent)
 
-    def sample(self) -> tuple[TensorDictBase, list[TensorDictBase], TensorDictBase]:
+    def sample(self) -> tuple[TensorDictBase, list[TensorDictBase], TensorDictBase | None]:
         conditional = [buffer.sample() for buffer in self.conditional]
         batch = self.replay.sample()
         if self.burn_in is not None:
             conditional = [as_sequences(rows, 1) for rows in conditional]
             batch = self._burnt_in(as_sequences(batch, self.replay.sampler.length))
-        return batch, conditional, self.recent.sample()
+        return batch, conditional, self.recent.sample() if self.algorithm.reads_recent else None
 
     def _burnt_in(self, batch: TensorDictBase) -> TensorDictBase:
         greedy = set_exploration_type(ExplorationType.DETERMINISTIC)

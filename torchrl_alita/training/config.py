@@ -68,6 +68,11 @@ class TrainingConfig:
     """Environment steps between two evaluations."""
     evaluation_episodes: int = 100
     """Episodes of an evaluation, always from the same initial states."""
+    selection_episodes: int = 5
+    """Other episodes, on which the best is chosen of an algorithm's several policies."""
+    stop_evaluations: bool = False
+    """End an evaluation with its last episode. Otherwise an environment whose episode has
+    ended begins another one, to the horizon; only the first counts."""
     checkpoint_interval: int = 100_000
     """Environment steps between two checkpoints."""
     keep_checkpoints: int = 2
@@ -94,7 +99,7 @@ class TrainingConfig:
             "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
             "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",
             "recent_frames", "noise_frames", "evaluation_interval", "evaluation_episodes",
-            "checkpoint_interval", "keep_checkpoints", "sequence_length",
+            "selection_episodes", "checkpoint_interval", "keep_checkpoints", "sequence_length",
         )  # fmt: skip
         known = {name: getattr(self, name) for name in sizes}
         check_at_least_one(**{name: size for name, size in known.items() if size is not None})

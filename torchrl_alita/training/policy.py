@@ -77,12 +77,13 @@ def _policy_of(
     options = {"share_params": config.get("share_params", False), "device": device}
     memory = {"hidden_size": config.get("hidden_size", 64)}
     layers = {"num_cells": config["num_cells"]}
+    layer_norm = {"layer_norm": config.get("layer_norm", True)}
     recurrent = config.get("recurrent", False)
     if config["algorithm"] in ("qmix", "vdn", "iql"):
         return make_qnetwork(env, recurrent=recurrent, **memory, **layers, **options)
     if recurrent:
         return make_recurrent_actor(env, **memory, **options)
-    return make_actor(env, **layers, **options)
+    return make_actor(env, **layers, **layer_norm, **options)
 
 
 def init_policy(algorithm: Learner, path: str | Path) -> None:

@@ -55,7 +55,8 @@ def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
     """What an environment needs for a network with a memory.
 
     TorchRL's InitTracker, which marks where episodes begin, :class:`LastAction`, and the
-    network's primers, which give its state.
+    network's primers, which give its state. With them an agent sees what PyMARL's see
+    (https://arxiv.org/abs/1902.04043).
 
     Args:
         network: as of :func:`torchrl_alita.modules.make_recurrent_actor`.
