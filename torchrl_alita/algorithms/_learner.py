@@ -69,8 +69,12 @@ class Learner:
         """Called by the training loop when an episode starts."""
 
     def _compiled(self, function: Callable, **options: Any) -> Compiled:
+        if not self.mixed_precision:
+            # Compiled as it is: the compiler counts versions of one function, and gives up.
+            return Compiled(function, mode=self.compile_mode, **options)
+
         def in_precision(*batches: TensorDictBase) -> TensorDictBase:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 return function(*batches)
 
         return Compiled(in_precision, mode=self.compile_mode, **options)
