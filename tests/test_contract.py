@@ -7,8 +7,6 @@ import pytest
 import torch
 from fakes import A, B, N, O, TargetEnv, fixed_draws_actor, random_batch
 from tensordict import TensorDict
-from tensordict.nn.distributions import NormalParamExtractor
-from torch import nn
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
@@ -25,7 +23,7 @@ from torchrl_alita import (
     make_critic,
     make_influence_network,
 )
-from torchrl_alita.modules import make_value
+from torchrl_alita.modules import make_gaussian_actor, make_value
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -87,7 +85,7 @@ def alone(kind: str = "marginal", **kwargs) -> InfluenceLoss:
 def tsallis(**kwargs) -> TsallisLoss:
     """Draws that are known, since the promises compare one call with another."""
     torch.manual_seed(3)
-    actor = fixed_draws_actor(nn.Sequential(nn.Linear(O, 2 * A), NormalParamExtractor()))
+    actor = fixed_draws_actor(make_gaussian_actor(ENV, num_cells=SMALL)[0].module)
     critic = make_critic(ENV, num_cells=SMALL, num_critics=2)
     loss = TsallisLoss(actor, critic, make_value(ENV, num_cells=SMALL), **kwargs)
     SoftUpdate(loss, tau=0.5)
@@ -122,9 +120,6 @@ TRANSFORMS = {
     "novelty_of_two": lambda: NoveltyReward(_seeded_autoencoder(2), influencer=(2, 0)),
     "diversity": lambda: DiversityPenalty(make_actor(ENV, num_cells=SMALL)),
     "novelty_unsquared": lambda: NoveltyReward(_seeded_autoencoder(), distance="euclidean"),
-    "diversity_min_max": lambda: DiversityPenalty(
-        make_actor(ENV, num_cells=SMALL), distance="euclidean", weight="min_max"
-    ),
     "diversity_in_turns": lambda: DiversityPenalty(
         make_actor(TargetEnv(n_agents=1), num_cells=SMALL), in_turns=True
     ),
