@@ -193,8 +193,6 @@ class PyBulletEnv(GymWrapper):
         if not self._started:
             with _silent():
                 self._env.reset(seed=0)
-                if self.env_id in _REUSED:
-                    self._env.reset(seed=0)
             self._started = True
         self._episode_seed, self._actions = seed, []
         return self._entries(super()._reset(None, seed=seed))
