@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
+from tensordict.nn import (
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+)
 from torch import nn
+from torch.distributions import Normal
 from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
@@ -217,4 +222,29 @@ def table_critic(values: torch.Tensor) -> TensorDictModule:
         TableCritic(values),
         in_keys=[("agents", "observation"), ("agents", "action")],
         out_keys=[("agents", "state_action_value")],
+    )
+
+
+class FixedDraws(Normal):
+    """A Gaussian whose draws are known: M of them, evenly from loc - scale to loc + scale."""
+
+    def __init__(self, loc: torch.Tensor, scale: torch.Tensor):
+        super().__init__(loc, scale, validate_args=False)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> torch.Tensor:
+        (count,) = sample_shape
+        steps = torch.linspace(-1, 1, count, dtype=self.loc.dtype)
+        return (self.loc + self.scale * steps.view(count, *(1,) * self.loc.ndim)).detach()
+
+
+def fixed_draws_actor(net: nn.Module) -> ProbabilisticTensorDictSequential:
+    """Of a network that gives loc and scale."""
+    loc, scale = ("agents", "loc"), ("agents", "scale")
+    return ProbabilisticTensorDictSequential(
+        TensorDictModule(net, in_keys=[("agents", "observation")], out_keys=[loc, scale]),
+        ProbabilisticTensorDictModule(
+            in_keys={"loc": loc, "scale": scale},
+            out_keys=[("agents", "action")],
+            distribution_class=FixedDraws,
+        ),
     )

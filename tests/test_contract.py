@@ -5,8 +5,10 @@ from __future__ import annotations
 import contract
 import pytest
 import torch
-from fakes import A, B, N, O, TargetEnv, random_batch
+from fakes import A, B, N, O, TargetEnv, fixed_draws_actor, random_batch
 from tensordict import TensorDict
+from tensordict.nn.distributions import NormalParamExtractor
+from torch import nn
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
@@ -18,10 +20,12 @@ from torchrl_alita import (
     NoveltyLoss,
     NoveltyReward,
     TotalReward,
+    TsallisLoss,
     make_actor,
     make_critic,
     make_influence_network,
 )
+from torchrl_alita.modules import make_value
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -70,6 +74,26 @@ def scored(num_action_samples: int | str = "all", **kwargs) -> InfluenceLoss:
     return InfluenceLoss(actor, partner, num_action_samples=num_action_samples, **options)
 
 
+def alone(kind: str = "marginal", **kwargs) -> InfluenceLoss:
+    """Agents in turns, with a partner of its own."""
+    torch.manual_seed(3)
+    one = TargetEnv(n_agents=1)
+    partner = MADDPGLoss(make_actor(one, num_cells=SMALL), make_critic(one, num_cells=SMALL))
+    SoftUpdate(partner, tau=0.5)
+    source = partner if kind == "marginal" else InfluenceEstimatorLoss(partner, in_turns=True)
+    return InfluenceLoss(make_actor(one, num_cells=SMALL), source, in_turns=True, **kwargs)
+
+
+def tsallis(**kwargs) -> TsallisLoss:
+    """Draws that are known, since the promises compare one call with another."""
+    torch.manual_seed(3)
+    actor = fixed_draws_actor(nn.Sequential(nn.Linear(O, 2 * A), NormalParamExtractor()))
+    critic = make_critic(ENV, num_cells=SMALL, num_critics=2)
+    loss = TsallisLoss(actor, critic, make_value(ENV, num_cells=SMALL), **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
 def novelty(**kwargs) -> NoveltyLoss:
     torch.manual_seed(3)
     return NoveltyLoss(Autoencoder(O + A), **kwargs)
@@ -87,12 +111,23 @@ LOSSES = {
     "influence_clones_next": lambda **kw: influence("clones", optimum_at="next", **kw),
     "influence_centralized_policy": lambda **kw: influence("centralized", optimum="policy", **kw),
     "influence_score": scored,
+    "influence_in_turns": alone,
+    "influence_in_turns_next": lambda **kw: alone("clones", optimum_at="next", **kw),
+    "influence_in_turns_td_target": lambda **kw: alone(optimum="td_target", **kw),
+    "tsallis": tsallis,
 }
 
 TRANSFORMS = {
     "novelty": lambda: NoveltyReward(_seeded_autoencoder()),
     "novelty_of_two": lambda: NoveltyReward(_seeded_autoencoder(2), influencer=(2, 0)),
     "diversity": lambda: DiversityPenalty(make_actor(ENV, num_cells=SMALL)),
+    "novelty_unsquared": lambda: NoveltyReward(_seeded_autoencoder(), distance="euclidean"),
+    "diversity_min_max": lambda: DiversityPenalty(
+        make_actor(ENV, num_cells=SMALL), distance="euclidean", weight="min_max"
+    ),
+    "diversity_in_turns": lambda: DiversityPenalty(
+        make_actor(TargetEnv(n_agents=1), num_cells=SMALL), in_turns=True
+    ),
     "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
 }
 
@@ -100,6 +135,11 @@ TRANSFORMS = {
 def _seeded_autoencoder(num_influencers: int = 1) -> Autoencoder:
     torch.manual_seed(3)
     return Autoencoder(O + A, num_influencers=num_influencers)
+
+
+def of_one_agent(batch: TensorDict) -> TensorDict:
+    """The same transitions of the first agent alone."""
+    return batch.apply(lambda value: value[..., :1, :] if value.ndim == batch.ndim + 2 else value)
 
 
 def one_hot_episodes() -> TensorDict:
@@ -113,13 +153,15 @@ def one_hot_episodes() -> TensorDict:
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_keeps_its_promise(name, promise):
     batch = one_hot_episodes() if name in ("influence_score", "maddpg_all") else random_batch()
-    promise(LOSSES[name], batch)
+    promise(LOSSES[name], of_one_agent(batch) if "in_turns" in name else batch)
 
 
 @pytest.mark.parametrize("promise", contract.TRANSFORM_PROMISES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transform_keeps_its_promise(name, promise):
     batch = random_batch()
+    if "in_turns" in name:
+        batch = of_one_agent(batch)
     if name.startswith("novelty"):
         batch = batch.exclude(("next", "agents", "novelty"))
     promise(TRANSFORMS[name], batch)

@@ -5,7 +5,7 @@ Intrinsically-Motivated Agents", https://arxiv.org/abs/2108.12581.
 """
 
 from torchrl_alita._version import __version__
-from torchrl_alita.algorithms import ALITA, DDPG, MADDPG
+from torchrl_alita.algorithms import ALITA, DDPG, MADDPG, PPO, SAC, TAC, TD3, TwinALITA
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs import make_env
 from torchrl_alita.modules import (
@@ -20,6 +20,7 @@ from torchrl_alita.objectives import (
     InfluenceLoss,
     MADDPGLoss,
     NoveltyLoss,
+    TsallisLoss,
 )
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
 
@@ -27,6 +28,10 @@ __all__ = [
     "ALITA",
     "DDPG",
     "MADDPG",
+    "PPO",
+    "SAC",
+    "TAC",
+    "TD3",
     "Autoencoder",
     "ConditionalSampler",
     "DiversityPenalty",
@@ -37,6 +42,8 @@ __all__ = [
     "NoveltyReward",
     "TeamExploration",
     "TotalReward",
+    "TsallisLoss",
+    "TwinALITA",
     "__version__",
     "make_actor",
     "make_critic",

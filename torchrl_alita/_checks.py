@@ -21,6 +21,7 @@ __all__ = [
     "agent_indices",
     "check_agent_range",
     "check_agents",
+    "check_alone",
     "check_at_least_one",
     "check_choice",
     "check_distribution",
@@ -98,10 +99,15 @@ def check_agent_range(name: str, agents: Iterable[int], num_agents: int) -> None
 
 
 def listed_agents(
-    influencer: int, influencees: Sequence[int] | None
+    influencer: int, influencees: Sequence[int] | None, *, in_turns: bool = False
 ) -> tuple[int, tuple[int, ...] | None]:
     """Both as plain integers, with what can be said before the agents' number is known."""
     (influencer,) = agent_indices("influencer", whole("influencer", influencer))
+    if in_turns and (influencer, influencees) != (0, None):
+        raise ValueError(
+            f"in_turns=True is of one influencer and one influencee, each agent 0 in its turn, "
+            f"got influencer={influencer} and influencees={influencees}."
+        )
     if influencees is None:
         return influencer, None
     influencees = agent_indices("influencees", influencees)
@@ -113,9 +119,19 @@ def listed_agents(
 
 
 def default_influencees(
-    influencer: int, influencees: tuple[int, ...] | None, num_agents: int
+    influencer: int,
+    influencees: tuple[int, ...] | None,
+    num_agents: int,
+    *,
+    in_turns: bool = False,
 ) -> tuple[int, ...]:
-    """The teammates that count, of :func:`listed_agents`: those listed, or all others."""
+    """The teammates that count, of :func:`listed_agents`: those listed, or all others.
+
+    Where agents act in turns, it is the one that acts.
+    """
+    if in_turns:
+        check_alone(num_agents)
+        return (0,)
     check_agent_range("influencer", [influencer], num_agents)
     if influencees is None and num_agents == 1:
         raise ValueError(f"The influencer {influencer} is alone: there are no influencees.")
@@ -123,6 +139,11 @@ def default_influencees(
         return tuple(agent for agent in range(num_agents) if agent != influencer)
     check_agent_range("influencees", influencees, num_agents)
     return influencees
+
+
+def check_alone(num_agents: int) -> None:
+    if num_agents != 1:
+        raise ValueError(f"in_turns=True is for batches of one agent, got {num_agents}.")
 
 
 def check_weights(

@@ -44,7 +44,9 @@ __all__ = [
     "influence_score",
     "joint_features",
     "joint_parts",
+    "min_max",
     "novelty",
+    "q_logarithm",
     "replace_own_action",
     "squared_distance",
     "td_target",
@@ -214,6 +216,31 @@ def diversity_penalty(
         tensor([-1.4715])
     """
     return -torch.exp(-omega * novelty) * distance
+
+
+def min_max(novelty: torch.Tensor) -> torch.Tensor:
+    r"""Novelty from 0, the least of the batch, to 1, the largest, ``[*B, K, 1] -> [*B, K, 1]``.
+
+    .. math:: N(\psi) = \frac{\psi - \min \psi}{\max \psi - \min \psi}
+
+    The weight of the penalty in the authors' code for PyBullet, in place of the
+    exponential of Eq. 11 of https://arxiv.org/abs/2108.12581. All that is equally new has
+    the weight 0.
+
+    Args:
+        novelty: psi of each of K influencers, ``[*B, K, 1]``; each is compared over ``*B``.
+
+    Returns:
+        ``[*B, K, 1]``.
+
+    Examples:
+        >>> min_max(torch.tensor([[[1.0]], [[3.0]], [[2.0]]])).flatten()
+        tensor([0.0000, 1.0000, 0.5000])
+    """
+    rows = novelty.reshape(-1, *novelty.shape[-2:])
+    low, high = rows.amin(0), rows.amax(0)
+    spread = (high - low).clamp_min(torch.finfo(novelty.dtype).tiny)
+    return (novelty - low) / spread
 
 
 def influence_gap(
@@ -532,3 +559,29 @@ def joint_parts(
         return tensor.flatten(-2).expand(*tensor.shape[:-3], num_agents, -1)
 
     return seen(observation.unsqueeze(-3)), seen(action)
+
+
+def q_logarithm(log_probability: torch.Tensor, entropic_index: float) -> torch.Tensor:
+    r"""Logarithm of Tsallis of a probability or density, ``[*B] -> [*B]``.
+
+    .. math:: \ln_q p = \frac{p^{q - 1} - 1}{q - 1}, \qquad \ln_1 p = \log p
+
+    Its negative mean under a policy is the policy's Tsallis entropy, the bonus of the
+    baseline TAC of Figure 5. Source: https://arxiv.org/abs/1902.05551.
+
+    Args:
+        log_probability: log p, ``[*B]``.
+        entropic_index: q, positive.
+
+    Returns:
+        ``[*B]``; it grows with p.
+
+    Examples:
+        >>> q_logarithm(torch.tensor([0.5, 1.0, 2.0]).log(), 2.0)
+        tensor([-0.5000,  0.0000,  1.0000])
+        >>> q_logarithm(torch.tensor([0.5]).log(), 1.0)
+        tensor([-0.6931])
+    """
+    if entropic_index == 1:
+        return log_probability
+    return torch.expm1((entropic_index - 1) * log_probability) / (entropic_index - 1)

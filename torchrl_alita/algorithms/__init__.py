@@ -2,5 +2,10 @@
 
 from torchrl_alita.algorithms.alita import ALITA
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
+from torchrl_alita.algorithms.ppo import PPO
+from torchrl_alita.algorithms.sac import SAC
+from torchrl_alita.algorithms.tac import TAC
+from torchrl_alita.algorithms.td3 import TD3
+from torchrl_alita.algorithms.twin_alita import TwinALITA
 
-__all__ = ["ALITA", "DDPG", "MADDPG"]
+__all__ = ["ALITA", "DDPG", "MADDPG", "PPO", "SAC", "TAC", "TD3", "TwinALITA"]

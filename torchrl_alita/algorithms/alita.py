@@ -21,7 +21,8 @@ from torchrl_alita._checks import (
     listed_agents,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms.maddpg import MADDPG, adam
+from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms.maddpg import MADDPG
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
-from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_alita._checks import (
@@ -18,7 +17,8 @@ from torchrl_alita._checks import (
     check_number,
     check_positive,
 )
-from torchrl_alita.algorithms._compiled import Compiled, differentiate
+from torchrl_alita.algorithms._compiled import differentiate
+from torchrl_alita.algorithms._learner import Learner, adam
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
 from torchrl_alita.modules import make_actor, make_critic
@@ -29,12 +29,7 @@ __all__ = ["DDPG", "MADDPG"]
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
-def adam(module: nn.Module, *, lr: float) -> torch.optim.Adam:
-    """Adam, in one kernel for all parameters of a module."""
-    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-
-
-class MADDPG:
+class MADDPG(Learner):
     """Multi-agent deep deterministic policy gradient.
 
     Source: Sec. 2.2 of https://arxiv.org/abs/2108.12581, after
@@ -47,6 +42,8 @@ class MADDPG:
             Default: all True.
         num_cells: width of each hidden layer. Default: (128, 128), the paper's.
         share_params: one policy and one critic for all agents.
+        layer_norm: normalize the pre-activations of the hidden layers. Default: True, the
+            paper's.
         num_critics: of each agent.
         gamma: discount factor of a step. Default: 0.95, Appendix D.1.
         others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
@@ -89,6 +86,7 @@ class MADDPG:
         scope: torch.Tensor | None = None,
         num_cells: Sequence[int] = (128, 128),
         share_params: bool = False,
+        layer_norm: bool = True,
         num_critics: int = 1,
         gamma: float = 0.95,
         others_actions: Literal["buffer", "policy"] = "buffer",
@@ -117,7 +115,12 @@ class MADDPG:
             )
         self.layout = layout_of(env)
         self.device = torch.device(device or env.device or "cpu")
-        networks = {"num_cells": num_cells, "share_params": share_params, "device": self.device}
+        networks = {
+            "num_cells": num_cells,
+            "share_params": share_params,
+            "layer_norm": layer_norm,
+            "device": self.device,
+        }
         self.action_spec = env.full_action_spec_unbatched[ACTION].to(self.device)
         self.actor = make_actor(env, **networks)
         self.maddpg = MADDPGLoss(
@@ -136,7 +139,6 @@ class MADDPG:
         self.policy_delay = policy_delay
         self.max_grad_norm = max_grad_norm
         self.updates = 0
-        # One for each conditional batch that update wants.
         self.conditional_samplers: list[ConditionalSampler] = []
         self.modules: dict[str, nn.Module] = {"maddpg": self.maddpg}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
@@ -157,9 +159,6 @@ class MADDPG:
         """Let a loss draw one-hot actions of the policies, Gumbel noise and all."""
         if self.layout.discrete:
             loss.deterministic_sampling_mode = ExplorationType.RANDOM
-
-    def start_episode(self) -> None:
-        """Called by the training loop when an episode starts."""
 
     def update(
         self,
@@ -186,13 +185,6 @@ class MADDPG:
         """Every ``loss_*`` of one step, and what is logged with them."""
         return self.maddpg(batch)  # Eq. 1, 2
 
-    def _compiled(self, function: Callable, **options: Any) -> Compiled:
-        def in_precision(*batches: TensorDictBase) -> TensorDictBase:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-                return function(*batches)
-
-        return Compiled(in_precision, mode=self.compile_mode, **options)
-
     def _step(self, *batches: TensorDictBase) -> TensorDict:
         """Follow the gradient of the sum of the losses; losses and gradients' norms."""
         skipped = {"actor"} if (self.updates + 1) % self.policy_delay else set()
@@ -208,63 +200,6 @@ class MADDPG:
         }
         self.target_updater.step()
         return logs.update(norms)
-
-    def _follow(self, optimizer: torch.optim.Optimizer, *, skip: bool = False) -> torch.Tensor:
-        params = [param for group in optimizer.param_groups for param in group["params"]]
-        norm = nn.utils.clip_grad_norm_(params, self.max_grad_norm)
-        if not skip:
-            optimizer.step()
-        return norm
-
-    @torch.no_grad()
-    def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
-        """Signs of trouble that no loss shows, as scalars.
-
-        Args:
-            batch: fresh transitions.
-
-        Returns:
-            ``saturated_share``: share of the greedy policies' action entries within
-            1 % of the end of their range; for one-hot actions, share of the policies'
-            probabilities above 0.99.
-
-        Raises:
-            KeyError: if the batch lacks what the actors read.
-        """
-        with set_exploration_type(ExplorationType.DETERMINISTIC):
-            policy = self.actor(batch.select(*self.actor.in_keys))
-        if self.layout.discrete:
-            certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
-            return {"saturated_share": certain.float().mean()}
-        action = policy.get(ACTION)
-        low, high = self.action_spec.space.low, self.action_spec.space.high
-        margin = 0.01 * (high - low) / 2
-        saturated = (action < low + margin) | (action > high - margin)
-        return {"saturated_share": saturated.float().mean()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training has changed."""
-        return {
-            "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
-            "updates": self.updates,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state.
-
-        Raises:
-            KeyError: if the state is of another algorithm; the parts are named.
-        """
-        for part, own in (("modules", self.modules), ("optimizers", self.optimizers)):
-            if set(own) != set(state_dict[part]):
-                raise KeyError(
-                    f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
-                )
-            for name, member in own.items():
-                # An optimizer keeps the tensors it is given: it must not share them.
-                member.load_state_dict(deepcopy(state_dict[part][name]))
-        self.updates = state_dict["updates"]
 
 
 class DDPG(MADDPG):

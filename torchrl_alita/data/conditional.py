@@ -53,6 +53,8 @@ class ConditionalSampler(Sampler):
             sampling.
         observation: key of the observations ``[B, N, O]`` in the storage.
         action: key of the actions ``[B, N, A]`` in the storage.
+        turn: key of whose turn it was, whole numbers ``[B, 1]`` in the storage, where the
+            agents act alone: anchors are transitions of the influencer. Default: all.
 
     Raises:
         ValueError: if an argument is out of range or the kind is unknown; when
@@ -88,6 +90,7 @@ class ConditionalSampler(Sampler):
         kind: Literal["nearest", "exact", "uniform"] = "nearest",
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
+        turn: NestedKey | None = None,
     ):
         influencer = whole("influencer", influencer)
         if influencer < 0:
@@ -104,11 +107,22 @@ class ConditionalSampler(Sampler):
         self.kind = kind
         self.observation = observation
         self.action = action
+        self.turn = turn
         self._newest = torch.empty(0, dtype=torch.long)
 
     def mark_update(self, index: int | torch.Tensor, *, storage: Storage | None = None) -> None:
         index = torch.as_tensor(index, dtype=torch.long).reshape(-1)
+        if self.turn is not None:
+            index = index[self._own_turn(storage, index)]
         self._newest = torch.cat([self._newest.to(index.device), index])[-self.anchor_window :]
+
+    def _own_turn(self, storage: Storage, index: torch.Tensor) -> torch.Tensor:
+        """Which rows the influencer made itself, ``[len(index)]``."""
+        turn = storage[:].get(self.turn, None)
+        if turn is None:
+            present = sorted(str(k) for k in storage[:].keys(True, True))
+            raise KeyError(f"The storage has no {self.turn}; it has {present}.")
+        return turn[index.to(turn.device), 0] == self.influencer
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict]:
         length = len(storage)
@@ -124,7 +138,7 @@ class ConditionalSampler(Sampler):
                 f"lower num_anchors."
             )
         situation = self._situation(storage)
-        anchors = self._anchors(length, situation[0].device)
+        anchors = self._anchors(storage, length, situation[0].device)
         candidates = self._randint(length, self.num_candidates, device=anchors.device)
         per_anchor = -(-batch_size // self.num_anchors)
         if self.kind == "exact":
@@ -159,11 +173,14 @@ class ConditionalSampler(Sampler):
             views.append(value[:, self.influencer])
         return tuple(views)
 
-    def _anchors(self, length: int, device: torch.device) -> torch.Tensor:
+    def _anchors(self, storage: Storage, length: int, device: torch.device) -> torch.Tensor:
         newest = self._newest.to(device)
         newest = newest[newest < length]  # the storage may have been emptied
         if newest.numel() == 0:  # or filled before this sampler came
             newest = torch.arange(max(0, length - self.anchor_window), length, device=device)
+            if self.turn is not None:
+                own = newest[self._own_turn(storage, newest)]
+                newest = own if own.numel() else newest
         return newest[self._randint(newest.numel(), self.num_anchors, device=device)]
 
     def _exact(self, situation, anchors, candidates, count: int) -> torch.Tensor:

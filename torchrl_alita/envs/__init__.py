@@ -11,6 +11,7 @@ from torchrl_alita.envs.secret_room import (
     secret_room_metrics,
     secret_room_task,
 )
+from torchrl_alita.envs.turns import TakeTurns
 from torchrl_alita.envs.vmas import StreamedVmasEnv, spread_metrics
 from torchrl_alita.envs.vmas_state import VmasState
 
@@ -22,6 +23,7 @@ __all__ = [
     "PushBox",
     "SecretRoom",
     "StreamedVmasEnv",
+    "TakeTurns",
     "Task",
     "VmasState",
     "draw_game",

@@ -13,13 +13,18 @@ __all__ = [
     "ACTION_MASK",
     "DIVERSITY_PENALTY",
     "DONE",
+    "LOC",
     "LOGITS",
+    "LOG_PROB",
     "NOVELTY",
     "OBSERVATION",
     "PARAM",
     "REWARD",
+    "SCALE",
+    "STATE_VALUE",
     "TERMINATED",
     "TOTAL_REWARD",
+    "TURN",
     "VALUE",
     "VALUE_TARGET",
     "Layout",
@@ -32,8 +37,14 @@ ACTION = ("agents", "action")
 ACTION_MASK = ("agents", "action_mask")
 LOGITS = ("agents", "logits")
 PARAM = ("agents", "param")
+LOC = ("agents", "loc")
+SCALE = ("agents", "scale")
+LOG_PROB = ("agents", "action_log_prob")
 VALUE = ("agents", "state_action_value")
 VALUE_TARGET = ("agents", "value_target")
+STATE_VALUE = ("agents", "state_value")
+# Whose turn it is, where agents act alone.
+TURN = "turn"
 # As a step writes them; in a batch of transitions they stand under "next".
 REWARD = ("agents", "reward")
 DONE = "done"

@@ -3,6 +3,7 @@
 from torchrl_alita.modules.actors import make_actor
 from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.critics import make_critic, make_influence_network
+from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.one_hot import GumbelOneHot
 from torchrl_alita.modules.team_exploration import TeamExploration
 
@@ -12,5 +13,7 @@ __all__ = [
     "TeamExploration",
     "make_actor",
     "make_critic",
+    "make_gaussian_actor",
     "make_influence_network",
+    "make_value",
 ]

@@ -4,5 +4,6 @@ from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.influence import InfluenceLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
+from torchrl_alita.objectives.tsallis import TsallisLoss
 
-__all__ = ["InfluenceEstimatorLoss", "InfluenceLoss", "MADDPGLoss", "NoveltyLoss"]
+__all__ = ["InfluenceEstimatorLoss", "InfluenceLoss", "MADDPGLoss", "NoveltyLoss", "TsallisLoss"]

@@ -51,6 +51,7 @@ class InfluenceEstimatorLoss(LossModule):
             :func:`torchrl_alita.modules.make_influence_network`.
         influencer: index of the influencer.
         influencees: indices. Default: everybody but the influencer.
+        in_turns: as of :class:`InfluenceLoss`.
         gamma: discount factor. Default: the partner's ``gamma``.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
@@ -112,6 +113,7 @@ class InfluenceEstimatorLoss(LossModule):
         estimator_network: TensorDictModuleBase | None = None,
         influencer: int = 0,
         influencees: Sequence[int] | None = None,
+        in_turns: bool = False,
         gamma: float | None = None,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
@@ -130,7 +132,10 @@ class InfluenceEstimatorLoss(LossModule):
         gamma = critics.discount(gamma)
         check_choice("reduction", reduction, REDUCTIONS)
         self.kind = kind
-        self.influencer, self.influencees = listed_agents(influencer, influencees)
+        self.influencer, self.influencees = listed_agents(
+            influencer, influencees, in_turns=in_turns
+        )
+        self.in_turns = in_turns
         self.reduction = reduction
         self.register_coeff_buffer("gamma", gamma)
         self.__dict__["critics"] = critics
@@ -204,7 +209,9 @@ class InfluenceEstimatorLoss(LossModule):
         given = self.tensor_keys.value_target
         batch = checked(self, tensordict, optional=[given])
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
-        influencees = default_influencees(self.influencer, self.influencees, num_agents)
+        influencees = default_influencees(
+            self.influencer, self.influencees, num_agents, in_turns=self.in_turns
+        )
         target = batch.get(given, None)
         if target is None:
             target = self.value_target(batch)

@@ -26,7 +26,15 @@ from torchrl_alita._checks import (
     default_influencees,
     listed_agents,
 )
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, TERMINATED, VALUE, next_key
+from torchrl_alita.envs.layout import (
+    ACTION,
+    ACTION_MASK,
+    DONE,
+    REWARD,
+    TERMINATED,
+    VALUE,
+    next_key,
+)
 from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
 from torchrl_alita.objectives._inputs import checked, row_mask, unique
 from torchrl_alita.objectives._others import every_other_action
@@ -41,7 +49,7 @@ from torchrl_alita.objectives.optimum import (
 
 __all__ = ["InfluenceLoss"]
 
-OPTIMA = ("policy", "sampled", "enumerated")
+OPTIMA = ("policy", "sampled", "enumerated", "td_target")
 PLACES = ("current", "next")
 GRADIENTS = ("pathwise", "score")
 
@@ -96,7 +104,9 @@ class InfluenceLoss(LossModule):
             current state only) and of ``num_optimum_samples`` uniform ones.
             ``"enumerated"``, for one-hot actions: the best of all L^N joint actions, or,
             where they are more than ``enumeration_budget``, what coordinate ascent over
-            the agents reaches from the policy's (with MADDPGLoss only).
+            the agents reaches from the policy's (with MADDPGLoss only). ``"td_target"``:
+            no optimum at all, but the reward of the batch and what the target critics say
+            of the next state, as in the authors' code for PyBullet.
         optimum_at: ``"current"``, Eq. 4, or ``"next"``, Eq. 7 as printed.
         num_optimum_samples: uniform joint actions for ``"sampled"``. Default: 0.
         action_spec: the agents' actions ``[N, A]``, as
@@ -108,9 +118,13 @@ class InfluenceLoss(LossModule):
             are drawn and need a stochastic actor, with get_dist. ``"all"``, for one-hot
             actions: all L^(N-1), weighted by their probabilities, at most
             ``enumeration_budget``.
+        in_turns: influencer and influencee act alone, in turns, in a task for one. Batches
+            are of one agent, ``actor_network`` is the influencer's policy, and the partner
+            holds the influencee's policy and critics: q is its critics' estimate at the
+            influencer's action, which is one of the candidates of ``"sampled"`` too.
         gradient: ``"pathwise"`` or ``"score"``, see above.
-        gamma: discount factor of a step, for ``gradient="score"``. Default: the
-            partner's ``gamma``.
+        gamma: discount factor of a step, for ``gradient="score"`` and
+            ``optimum="td_target"``. Default: the partner's ``gamma``.
         normalize: divide the gap by a running standard deviation of the critics' values
             (a buffer, frozen in evaluation mode), so that F does not grow with the
             square of the return. Default: False, the paper's form.
@@ -156,14 +170,17 @@ class InfluenceLoss(LossModule):
                 ``("agents", "state_action_value")``.
             done (NestedKey): read in "next", for ``gradient="score"``. Default:
                 ``"done"``.
-            terminated (NestedKey): read in "next", for ``optimum_at="next"``. Default:
-                ``"terminated"``.
+            reward (NestedKey): read in "next", for ``optimum="td_target"``. Default:
+                ``("agents", "reward")``.
+            terminated (NestedKey): read in "next", for ``optimum_at="next"`` and
+                ``optimum="td_target"``. Default: ``"terminated"``.
         """
 
         action: NestedKey = ACTION
         action_mask: NestedKey = ACTION_MASK
         state_action_value: NestedKey = VALUE
         done: NestedKey = DONE
+        reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
 
     default_keys = _AcceptedKeys
@@ -184,12 +201,13 @@ class InfluenceLoss(LossModule):
         influencees: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         influence_coeff: float = 0.1,
-        optimum: Literal["policy", "sampled", "enumerated"] = "sampled",
+        optimum: Literal["policy", "sampled", "enumerated", "td_target"] = "sampled",
         optimum_at: Literal["current", "next"] = "current",
         num_optimum_samples: int = 0,
         action_spec: TensorSpec | None = None,
         enumeration_budget: int = 1024,
         num_action_samples: int | Literal["all"] = 1,
+        in_turns: bool = False,
         gradient: Literal["pathwise", "score"] = "pathwise",
         gamma: float | None = None,
         normalize: bool = False,
@@ -207,6 +225,16 @@ class InfluenceLoss(LossModule):
             raise ValueError(
                 f"gradient='score' is Theorem 1, whose optimum is at the current state, "
                 f"got optimum_at={optimum_at!r}."
+            )
+        if optimum == "td_target" and (gradient, optimum_at) != ("pathwise", "current"):
+            raise ValueError(
+                f"optimum='td_target' goes with gradient='pathwise' and optimum_at='current', got "
+                f"{gradient!r} and {optimum_at!r}."
+            )
+        if in_turns and (gradient, num_action_samples) != ("pathwise", 1):
+            raise ValueError(
+                f"in_turns=True goes with gradient='pathwise' and num_action_samples=1, got "
+                f"{gradient!r} and {num_action_samples!r}: there are no others to average over."
             )
         check_whole(0, num_optimum_samples=num_optimum_samples)
         check_whole(1, enumeration_budget=enumeration_budget)
@@ -238,7 +266,7 @@ class InfluenceLoss(LossModule):
                 f"stochastic actor, with get_dist; a deterministic one has a single action."
             )
         check_non_negative(influence_coeff=influence_coeff)
-        influencer, influencees = listed_agents(influencer, influencees)
+        influencer, influencees = listed_agents(influencer, influencees, in_turns=in_turns)
         if weights is not None:
             weights = check_weights(weights, None if influencees is None else len(influencees))
         self.convert_to_functional(actor_network, "actor_network")
@@ -263,8 +291,10 @@ class InfluenceLoss(LossModule):
         self.register_buffer("action_high", None if bounds is None else bounds.high.clone())
         self.enumeration_budget = enumeration_budget
         self.num_action_samples = num_action_samples
+        self.in_turns = in_turns
         self.gradient = gradient
-        discount = torch.tensor(self.critics.discount(gamma)) if gradient == "score" else None
+        discounts = gradient == "score" or optimum == "td_target"
+        discount = torch.tensor(self.critics.discount(gamma)) if discounts else None
         self.register_buffer("gamma", discount)
         self.value_norm = PopArtValueNorm(shape=1, beta=normalize_decay) if normalize else None
         self.reduction = reduction
@@ -277,6 +307,8 @@ class InfluenceLoss(LossModule):
             read = unique([*read, *self.estimator.estimator_in_keys()])
         if self.gradient == "score":
             return unique([keys.action, *read, next_key(keys.done)])
+        if self.optimum == "td_target":
+            return unique([keys.action, *read, *self.critics.target_keys(keys)])
         if self.optimum_at == "current":
             return unique([keys.action, *read])
         following = [next_key(key) for key in self.critics.in_keys(keys.action)]
@@ -286,7 +318,10 @@ class InfluenceLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = checked(self, tensordict)
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
-        chosen = list(default_influencees(self.influencer, self.influencees, num_agents))
+        influencees = default_influencees(
+            self.influencer, self.influencees, num_agents, in_turns=self.in_turns
+        )
+        chosen = list(influencees)
         # Before the running scale is touched.
         self._check_batch(batch, len(chosen))
         policy = self._policy(batch)
@@ -419,29 +454,41 @@ class InfluenceLoss(LossModule):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """max_u Q_i at the current or at the next state, and what ends before the latter."""
         keys = self.tensor_keys
+        if self.optimum == "td_target":
+            return self.critics.td_target(batch, keys=keys, gamma=self.gamma), None
         if self.optimum_at == "current":
             mask = tensordict.get(keys.action_mask, None)
-            stored = batch.get(keys.action)
+            own, stored = policy.action.detach(), batch.get(keys.action)
+            if self.in_turns:
+                return self._optimum(batch, self._partner_action(batch), [stored, own], mask), None
             # The marginal estimate at the policies' one action is Q_i there already.
             known = self.estimator is None and policy.distribution is None
             policy_value = value if known else None
-            optimum = self._optimum(batch, policy.action.detach(), stored, mask, policy_value)
-            return optimum, None
+            return self._optimum(batch, own, [stored], mask, policy_value), None
         following = step_inputs(batch, self.critics.in_keys(keys.action))
-        action = run(self.actor_network, self.actor_network_params, following, keys.action)
+        own = run(self.actor_network, self.actor_network_params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
         terminated = batch.get(next_key(keys.terminated))
-        return self._optimum(following, action, None, mask), terminated
+        if self.in_turns:
+            return self._optimum(
+                following, self._partner_action(following), [own], mask
+            ), terminated
+        return self._optimum(following, own, [], mask), terminated
+
+    def _partner_action(self, inputs: TensorDictBase) -> torch.Tensor:
+        """What the influencee's own policy does where it acts alone, ``[*B, 1, A]``."""
+        params = self.critics.partner.actor_network_params
+        return run(self.critics.actor_network, params, inputs, self.tensor_keys.action)
 
     def _optimum(
         self,
         inputs: TensorDictBase,
         policy_action: torch.Tensor,
-        stored_action: torch.Tensor | None,
+        candidates: list[torch.Tensor],
         mask: torch.Tensor | None,
         policy_value: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """max_u Q_i for every agent, ``[*B, N, 1]``."""
+        """max_u Q_i for every agent, ``[*B, N, 1]``; candidates are for ``"sampled"``."""
         mask = None if mask is None else functional.allowed_actions(mask)
 
         def critic(action: torch.Tensor) -> torch.Tensor:
@@ -455,9 +502,9 @@ class InfluenceLoss(LossModule):
             return self._enumerated_optimum(critic, policy_action, mask)
         # One by one where another term evaluates the same: a compiled update does it once.
         optimum = critic_of_one(policy_action) if policy_value is None else policy_value
-        if self.optimum == "sampled" and stored_action is not None:
-            stored = stored_action.to(policy_action.dtype)
-            optimum = torch.maximum(optimum, critic_of_one(stored))
+        for candidate in candidates if self.optimum == "sampled" else ():
+            value = critic_of_one(candidate.to(policy_action.dtype))
+            optimum = torch.maximum(optimum, value)
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
                 self.num_optimum_samples,

@@ -33,7 +33,8 @@ class Buffers:
             return ReplayBuffer(storage=storage, batch_size=batch_size)
 
         masks = (ACTION_MASK, next_key(ACTION_MASK)) if algorithm.layout.masked else ()
-        self.stored = (*_STORED, *masks)
+        self.stored = (*_STORED, *masks, *algorithm.stored_keys)
+        self.algorithm = algorithm
         self.replay = buffer(config.buffer_size, config.batch_size)
         self.recent = buffer(config.recent_frames, config.batch_size)
         self.conditional = [
@@ -49,11 +50,14 @@ class Buffers:
         # Step by step over all environments, so that the last rows are the newest.
         stored = collected.select(*self.stored).transpose(0, 1).reshape(-1)
         self.replay.extend(stored)
-        self.recent.extend(stored.select(OBSERVATION, ACTION))
+        recent = self.algorithm.recent_rows(stored).select(OBSERVATION, ACTION)
+        if len(recent):
+            self.recent.extend(recent)
 
-    def sample(self) -> tuple[TensorDictBase, list[TensorDictBase], TensorDictBase]:
+    def sample(self) -> tuple[TensorDictBase, list[TensorDictBase], TensorDictBase | None]:
         conditional = [buffer.sample() for buffer in self.conditional]
-        return self.replay.sample(), conditional, self.recent.sample()
+        recent = self.recent.sample if self.algorithm.reads_recent else lambda: None
+        return self.replay.sample(), conditional, recent()
 
     def state_dict(self) -> dict[str, Any]:
         """What is stored, where the next row goes, and what the samplers know."""

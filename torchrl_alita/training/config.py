@@ -63,6 +63,11 @@ class TrainingConfig:
     """Environment steps between two evaluations."""
     evaluation_episodes: int = 100
     """Episodes of an evaluation, always from the same initial states."""
+    selection_episodes: int = 5
+    """Other episodes, on which the best is chosen of an algorithm's several policies."""
+    stop_evaluations: bool = False
+    """End an evaluation with its last episode. Otherwise an environment whose episode has
+    ended begins another one, to the horizon; only the first counts."""
     checkpoint_interval: int = 100_000
     """Environment steps between two checkpoints."""
     keep_checkpoints: int = 2
@@ -89,7 +94,7 @@ class TrainingConfig:
             "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
             "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",
             "recent_frames", "noise_frames", "evaluation_interval", "evaluation_episodes",
-            "checkpoint_interval", "keep_checkpoints",
+            "selection_episodes", "checkpoint_interval", "keep_checkpoints",
         )  # fmt: skip
         check_at_least_one(**{name: getattr(self, name) for name in sizes})
         for name in ("num_envs", "frames_per_update"):

@@ -33,6 +33,7 @@ def evaluate(
     *,
     horizon: int,
     seed: int,
+    stop_when_done: bool = False,
 ) -> tuple[dict[str, float], TensorDictBase]:
     """One episode of every environment with greedy policies, extrinsic reward only.
 
@@ -42,6 +43,8 @@ def evaluate(
         metrics: of episodes ``[B, T]``, as a task's.
         horizon: steps of an episode.
         seed: of the initial states, so that evaluations are of the same ones.
+        stop_when_done: end with the last episode; environments whose episode has ended wait.
+            Otherwise they begin another one, to the horizon.
 
     Returns:
         ``return_mean``, ``return_std`` over the episodes and the metrics, as floats;
@@ -57,7 +60,9 @@ def evaluate(
     with preserve_random_state(), set_exploration_type(ExplorationType.DETERMINISTIC):
         env.set_seed(seed)
         torch.manual_seed(seed)
-        episodes = env.rollout(horizon, policy, break_when_any_done=False)
+        episodes = env.rollout(
+            horizon, policy, break_when_any_done=False, break_when_all_done=stop_when_done
+        )
     returns = episode_returns(episodes)
     values = {
         "return_mean": returns.mean(),

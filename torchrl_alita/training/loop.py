@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictSequential
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
@@ -37,8 +37,10 @@ from torchrl_alita.training.run import RunDirectory, machine, plain_config
 
 __all__ = ["check_finite", "train"]
 
-# Evaluations start from the same states, which no training seed is near.
+# Evaluations start from the same states, which no training seed is near, and what is
+# chosen among several policies is chosen on others.
 _EVALUATION_SEED = 1_000_003
+_SELECTION_SEED = 2_000_003
 
 
 def train(
@@ -78,7 +80,7 @@ def train(
     if config.resume is not None:
         print(f"Resumed at frame {session.frames:,}.")
     else:
-        session.log(_named("evaluation", session.evaluate(session.algorithm.actor)[0]))
+        session.log(session.evaluate_chosen()[0])
         session.save()
     bar = progress_bar(
         total=config.total_frames,
@@ -93,9 +95,9 @@ def train(
             logs |= _named("exploration", session.explored(collected))
             logs |= _named("training", session.learn(collected))
             if session.passed(config.evaluation_interval):
-                result, _ = session.evaluate(session.algorithm.actor)
-                logs |= _named("evaluation", result)
-                bar.set_postfix_str(f"return={result['return_mean']:.1f}", refresh=False)
+                result, _ = session.evaluate_chosen()
+                logs |= result
+                bar.set_postfix_str(f"return={result['evaluation/return_mean']:.1f}", refresh=False)
             session.log(logs)
             bar.update(collected.numel())
             if interrupted or session.passed(config.checkpoint_interval):
@@ -123,6 +125,12 @@ class _Session:
             task, num_envs=config.evaluation_episodes, seed=_EVALUATION_SEED, **options
         )
         self.algorithm = make_algorithm(self.env)
+        self.env = self.algorithm.prepare(self.env)
+        self.selection_env = None
+        if len(self.algorithm.candidates()) > 1:
+            self.selection_env = make_env(
+                task, num_envs=config.selection_episodes, seed=_SELECTION_SEED, **options
+            )
         self.noise = _exploration(config, self.algorithm)
         self.exploration = exploration_metrics(self.env)
         self.buffers = Buffers(config, self.algorithm)
@@ -150,6 +158,8 @@ class _Session:
             "environment": environment_state(self.env),
             "evaluation_environment": environment_state(self.evaluation_env),
         }
+        if self.selection_env is not None:
+            environments["selection_environment"] = environment_state(self.selection_env)
         exact = {name: state for name, state in environments.items() if state is not None}
         return {
             "algorithm": self.algorithm,
@@ -191,28 +201,59 @@ class _Session:
         """Store a batch and make the updates that it pays for; the last one's logs."""
         self.progress["frames"] += collected.numel()
         check_finite(collected, self.frames)
-        self.buffers.extend(collected)
+        if not self.algorithm.on_policy:
+            self.buffers.extend(collected)
         if collected[next_key(DONE)].any():
             self.algorithm.start_episode()
         self.noise.step()
         logs = TensorDict()
         if self.frames > self.config.random_frames:
-            for _ in range(self.config.frames_per_batch // self.config.frames_per_update):
-                logs = self.algorithm.update(*self.buffers.sample())
+            for batches in self._batches(collected):
+                logs = self.algorithm.update(*batches)
                 self.progress["updates"] += 1
             check_finite(logs, self.frames)
             logs.update(self.algorithm.health(collected))
         self.progress["wall_seconds"] = time.perf_counter() - self.started
         return {name: float(value) for name, value in logs.items()}
 
-    def evaluate(self, policy: Any) -> tuple[dict[str, float], TensorDictBase]:
+    def _batches(self, collected: TensorDictBase) -> Iterator[tuple]:
+        """What each of the updates that a collected batch pays for is made of."""
+        if self.algorithm.on_policy:
+            yield (collected,)
+            return
+        for _ in range(self.config.frames_per_batch // self.config.frames_per_update):
+            yield self.buffers.sample()
+
+    def evaluate_chosen(self) -> tuple[dict[str, float], TensorDictBase]:
+        """What is logged of the run's policy, and its episodes.
+
+        Where the algorithm has several policies, it is the one that is best on other
+        episodes than those reported.
+        """
+        candidates = self.algorithm.candidates()
+        if len(candidates) == 1:
+            result, episodes = self.evaluate(candidates[0])
+            return _named("evaluation", result), episodes
+        returns = [
+            self.evaluate(policy, env=self.selection_env, seed=_SELECTION_SEED)[0]["return_mean"]
+            for policy in candidates
+        ]
+        chosen = returns.index(max(returns))
+        result, episodes = self.evaluate(candidates[chosen])
+        selection = {f"return_{k}": value for k, value in enumerate(returns)} | {"chosen": chosen}
+        return _named("evaluation", result) | _named("selection", selection), episodes
+
+    def evaluate(
+        self, policy: Any, *, env: EnvBase | None = None, seed: int = _EVALUATION_SEED
+    ) -> tuple[dict[str, float], TensorDictBase]:
         """Figures of merit of a policy, or of a random team for None, and its episodes."""
         return evaluate(
             policy,
-            self.evaluation_env,
+            self.evaluation_env if env is None else env,
             self.task.metrics,
             horizon=self.config.horizon,
-            seed=_EVALUATION_SEED,
+            seed=seed,
+            stop_when_done=self.config.stop_evaluations,
         )
 
     def passed(self, interval: int) -> bool:
@@ -247,7 +288,8 @@ class _Session:
     def finish(self) -> dict[str, Any]:
         """Write the pictures and summary.json."""
         config = self.config
-        result, episodes = self.evaluate(self.algorithm.actor)
+        logged, episodes = self.evaluate_chosen()
+        result, selection = _group("evaluation", logged), _group("selection", logged)
         random_result, _ = self.evaluate(None)
         title = f"{config.algorithm} on {config.task}, {config.n_agents} agents"
         save_curves(
@@ -271,6 +313,7 @@ class _Session:
             **self.progress,
             "frames_per_second": frames / seconds if frames else None,
             "evaluation": result,
+            **({"selection": selection} if selection else {}),
             "random_team": random_result,
             "exploration": {
                 # JSON knows no NaN.
@@ -300,10 +343,25 @@ class _Session:
             save_gif(self.run.path / "exploration.gif", self.task.draw(episodes[-1]))
 
 
+class _NoNoise(TensorDictModuleBase):
+    """For a policy that explores by itself."""
+
+    in_keys: list = []
+    out_keys: list = []
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict
+
+    def step(self) -> None:
+        """Nothing shrinks."""
+
+
 def _exploration(
     config: TrainingConfig, algorithm: MADDPG
-) -> AdditiveGaussianModule | EGreedyModule | TeamExploration:
+) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise:
     """Noise on continuous actions; a share of random one-hot ones. Both shrink."""
+    if algorithm.stochastic:
+        return _NoNoise()
     common = {
         "spec": algorithm.action_spec,
         "annealing_num_steps": max(1, config.noise_frames // config.frames_per_batch),
@@ -377,3 +435,9 @@ def _collect_interrupts() -> Iterator[list[int]]:
 
 def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{group}/{name}": value for name, value in values.items()}
+
+
+def _group(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    """What :func:`_named` was given."""
+    prefix = f"{group}/"
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}

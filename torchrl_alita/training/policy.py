@@ -59,7 +59,8 @@ def load_policy(
             f"The config of {path} has no num_cells: make the policies as that run did, and "
             "load_state_dict what read_component gives."
         )
-    policy = make_actor(env, num_cells=config["num_cells"], device=device)
+    layer_norm = config.get("layer_norm", True)
+    policy = make_actor(env, num_cells=config["num_cells"], layer_norm=layer_norm, device=device)
     _load(policy, checkpoint)
     return policy
 
@@ -75,8 +76,13 @@ def init_policy(algorithm: MADDPG, path: str | Path) -> None:
         path: as of :func:`load_policy`.
 
     Raises:
-        ValueError: if the algorithm has made updates, or as of :func:`load_policy`.
+        ValueError: if the algorithm has made updates or is not derived from MADDPG, or as of :func:`load_policy`.
     """
+    if not isinstance(algorithm, MADDPG):
+        raise ValueError(
+            f"Only MADDPG, and what is derived from it, starts from the policies of a run, got "
+            f"{type(algorithm).__name__}."
+        )
     if algorithm.updates:
         raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")
     _load(algorithm.actor, find_checkpoint(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -125,12 +125,18 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
     return algorithms[config.algorithm](env, **options)
 
 
-def parse_config(config_class: type[Config], arguments: Sequence[str] | None = None) -> Config:
+def parse_config(
+    config_class: type[Config],
+    arguments: Sequence[str] | None = None,
+    *,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
     """The config of a command line; with --resume, that of the run and the command line.
 
     Args:
         config_class: a dataclass below :class:`RecipeConfig`.
         arguments: Default: the process's own.
+        presets: by algorithm, defaults of options that differ from the class's.
 
     Returns:
         An instance of it.
@@ -147,7 +153,12 @@ def parse_config(config_class: type[Config], arguments: Sequence[str] | None = N
     tyro = import_extra("tyro", "recipes")
     config = tyro.cli(config_class, args=arguments)
     if config.resume is None:
-        return config
+        preset = (presets or {}).get(config.algorithm)
+        return (
+            tyro.cli(config_class, args=arguments, default=config_class(**preset))
+            if preset
+            else config
+        )
     fields = {field.name for field in dataclasses.fields(config_class)}
     saved = {k: v for k, v in read_config(config.resume).items() if k in fields}
     lists = {k: tuple(v) for k, v in saved.items() if isinstance(v, list)}

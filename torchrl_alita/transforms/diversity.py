@@ -16,6 +16,7 @@ from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
     check_agents,
+    check_alone,
     check_choice,
     check_same_shape,
     non_negative_numbers,
@@ -35,7 +36,8 @@ from torchrl_alita.transforms import _transition
 
 __all__ = ["DiversityPenalty"]
 
-DISTANCES = ("squared", "brier")
+DISTANCES = ("squared", "euclidean", "brier")
+WEIGHTS = ("exponential", "min_max")
 
 
 class DiversityPenalty(Transform):
@@ -62,8 +64,15 @@ class DiversityPenalty(Transform):
         influencees: indices of those who are penalized. Default: all agents.
         omega: how fast novelty lifts the penalty, at least 0; one number, or one for
             each of N agents. Default: 0.01, Table 5 for MAPE.
-        distance: ``"squared"`` for continuous actions; ``"brier"`` for one-hot ones,
-            of an actor that writes logits ``[*B, N, A]``.
+        distance: ``"squared"`` for continuous actions, or ``"euclidean"``, its root;
+            ``"brier"`` for one-hot ones, of an actor that writes logits ``[*B, N, A]``.
+        weight: how novelty weighs the distance. ``"exponential"``, Eq. 11: the newer, the
+            less. ``"min_max"``: the newer, the more, see
+            :func:`torchrl_alita.functional.min_max`; with ``"euclidean"`` it is what the
+            authors' code has for PyBullet. It has no omega.
+        in_turns: influencer and influencee act alone, in turns, in a task for one. Batches
+            are of one agent, the novelty is that of what was done, and ``actor_network`` is
+            the influencee's policy.
         observation: key read. Default: ``("agents", "observation")``.
         action: key read. Default: ``("agents", "action")``.
         novelty: key read, in "next". Default: ``("agents", "novelty")``.
@@ -74,7 +83,7 @@ class DiversityPenalty(Transform):
 
     Raises:
         ValueError: if an index is negative or listed twice, omega is negative or the
-            distance unknown; when called, if the batch has no such agent, or omega is
+            distance or weight unknown; when called, if the batch has no such agent, or omega is
             not of its number of agents, or its entries do not fit each other.
         TypeError: if omega is no number or sequence of them; when called, if the actor
             computes in another dtype.
@@ -99,7 +108,9 @@ class DiversityPenalty(Transform):
         influencer: int | Sequence[int] = 0,
         influencees: Sequence[int] | None = None,
         omega: float | Sequence[float] = 0.01,
-        distance: Literal["squared", "brier"] = "squared",
+        distance: Literal["squared", "euclidean", "brier"] = "squared",
+        weight: Literal["exponential", "min_max"] = "exponential",
+        in_turns: bool = False,
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
         novelty: NestedKey = NOVELTY,
@@ -111,18 +122,29 @@ class DiversityPenalty(Transform):
             in_keys=[observation, action, next_key(novelty)], out_keys=[diversity_penalty]
         )
         check_choice("distance", distance, DISTANCES)
+        check_choice("weight", weight, WEIGHTS)
         self.influencers = agent_indices("influencer", influencer)
         self.influencees = (
             None if influencees is None else agent_indices("influencees", influencees)
         )
+        if in_turns and (self.influencers, self.influencees) != ((0,), None):
+            raise ValueError(
+                f"in_turns=True is of one influencer and one influencee, each agent 0 in its "
+                f"turn, got influencer={influencer} and influencees={influencees}."
+            )
         self.register_buffer("omega", non_negative_numbers("omega", omega))
         self.distance = distance
+        self.weight = weight
+        self.in_turns = in_turns
         self.logits = logits
         self.action_mask = action_mask
         self.__dict__["actor_network"] = actor_network
 
     def _weights(self, num_agents: int, like: torch.Tensor) -> torch.Tensor:
         """Share of each influencer in each agent's penalty, ``[N, K, 1]``."""
+        if self.in_turns:
+            check_alone(num_agents)
+            return like.new_ones(1, 1, 1)
         check_agent_range("influencer", self.influencers, num_agents)
         check_agent_range("influencees", self.influencees or (), num_agents)
         if self.omega.ndim > 0 and self.omega.shape != (num_agents,):
@@ -139,16 +161,17 @@ class DiversityPenalty(Transform):
 
     def _distance(self, tensordict: TensorDictBase) -> torch.Tensor:
         action = tensordict.get(self.in_keys[1])
-        written = self.in_keys[1] if self.distance == "squared" else self.logits
+        written = self.logits if self.distance == "brier" else self.in_keys[1]
         require_written(self.actor_network, written)
         policy = tensordict.select(
             *self.actor_network.in_keys, self.action_mask, strict=False
         ).copy()
         with set_exploration_type(ExplorationType.DETERMINISTIC):
             policy = self.actor_network(policy)
-        if self.distance == "squared":
+        if self.distance != "brier":
             own = policy.get(self.in_keys[1])
-            return functional.squared_distance(own, action.to(own.dtype))
+            distance = functional.squared_distance(own, action.to(own.dtype))
+            return distance.sqrt() if self.distance == "euclidean" else distance
         logits = policy.get(self.logits)
         mask = tensordict.get(self.action_mask, None)
         if mask is not None:
@@ -159,13 +182,12 @@ class DiversityPenalty(Transform):
     def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
         distance = self._distance(tensordict)
         weights = self._weights(distance.shape[-2], distance)
+        distance = distance.unsqueeze(-2)
+        novelty = novelty[..., list(self.influencers), :].unsqueeze(-3)
+        if self.weight == "min_max":
+            return -(weights * functional.min_max(novelty) * distance).sum(-2)
         omega = (self.omega if self.omega.ndim == 0 else self.omega[:, None, None]).to(distance)
-        penalty = functional.diversity_penalty(
-            distance.unsqueeze(-2),
-            novelty[..., list(self.influencers), :].unsqueeze(-3),
-            omega,
-        )
-        return (weights * penalty).sum(-2)
+        return (weights * functional.diversity_penalty(distance, novelty, omega)).sum(-2)
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -12,11 +13,19 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._checks import agent_indices, check_agent_range, check_agents, require_keys
+from torchrl_alita._checks import (
+    agent_indices,
+    check_agent_range,
+    check_agents,
+    check_choice,
+    require_keys,
+)
 from torchrl_alita.envs.layout import ACTION, NOVELTY, OBSERVATION, next_key
 from torchrl_alita.transforms import _transition
 
 __all__ = ["NoveltyReward"]
+
+DISTANCES = ("squared", "euclidean")
 
 
 class NoveltyReward(Transform):
@@ -36,13 +45,15 @@ class NoveltyReward(Transform):
         autoencoder: ``[*B, K, O + A] -> [*B, K, O + A]``, see
             :class:`torchrl_alita.modules.Autoencoder`.
         influencer: index, or K indices in the order of the autoencoders.
+        distance: ``"squared"``, Eq. 10, or ``"euclidean"``, its root, as in the authors'
+            code for PyBullet.
         observation: key read. Default: ``("agents", "observation")``.
         action: key read. Default: ``("agents", "action")``.
         novelty: key written, under "next" in a batch. Default:
             ``("agents", "novelty")``.
 
     Raises:
-        ValueError: if an influencer is negative or listed twice; when called, if
+        ValueError: if an influencer is negative or listed twice, or the distance unknown; when called, if
             the batch has no such agent, its features another size, or its entries do not
             fit each other.
         TypeError: when called, if the autoencoder computes in another dtype.
@@ -62,12 +73,15 @@ class NoveltyReward(Transform):
         autoencoder: nn.Module,
         *,
         influencer: int | Sequence[int] = 0,
+        distance: Literal["squared", "euclidean"] = "squared",
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
         novelty: NestedKey = NOVELTY,
     ):
         super().__init__(in_keys=[observation, action], out_keys=[novelty])
+        check_choice("distance", distance, DISTANCES)
         self.influencers = agent_indices("influencer", influencer)
+        self.distance = distance
         self.__dict__["autoencoder"] = autoencoder
 
     @torch.no_grad()
@@ -84,6 +98,7 @@ class NoveltyReward(Transform):
                 f"{observation.shape[-1]} of observation and {action.shape[-1]} of action."
             )
         novelty = functional.novelty(inputs, self.autoencoder(inputs))
+        novelty = novelty.sqrt() if self.distance == "euclidean" else novelty
         result = novelty.new_zeros(*observation.shape[:-1], 1)
         result[..., list(self.influencers), :] = novelty
         return result
