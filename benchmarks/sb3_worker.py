@@ -70,7 +70,7 @@ class Config:
     seed: int = 0
     """Of everything random."""
     total_frames: int = 1_000_000
-    """Environment steps of the run; TRPO ends with the round that is then under way."""
+    """Environment steps of the run."""
     horizon: int = 1_000
     """Steps of an evaluation's episode; PyBullet's own limits hold too."""
     evaluation_interval: int = 5_000
@@ -164,7 +164,7 @@ def train(config: Config) -> dict[str, Any]:
     model, evaluations = make_model(config), Evaluations(config)
 
     class EvaluateEvery(BaseCallback):
-        """Between two steps of the environment."""
+        """After a step of the environment, before the update that it pays for."""
 
         def _on_step(self) -> bool:
             if self.num_timesteps % config.evaluation_interval == 0:
@@ -173,7 +173,7 @@ def train(config: Config) -> dict[str, Any]:
 
     evaluations(model)
     model.learn(config.total_frames, callback=EvaluateEvery())
-    if evaluations.rows[-1]["frames"] < config.total_frames:
+    if evaluations.rows[-1]["frames"] < model.num_timesteps:
         evaluations(model)
     evaluations.close()
     model.get_env().close()
