@@ -29,13 +29,15 @@ class Job:
     variant: str
     """Row of the table."""
     recipe: str
-    """Name of the script in recipes/."""
+    """Name of the script."""
     options: tuple[str, ...]
     """Of its command line."""
     result: Path
     """JSON that it leaves."""
     curves: tuple[str, ...]
     """Columns of metrics.csv that are kept, where an evaluation was made."""
+    folder: str = "recipes"
+    """That of the script; one elsewhere makes no checkpoints and shows no progress."""
 
 
 def slug(text: str) -> str:
@@ -53,12 +55,14 @@ def _train(job: Job, workers: int) -> None:
     if job.result.exists():
         return
     job.result.parent.mkdir(parents=True, exist_ok=True)
-    options = [*job.options, "--threads", "1", "--no-progress"]
+    of_recipe = job.folder == "recipes"
+    options = [*job.options, "--threads", "1", *["--no-progress"] * of_recipe]
+    never = ["--checkpoint-interval", str(10**12)] * of_recipe
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        command = [sys.executable, str(ROOT / "recipes" / job.recipe), *options]
+        command = [sys.executable, str(ROOT / job.folder / job.recipe), *options]
         subprocess.run(
-            [*command, "--run-dir", str(run_dir), "--checkpoint-interval", str(10**12)],
+            [*command, "--run-dir", str(run_dir), *never],
             check=True,
             capture_output=True,
             text=True,
@@ -74,7 +78,7 @@ def _train(job: Job, workers: int) -> None:
     }
     content = {
         "variant": job.variant,
-        "command": " ".join([f"python recipes/{job.recipe}", *options]),
+        "command": " ".join([f"python {job.folder}/{job.recipe}", *options]),
         "side_by_side": workers,
         **summary,
         "curves": curves,

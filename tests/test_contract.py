@@ -8,8 +8,6 @@ import torch
 from fakes import A, B, H, N, O, S, T, TargetEnv, fixed_draws_actor, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
-from tensordict.nn.distributions import NormalParamExtractor
-from torch import nn
 from torchrl.modules import QMixer, VDNMixer
 from torchrl.objectives import SoftUpdate
 
@@ -30,7 +28,7 @@ from torchrl_alita import (
     make_qnetwork,
     make_recurrent_actor,
 )
-from torchrl_alita.modules import make_value
+from torchrl_alita.modules import make_gaussian_actor, make_value
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -115,7 +113,7 @@ def alone(kind: str = "marginal", **kwargs) -> InfluenceLoss:
 def tsallis(**kwargs) -> TsallisLoss:
     """Draws that are known, since the promises compare one call with another."""
     torch.manual_seed(3)
-    actor = fixed_draws_actor(nn.Sequential(nn.Linear(O, 2 * A), NormalParamExtractor()))
+    actor = fixed_draws_actor(make_gaussian_actor(ENV, num_cells=SMALL)[0].module)
     critic = make_critic(ENV, num_cells=SMALL, num_critics=2)
     loss = TsallisLoss(actor, critic, make_value(ENV, num_cells=SMALL), **kwargs)
     SoftUpdate(loss, tau=0.5)
@@ -158,9 +156,6 @@ TRANSFORMS = {
     "novelty_of_two": lambda: NoveltyReward(_seeded_autoencoder(2), influencer=(2, 0)),
     "diversity": lambda: DiversityPenalty(make_actor(ENV, num_cells=SMALL)),
     "novelty_unsquared": lambda: NoveltyReward(_seeded_autoencoder(), distance="euclidean"),
-    "diversity_min_max": lambda: DiversityPenalty(
-        make_actor(ENV, num_cells=SMALL), distance="euclidean", weight="min_max"
-    ),
     "diversity_in_turns": lambda: DiversityPenalty(
         make_actor(TargetEnv(n_agents=1), num_cells=SMALL), in_turns=True
     ),

@@ -34,7 +34,18 @@ from hostile_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import NonTensorData, TensorDict
-from test_contract import DISCRETE, ENV, LOSSES, SMALL, SPEC, TRANSFORMS, estimator, maddpg, scored
+from test_contract import (
+    DISCRETE,
+    ENV,
+    LOSSES,
+    SMALL,
+    SPEC,
+    TRANSFORMS,
+    estimator,
+    maddpg,
+    of_one_agent,
+    scored,
+)
 from torchrl.data import LazyTensorStorage, OneHot, ReplayBuffer
 from torchrl.objectives import SoftUpdate
 
@@ -47,6 +58,10 @@ import torchrl_alita.transforms
 from torchrl_alita import (
     ALITA,
     MADDPG,
+    PPO,
+    SAC,
+    TAC,
+    TD3,
     Autoencoder,
     ConditionalSampler,
     DiversityPenalty,
@@ -57,16 +72,19 @@ from torchrl_alita import (
     NoveltyReward,
     TeamExploration,
     TotalReward,
+    TsallisLoss,
+    TwinALITA,
     make_actor,
     make_critic,
     make_env,
     make_influence_network,
 )
 from torchrl_alita.envs import MarkovGame, MatrixGame, PushBox, SecretRoom, StreamedVmasEnv
-from torchrl_alita.modules import GumbelOneHot
+from torchrl_alita.modules import GumbelOneHot, make_gaussian_actor, make_value
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
 
 T = 5
+ALONE = TargetEnv(n_agents=1)
 
 
 def seeded(make):
@@ -93,6 +111,8 @@ def batch_for(name: str, batch_size: tuple[int, ...] | None = None) -> TensorDic
     """An ordinary batch of a loss or transform; that of Theorem 1 has steps in order."""
     usual = (B, T) if name == "loss_influence_score" else (B,)
     batch = random_batch(batch_size=usual if batch_size is None else batch_size)
+    if "in_turns" in name:
+        batch = of_one_agent(batch)
     if name in ("loss_influence_score", "loss_maddpg_all"):
         index = batch["agents", "action"].argmax(-1)
         batch["agents", "action"] = torch.nn.functional.one_hot(index, A).float()
@@ -125,9 +145,10 @@ def test_hostile_batch_sizes_give_each_row_its_own_result(name, batch_size):
     batch, rows = batch_for(name, tuple(batch_size)), MAKERS[name]
     if name.startswith("transform"):
         result, flat = rows()(batch), rows()(batch.reshape(math.prod(batch_size)))
+        agents = 1 if "in_turns" in name else N
         for key in rows().batch_out_keys:
-            assert result[key].shape == (*batch_size, N, 1)
-            torch.testing.assert_close(result[key].reshape(-1, N, 1), flat[key])
+            assert result[key].shape == (*batch_size, agents, 1)
+            torch.testing.assert_close(result[key].reshape(-1, agents, 1), flat[key])
     elif 0 in batch_size:
         refused(rows(), batch, "batch is empty")
     else:
@@ -171,6 +192,8 @@ def test_hostile_further_entries_change_nothing(name):
 def test_hostile_shapes_are_refused_and_change_nothing(name, how):
     module = MAKERS[name]()
     for key in module.in_keys:
+        if "in_turns" in name and (how, key[-1]) == ("a dimension more", "terminated"):
+            continue  # a flag for each agent, of one agent
         if "agent " not in how or key[-1] in AGENTS:
             batch = batch_for(name)
             refused(module, batch.set(key, reshaped(batch[key], how)))
@@ -719,6 +742,27 @@ def _alita(**options):
     return ALITA(ENV, num_cells=SMALL, **options)
 
 
+def _single(make):
+    def made(**options):
+        return make(ALONE, num_cells=SMALL, **options)
+
+    made.__name__ = f"_{make.__name__.lower()}"
+    return made
+
+
+def _tsallis(**options):
+    networks = (make_gaussian_actor(ALONE), make_critic(ALONE), make_value(ALONE))
+    return TsallisLoss(*networks, **options)
+
+
+def _gaussian_actor(**options):
+    return make_gaussian_actor(ALONE, **{"num_cells": SMALL, **options})
+
+
+def _value(**options):
+    return make_value(ALONE, **{"num_cells": SMALL, **options})
+
+
 def _matrix_game(**options):
     return MatrixGame([[1.0, 0.0, 0.0, 2.0]] * 2, **options)
 
@@ -755,12 +799,13 @@ ARGUMENTS = {
         "reduction": "name",
     },
     _novelty_loss: {"influencer": "indices", "reduction": "name"},
-    _novelty_reward: {"influencer": "indices"},
+    _novelty_reward: {"influencer": "indices", "distance": "name"},
     _penalty: {
         "influencer": "indices",
         "influencees": "indices",
         "omega": "numbers",
         "distance": "name",
+        "weight": "name",
     },
     _total: {"coeff": "non_negative"},
     _autoencoder: {"in_features": "whole", "num_influencers": "whole", "num_cells": "widths"},
@@ -811,6 +856,51 @@ ARGUMENTS = {
         "optimum": "name",
         "conditional": "name",
     },
+    _tsallis: {
+        "gamma": "share",
+        "entropic_index": "positive",
+        "entropy_coeff": "non_negative",
+        "reward_scale": "positive",
+        "param_coeff": "non_negative",
+        "num_action_samples": "whole",
+        "reduction": "name",
+    },
+    _gaussian_actor: {"num_cells": "widths"},
+    _value: {"num_cells": "widths"},
+    _single(TD3): {
+        "gamma": "share",
+        "policy_noise": "non_negative",
+        "noise_clip": "non_negative",
+        "policy_delay": "whole",
+        "actor_lr": "positive",
+        "critic_lr": "positive",
+        "tau": "positive_share",
+        "max_grad_norm": "not_nan",
+        "compile_mode": "name",
+    },
+    _single(SAC): {"gamma": "share", "lr": "positive", "tau": "positive_share"},
+    _single(TAC): {"lr": "positive", "tau": "positive_share", "max_grad_norm": "not_nan"},
+    _single(PPO): {
+        "gamma": "share",
+        "gae_lambda": "share",
+        "clip_epsilon": "positive",
+        "num_epochs": "whole",
+        "minibatch_size": "whole",
+        "entropy_coeff": "non_negative",
+        "critic_coeff": "non_negative",
+        "lr": "positive",
+    },
+    _single(TwinALITA): {
+        "form": "name",
+        "estimator_updates": "whole",
+        "estimator_lr": "positive",
+        "autoencoder_lr": "positive",
+        "conditional": "name",
+        "num_candidates": "whole",
+        "num_optimum_samples": "whole_from_0",
+        "policy_delay": "whole",
+        "tau": "positive_share",
+    },
     _push_box_task: {"num_envs": "whole", "n_agents": "whole", "horizon": "whole", "seed": "seed"},
     _spread: {"seed": "seed"},
     PushBox: {
@@ -854,6 +944,10 @@ NOT_ACCEPTED = {
     ("_push_box_task", "n_agents"): (1,),
     # All at once is no soft update, of which TorchRL warns.
     ("_maddpg", "tau"): (1,),
+    ("_td3", "tau"): (1,),
+    ("_sac", "tau"): (1,),
+    ("_tac", "tau"): (1,),
+    ("_twinalita", "tau"): (1,),
 }
 
 
@@ -942,14 +1036,22 @@ def test_every_public_constructor_meets_hostile_arguments():
         "SecretRoom": "SecretRoom",
         "StreamedVmasEnv": "spread",
         "TeamExploration": "one_hot",
+        "PPO": "ppo",
+        "SAC": "sac",
+        "TAC": "tac",
+        "TD3": "td3",
         "TotalReward": "total",
+        "TsallisLoss": "tsallis",
+        "TwinALITA": "twinalita",
         "make_actor": "actor",
         "make_critic": "critic",
         "make_env": "push_box_task",
+        "make_gaussian_actor": "gaussian_actor",
         "make_influence_network": "influence_network",
+        "make_value": "value",
     }
     # Records, tasks and adapters: they check nothing, or have tests of their own.
-    others = {"EnvironmentState", "Layout", "Task", "VmasState"}
+    others = {"EnvironmentState", "Layout", "TakeTurns", "Task", "VmasState"}
     parts = ("data", "envs", "modules", "objectives", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__

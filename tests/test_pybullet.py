@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from resume_runs import HALF, WHOLE, Stopped, stop_halfway
+from scripts import load
 from tensordict import TensorDict
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import check_env_specs
@@ -27,7 +29,7 @@ from torchrl_alita.envs.pybullet import (
     pybullet_metrics,
     pybullet_task,
 )
-from torchrl_alita.training import evaluate
+from torchrl_alita.training import checkpoint_difference, evaluate
 
 needs_pybullet = pytest.mark.skipif(
     importlib.util.find_spec("pybullet_envs_gymnasium") is None,
@@ -261,6 +263,26 @@ def test_from_a_saved_state_in_the_middle_of_episodes_a_batch_goes_on_to_the_las
 
 
 @needs_pybullet
+def test_a_run_that_is_resumed_ends_to_the_last_bit_where_it_would_have(tmp_path):
+    """The checkpoint is in the middle of the third episode."""
+    recipe = load("recipes", "alita_pybullet")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    options = (
+        *("--env", CHEETAH, "--algorithm", "td3", "--horizon", "30", "--no-progress"),
+        *("--total-frames", str(WHOLE), "--frames-per-batch", "35", "--frames-per-update", "7"),
+        *("--random-frames", "35", "--batch-size", "16", "--evaluation-interval", "70"),
+        *("--evaluation-episodes", "2", "--checkpoint-interval", str(HALF), "--num-cells", "5"),
+    )
+    recipe.main([*options, "--run-dir", str(whole)])
+    with stop_halfway(), pytest.raises(Stopped):
+        recipe.main([*options, "--run-dir", str(resumed)])
+    recipe.main(["--resume", str(resumed), "--no-progress"])
+    difference = checkpoint_difference(resumed, whole)
+    assert set(difference.values()) == {0.0}, difference
+    assert {"environment", "evaluation_environment", "buffers"} <= set(difference)
+
+
+@needs_pybullet
 def test_a_state_of_another_course_is_refused(open_robot):
     env = open_robot(PENDULUM, seed=0)
     play(env, 3, steps=6)
@@ -394,7 +416,8 @@ def test_the_import_of_the_simulator_is_silent():
     script = (
         "import torchrl_alita, sys; from torchrl_alita.envs.pybullet import PyBulletEnv\n"
         "assert 'pybullet' not in sys.modules\n"
-        "PyBulletEnv('ReacherBulletEnv-v0').reset(); assert 'pybullet' in sys.modules; print('end')"
+        "PyBulletEnv('ReacherBulletEnv-v0').reset(); assert 'pybullet' in sys.modules\n"
+        "assert 'stable_baselines3' not in sys.modules; print('end')"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True

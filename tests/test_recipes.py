@@ -77,9 +77,60 @@ def test_every_algorithm_and_ablation_trains(tmp_path, alita_spread, options):
     assert all(torch.isfinite(torch.tensor(v)) for v in summary["evaluation"].values())
 
 
+ROBOT = [
+    *("--total-frames", "100", "--frames-per-batch", "50", "--frames-per-update", "25"),
+    *("--random-frames", "50", "--batch-size", "32", "--horizon", "5", "--num-cells", "13"),
+    *("--evaluation-interval", "100", "--evaluation-episodes", "2", "--selection-episodes", "1"),
+    "--no-progress",
+]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--env", "HopperBulletEnv-v0"],
+        ["--form", "published", "--env", "InvertedPendulumBulletEnv-v0"],
+        *(["--algorithm", name] for name in ("td3", "ddpg", "sac", "tac")),
+        ["--algorithm", "ppo", "--random-frames", "0"],
+    ],
+    ids=" ".join,
+)
+def test_every_algorithm_trains_a_robot_and_leaves_a_picture_of_it(tmp_path, options):
+    pytest.importorskip("pybullet_envs_gymnasium")
+    run = tmp_path / "run"
+    summary = load("recipes", "alita_pybullet").main([*ROBOT, *options, "--run-dir", str(run)])
+    assert summary["frames"] == 100
+    assert summary["updates"] == 2
+    assert ("selection" in summary) == ("--algorithm" not in options)
+    for name in ("config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"):
+        assert (run / name).exists(), name
+    assert (run / "rollout.gif").stat().st_size > 1000
+
+
+def test_a_recipes_presets_are_defaults_of_their_algorithm_alone():
+    recipe = load("recipes", "alita_pybullet")
+    config = {
+        name: parse_config(recipe.Config, ["--algorithm", name], presets=recipe.PRESETS)
+        for name in ("td3", "tac", "ppo")
+    }
+    assert [config[name].num_cells for name in config] == [(256, 256), (128, 128), (256, 256)]
+    assert [config[name].frames_per_batch for name in config] == [50, 50, 2_000]
+    assert [config[name].algorithm for name in config] == ["td3", "tac", "ppo"]
+    asked = ["--algorithm", "ppo", "--frames-per-batch", "100", "--env", "AntBulletEnv-v0"]
+    chosen = parse_config(recipe.Config, asked, presets=recipe.PRESETS)
+    assert (chosen.frames_per_batch, chosen.task) == (100, "pybullet/AntBulletEnv-v0")
+
+
+def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(tmp_path):
+    recipe = load("recipes", "alita_pybullet")
+    with pytest.raises(ValueError, match=r"pybullet/HoperBullet.*pybullet/HopperBulletEnv-v0"):
+        recipe.main(["--env", "HoperBullet", "--run-dir", str(tmp_path / "run")])
+
+
 RECIPES = (
-    "alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_smac", "qmix_smac",
-)  # fmt: skip
+    *("alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_pybullet"),
+    *("alita_smac", "qmix_smac"),
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)

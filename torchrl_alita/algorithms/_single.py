@@ -11,9 +11,9 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import require_keys
 from torchrl_alita.algorithms._learner import Learner
-from torchrl_alita.envs.layout import DONE, REWARD, TERMINATED, next_key
+from torchrl_alita.envs.layout import DONE, OBSERVATION, REWARD, TERMINATED, next_key
 
-__all__ = ["SingleAgent", "read_agents_layout", "scalars", "with_agents_flags"]
+__all__ = ["SingleAgent", "read_agents_layout", "scalars"]
 
 # TorchRL's losses want a flag for each reward.
 AGENT_DONE = ("agents", "done")
@@ -61,6 +61,27 @@ class SingleAgent(Learner):
         if self.layout.discrete:
             raise ValueError(f"{name} is for continuous actions, got one-hot ones.")
 
+    def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
+        """A shallow copy with ``done`` and ``terminated`` for the agent, ``[*B, 1, 1]``.
+
+        Raises:
+            KeyError: if the batch lacks a key of the layout.
+            ValueError: if an entry has another width.
+        """
+        widths = {OBSERVATION: self.layout.observation_size, ACTION: self.layout.action_size}
+        following = (next_key(OBSERVATION), next_key(REWARD), next_key(DONE), next_key(TERMINATED))
+        require_keys(batch, (*widths, *following))
+        for key, width in widths.items():
+            if batch.get(key).shape[-2:] != (1, width):
+                raise ValueError(
+                    f"{key} must be of 1 agent with {width} features, got "
+                    f"{tuple(batch.get(key).shape[-2:])}."
+                )
+        batch = batch.detach()
+        for flag, of_agent in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
+            batch.set(next_key(of_agent), batch.get(next_key(flag)).unsqueeze(-2))
+        return batch
+
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -70,22 +91,8 @@ class SingleAgent(Learner):
         return {f"grad_norm_{name}": self._follow(self.optimizers[name]) for name in names}
 
 
-def with_agents_flags(batch: TensorDictBase, num_agents: int = 1) -> TensorDictBase:
-    """A shallow copy with ``done`` and ``terminated`` for each agent, ``[*B, N, 1]``.
-
-    Raises:
-        KeyError: if the batch lacks one.
-    """
-    require_keys(batch, (next_key(DONE), next_key(TERMINATED)))
-    batch = batch.copy()
-    for flag, of_agents in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
-        value = batch.get(next_key(flag)).unsqueeze(-2)
-        batch.set(next_key(of_agents), value.expand(*value.shape[:-2], num_agents, 1))
-    return batch
-
-
 def read_agents_layout(loss: LossModule, **keys: NestedKey) -> None:
-    """Let a loss of TorchRL read what :func:`with_agents_flags` gives."""
+    """Let a loss of TorchRL read the layout of this package."""
     loss.set_keys(reward=REWARD, done=AGENT_DONE, terminated=AGENT_TERMINATED, **keys)
 
 

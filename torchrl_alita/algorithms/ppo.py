@@ -21,7 +21,6 @@ from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
     scalars,
-    with_agents_flags,
 )
 from torchrl_alita.envs.layout import ACTION, LOG_PROB, STATE_VALUE, VALUE_TARGET
 from torchrl_alita.modules import make_gaussian_actor, make_value
@@ -157,7 +156,7 @@ class PPO(SingleAgent):
 
     @torch.no_grad()
     def _with_advantages(self, batch: TensorDictBase) -> TensorDictBase:
-        batch = with_agents_flags(batch.detach())
+        batch = self._transitions(batch)
         self.ppo.value_estimator(
             batch,
             params=self.ppo.critic_network_params,

@@ -18,7 +18,6 @@ from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
     scalars,
-    with_agents_flags,
 )
 from torchrl_alita.algorithms.td3 import soft_update
 from torchrl_alita.envs.layout import STATE_VALUE, VALUE
@@ -132,4 +131,4 @@ class SAC(SingleAgent):
         return logs
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return scalars(self.sac(with_agents_flags(batch)))
+        return scalars(self.sac(self._transitions(batch)))

@@ -107,7 +107,7 @@ class TAC(SingleAgent):
             "qvalue": make_optimizer(self.tsallis.qvalue_network_params, lr=lr),
             "value": make_optimizer(self.tsallis.value_network_params, lr=lr),
         }
-        self._gradient = self._compiled(self.tsallis, then=differentiate)
+        self._gradient = self._compiled(self._losses, then=differentiate)
 
     def update(
         self,
@@ -135,3 +135,6 @@ class TAC(SingleAgent):
         logs.update(self._followed(self.optimizers))
         self.target_updater.step()
         return logs
+
+    def _losses(self, batch: TensorDictBase) -> TensorDictBase:
+        return self.tsallis(self._transitions(batch))

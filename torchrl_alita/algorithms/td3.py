@@ -23,7 +23,6 @@ from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
     scalars,
-    with_agents_flags,
 )
 from torchrl_alita.envs.layout import ACTION, VALUE
 from torchrl_alita.modules import make_actor, make_critic
@@ -152,10 +151,10 @@ class TD3(SingleAgent):
         return logs
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return scalars(self.td3(with_agents_flags(batch)))
+        return scalars(self.td3(self._transitions(batch)))
 
     def _critics_losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return critics_losses(self.td3, with_agents_flags(batch))
+        return critics_losses(self.td3, self._transitions(batch))
 
 
 def td3_loss(

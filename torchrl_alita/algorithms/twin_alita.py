@@ -20,7 +20,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import make_optimizer
-from torchrl_alita.algorithms._single import SingleAgent, scalars, with_agents_flags
+from torchrl_alita.algorithms._single import SingleAgent, scalars
 from torchrl_alita.algorithms.td3 import critics_losses, soft_update, td3_loss
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
@@ -404,7 +404,7 @@ class TwinALITA(SingleAgent):
 
         As published, the novelty is that of the next state and the influencer's action.
         """
-        batch = self.diversity(self.novelty(with_agents_flags(batch.detach())))
+        batch = self.diversity(self.novelty(self._transitions(batch)))
         if self.form == "published":
             following = self._acted(batch, next_key(OBSERVATION))
             batch.set(next_key(NOVELTY), self.novelty(following).get(next_key(NOVELTY)))

@@ -99,8 +99,8 @@ def environment_state(env: EnvBase) -> VmasState | EnvironmentState | None:
         An object with ``state_dict`` and ``load_state_dict``: a
         :class:`torchrl_alita.envs.VmasState` for VMAS, an :class:`EnvironmentState` for an
         environment that declares ``exact_state = True``. None for every other one: a
-        simulator that keeps its state to itself, as SMAC's and PyBullet's, or a VMAS
-        scenario that holds what cannot be saved.
+        simulator that keeps its state to itself, as SMAC's, or a VMAS scenario that holds
+        what cannot be saved.
 
     Examples:
         >>> from torchrl.envs import StepCounter, TransformedEnv

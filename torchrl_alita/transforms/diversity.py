@@ -181,9 +181,8 @@ class DiversityPenalty(Transform):
 
     @torch.no_grad()
     def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
-        distance = self._distance(tensordict)
-        weights = self._weights(distance.shape[-2], distance)
-        distance = distance.unsqueeze(-2)
+        weights = self._weights(tensordict.get(self.in_keys[1]).shape[-2], novelty)
+        distance = self._distance(tensordict).unsqueeze(-2)
         novelty = novelty[..., list(self.influencers), :].unsqueeze(-3)
         if self.weight == "min_max":
             return -(weights * functional.min_max(novelty) * distance).sum(-2)
