@@ -57,7 +57,7 @@ SIZES = {
 }
 HOPPER, PENDULUM = "HopperBulletEnv-v0", "InvertedPendulumBulletEnv-v0"
 CHEETAH, REACHER = "HalfCheetahBulletEnv-v0", "ReacherBulletEnv-v0"
-THROWER = "ThrowerBulletEnv-v0"
+THROWER, HARDER = "ThrowerBulletEnv-v0", "HumanoidFlagrunHarderBulletEnv-v0"
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_robot_has_the_layout_of_the_house(open_robot):
 
 
 @needs_pybullet
-@pytest.mark.parametrize("env_id", SIZES)
+@pytest.mark.parametrize("env_id", [env_id for env_id in SIZES if env_id != HARDER])
 def test_an_episode_depends_on_its_seed_and_not_on_those_before_it(env_id, open_robot):
     """Other clients, and another history in this one, to the last bit."""
     used, fresh = open_robot(env_id), open_robot(env_id)
@@ -148,6 +148,17 @@ def test_an_episode_depends_on_its_seed_and_not_on_those_before_it(env_id, open_
     again, first = play(used, 7, steps=40), play(fresh, 7, steps=40)
     assert torch.equal(again, first)
     assert not torch.equal(play(used, 8, steps=40)[0], first[0])
+
+
+@needs_pybullet
+def test_what_is_not_reproducible_to_the_last_bit_does_not_say_so(open_robot):
+    """One episode in ten or twenty differs, from the eighth step on, by some 1e-5."""
+    used, fresh = open_robot(HARDER), open_robot(HARDER)
+    play(used, 100, steps=131)
+    torch.testing.assert_close(play(used, 7, 20), play(fresh, 7, 20), rtol=0, atol=1e-2)
+    for env_id, exact in ((HARDER, False), (THROWER, True)):
+        env = open_robot(env_id, num_envs=1, n_agents=1, seed=0, horizon=5)
+        assert (environment_state(env) is not None) == exact
 
 
 @needs_pybullet
@@ -249,7 +260,9 @@ def test_from_a_saved_state_in_the_middle_of_episodes_a_batch_goes_on_to_the_las
 
     options = {"num_envs": 2, "n_agents": 1, "horizon": 30}
     env = open_robot(seed=0, **options)
-    step = env.rollout(11, stand_still)[:, -1]["next"]
+    # In the second episode of one, the third of the other, or later ones.
+    step = env.rollout(41, stand_still, break_when_any_done=False)[:, -1]["next"]
+    assert not step["done"].any()
     state = environment_state(env)
     saved = state.state_dict()
     expected = continued(env, step)

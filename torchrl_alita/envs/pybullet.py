@@ -71,10 +71,12 @@ ENVIRONMENTS = (
 )
 EPISODE_SEED = "episode_seed"
 POSITION = "position"
-# In these an episode also depends on the ones before it in the same physics client. In the
-# other eleven it does not, from the client's second reset on: it was measured over hundreds of
-# episodes of random and of periodic actions, and a state that is loaded is compared.
-_NEW_CLIENT_EACH_EPISODE = ("HumanoidFlagrunHarderBulletEnv-v0", "ThrowerBulletEnv-v0")
+# Of these an episode is a function of its seed and its actions. HumanoidFlagrunHarder's
+# differs now and then in the last digits, in the same client and in a new one.
+_EXACT = frozenset(ENVIRONMENTS) - {"HumanoidFlagrunHarderBulletEnv-v0"}
+# And of these from the second reset of a client on, whatever was played in it before. Both were
+# measured over hundreds of episodes; a state that is loaded is compared.
+_REUSED = _EXACT - {"ThrowerBulletEnv-v0"}
 # Seconds between two observations of a robot that walks.
 _WALKER_STEP = 0.0165
 # What save_gif shows in a second by default.
@@ -113,14 +115,16 @@ class PyBulletEnv(GymWrapper):
     **Seeds.** Each episode has a seed, drawn from a generator of the environment's own. The
     episode is then a function of the seed and the actions: it depends neither on the episodes
     before it nor on other environments. For that a physics client is reset once before it is
-    used, as the first episode of a client differs in the last digits from the same one later;
-    for two of the environments (Thrower, HumanoidFlagrunHarder) that is not enough, and every
-    episode has a client of its own, 0.02 to 0.2 s each.
+    used, as the first episode of a client differs in the last digits from the same one later.
+    Thrower needs a new client for each episode, about 0.1 s. HumanoidFlagrunHarder and what is
+    not among the thirteen get one too, but are not promised: of the former, one episode in ten
+    or twenty differs in the last digits from itself.
 
     **Exact state.** PyBullet's own saved states leave out what the solver keeps of contacts.
     ``state_dict()`` holds the episode's seed, its actions so far and the state of the
     generator instead; to load it, the episode is played again to the same step, which takes
-    the time of these steps.
+    the time of these steps. A run on HumanoidFlagrunHarder, or on what is not among the
+    thirteen, begins new episodes at its checkpoints instead.
 
     What the simulator prints when a client starts is kept from the terminal.
 
@@ -145,9 +149,6 @@ class PyBulletEnv(GymWrapper):
         ...
         ValueError: horizon must be at least 1, got 0.
     """
-
-    # Its state_dict holds all that shapes the future, see environment_state.
-    exact_state = True
 
     def __init__(
         self,
@@ -279,10 +280,6 @@ class PyBulletEnv(GymWrapper):
         raise TypeError("A physics client cannot be copied: make another environment.")
 
 
-# Which ids an episode of does not depend on those before; what others do is not known.
-_REUSED = frozenset(ENVIRONMENTS) - frozenset(_NEW_CLIENT_EACH_EPISODE)
-
-
 def _simulation(env_id: str, horizon: int | None) -> Any:
     """The Gym environment; its physics client starts with the first reset."""
     gymnasium = _import_environments()
@@ -358,16 +355,15 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-class _Robots(SerialEnv):
+class _ExactRobots(SerialEnv):
     """Robots one after the other, in this process."""
 
+    # Their state_dict holds all that shapes the future, see environment_state.
     exact_state = True
 
 
 class _RobotProcesses(ParallelEnv):
     """Robots at the same time, each in a process; one that dies is named."""
-
-    exact_state = True
 
     def __init__(self, num_envs: int, make: Any, *, env_id: str, **kwargs):
         super().__init__(num_envs, make, **kwargs)
@@ -442,6 +438,12 @@ class _RobotProcesses(ParallelEnv):
         )
         self.__dict__["_death"] = f"A simulation of {self._env_id} died: {died}."
         raise RuntimeError(self._death) from error
+
+
+class _ExactRobotProcesses(_RobotProcesses):
+    """Of robots whose state_dict holds all that shapes the future."""
+
+    exact_state = True
 
 
 def _exit_codes(processes: Sequence[Any]) -> dict[int, int]:
@@ -625,9 +627,11 @@ def pybullet_task(env_id: str, *, parallel: bool = False) -> Task:
         # A wrong id or a missing extra shows here, not in a process.
         robot().close()
         if parallel and num_envs > 1:
-            env = _RobotProcesses(num_envs, robot, env_id=env_id, device=device)
+            kind = _ExactRobotProcesses if env_id in _EXACT else _RobotProcesses
+            env = kind(num_envs, robot, env_id=env_id, device=device)
         else:
-            env = _Robots(num_envs, robot, device=device)
+            kind = _ExactRobots if env_id in _EXACT else SerialEnv
+            env = kind(num_envs, robot, device=device)
         env = TransformedEnv(env, _layout())
         env.set_seed(_grid.seed_of_task(seed))
         return env
