@@ -12,7 +12,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from fakes import A, B, N, O, TargetEnv, constant_actor, linear_critic, random_batch
+from fakes import (
+    A,
+    B,
+    N,
+    O,
+    TargetEnv,
+    constant_actor,
+    linear_critic,
+    random_batch,
+    sequences,
+)
 from hostile_cases import (
     ACCEPTED,
     ERRORS,
@@ -59,6 +69,7 @@ from torchrl_alita import (
     ALITA,
     MADDPG,
     PPO,
+    QMIX,
     SAC,
     TAC,
     TD3,
@@ -70,17 +81,21 @@ from torchrl_alita import (
     MADDPGLoss,
     NoveltyLoss,
     NoveltyReward,
+    SequenceSampler,
     TeamExploration,
     TotalReward,
     TsallisLoss,
     TwinALITA,
+    ValueDecompositionLoss,
     make_actor,
     make_critic,
     make_env,
     make_influence_network,
+    make_qnetwork,
+    make_recurrent_actor,
 )
 from torchrl_alita.envs import MarkovGame, MatrixGame, PushBox, SecretRoom, StreamedVmasEnv
-from torchrl_alita.modules import GumbelOneHot, make_gaussian_actor, make_value
+from torchrl_alita.modules import GumbelOneHot, MultiAgentGRU, make_gaussian_actor, make_value
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
 
 T = 5
@@ -100,6 +115,11 @@ def seeded(make):
 MAKERS = {f"loss_{name}": seeded(make) for name, make in LOSSES.items()} | {
     f"transform_{name}": seeded(make) for name, make in TRANSFORMS.items()
 }
+# Of batches with a dimension of time.
+IN_ORDER = (
+    *("loss_influence_score", "loss_recurrent_maddpg", "loss_recurrent_influence"),
+    *("loss_recurrent_clones", "loss_qmix", "loss_iql"),
+)
 EVERY = pytest.mark.parametrize("name", MAKERS)
 EVERY_LOSS = pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("loss")])
 # Deterministic, so that it cannot fail in another's change.
@@ -108,7 +128,10 @@ AGENTS = ("observation", "action", "reward", "novelty")
 
 
 def batch_for(name: str, batch_size: tuple[int, ...] | None = None) -> TensorDict:
-    """An ordinary batch of a loss or transform; that of Theorem 1 has steps in order."""
+    """An ordinary batch of a loss or transform; some have steps in order."""
+    if name.startswith("loss_recurrent") or name in ("loss_qmix", "loss_vdn", "loss_iql"):
+        usual = (B,) if name == "loss_vdn" else (B, 2)
+        return sequences(batch_size=usual if batch_size is None else batch_size)
     usual = (B, T) if name == "loss_influence_score" else (B,)
     batch = random_batch(batch_size=usual if batch_size is None else batch_size)
     if "in_turns" in name:
@@ -138,7 +161,7 @@ def test_hostile_memory_gives_the_result_of_ordinary_memory(name, memory):
     assert_batch_same(batch, plain)
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if name != "loss_influence_score"])
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in IN_ORDER])
 @SEARCH
 @given(batch_size=st.lists(st.integers(0, 3), max_size=3))
 def test_hostile_batch_sizes_give_each_row_its_own_result(name, batch_size):
@@ -244,7 +267,7 @@ def test_hostile_batches_of_another_precision_are_refused_with_both_dtypes(name,
 def test_hostile_bfloat16_of_batch_and_networks_is_right_within_its_digits(name):
     batch = converted(batch_for(name), lambda v: v.bfloat16() if v.is_floating_point() else v)
     plain = converted(batch, lambda v: v.float() if v.is_floating_point() else v)
-    if name == "loss_influence_score":
+    if name in IN_ORDER:
         plain, batch = plain[:, :2], batch[:, :2]
     lower, higher = MAKERS[name](), MAKERS[name]()
     for module in modules_of(lower):
@@ -763,6 +786,31 @@ def _value(**options):
     return make_value(ALONE, **{"num_cells": SMALL, **options})
 
 
+def _recurrent_actor(**options):
+    return make_recurrent_actor(DISCRETE, **options)
+
+
+def _gru(**options):
+    sizes = {"observation_size": O, "action_size": A, "out_features": A, "num_agents": N}
+    return MultiAgentGRU(**(sizes | options))
+
+
+def _qnetwork(**options):
+    return make_qnetwork(DISCRETE, **options)
+
+
+def _value_decomposition(**options):
+    return ValueDecompositionLoss(make_qnetwork(DISCRETE), **options)
+
+
+def _sequence_sampler(**options):
+    return SequenceSampler(**({"num_envs": 3, "length": 5} | options))
+
+
+def _qmix(**options):
+    return QMIX(DISCRETE, **options)
+
+
 def _matrix_game(**options):
     return MatrixGame([[1.0, 0.0, 0.0, 2.0]] * 2, **options)
 
@@ -901,6 +949,28 @@ ARGUMENTS = {
         "policy_delay": "whole",
         "tau": "positive_share",
     },
+    _recurrent_actor: {"hidden_size": "whole", "temperature": "positive"},
+    _gru: {
+        "observation_size": "whole",
+        "action_size": "whole_from_0",
+        "out_features": "whole",
+        "num_agents": "whole",
+        "hidden_size": "whole",
+    },
+    _qnetwork: {"hidden_size": "whole"},
+    _value_decomposition: {"gamma": "share", "reduction": "name"},
+    _qmix: {
+        "hidden_size": "whole",
+        "mixing_embed_dim": "whole",
+        "mixing_init_scale": "positive",
+        "gamma": "share",
+        "optimizer": "name",
+        "critic_lr": "positive",
+        "target_update_interval": "whole",
+        "max_grad_norm": "not_nan",
+        "compile_mode": "name",
+    },
+    _sequence_sampler: {"num_envs": "whole", "length": "whole"},
     _push_box_task: {"num_envs": "whole", "n_agents": "whole", "horizon": "whole", "seed": "seed"},
     _spread: {"seed": "seed"},
     PushBox: {
@@ -1043,6 +1113,15 @@ def test_every_public_constructor_meets_hostile_arguments():
         "TotalReward": "total",
         "TsallisLoss": "tsallis",
         "TwinALITA": "twinalita",
+        "BestAction": "qnetwork",
+        "IQL": "qmix",
+        "MultiAgentGRU": "gru",
+        "QMIX": "qmix",
+        "SequenceSampler": "sequence_sampler",
+        "VDN": "qmix",
+        "ValueDecompositionLoss": "value_decomposition",
+        "make_qnetwork": "qnetwork",
+        "make_recurrent_actor": "recurrent_actor",
         "make_actor": "actor",
         "make_critic": "critic",
         "make_env": "push_box_task",
@@ -1051,7 +1130,7 @@ def test_every_public_constructor_meets_hostile_arguments():
         "make_value": "value",
     }
     # Records, tasks and adapters: they check nothing, or have tests of their own.
-    others = {"EnvironmentState", "Layout", "TakeTurns", "Task", "VmasState"}
+    others = {"EnvironmentState", "LastAction", "Layout", "TakeTurns", "Task", "VmasState"}
     parts = ("data", "envs", "modules", "objectives", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__

@@ -12,7 +12,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase, TensorDictPrimer
 from torchrl.modules import recurrent_mode
 
-from torchrl_alita._checks import require_keys, sizes
+from torchrl_alita._checks import check_same_shape, check_whole, require_keys, sizes
 from torchrl_alita.envs.layout import (
     IS_INIT,
     LAST_ACTION,
@@ -67,8 +67,9 @@ class MultiAgentGRU(TensorDictModuleBase):
         device: of the parameters.
 
     Raises:
-        ValueError: if a size is no whole number or too small; when called in recurrent mode,
-            if there is no dimension of time.
+        ValueError: if a size is no whole number or too small; when called, if an entry has
+            another shape, or, in recurrent mode, there is no dimension of time.
+        TypeError: when called, if ``is_init`` is not bool.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -102,6 +103,12 @@ class MultiAgentGRU(TensorDictModuleBase):
     ):
         super().__init__()
         (hidden_size,) = sizes("hidden_size", [hidden_size])
+        (observation_size,) = sizes("observation_size", [observation_size])
+        (num_agents,) = sizes("num_agents", [num_agents])
+        check_whole(0, action_size=action_size)
+        self.widths = {observation: observation_size, recurrent_state: hidden_size}
+        if action_size:
+            self.widths[last_action] = action_size
         self.num_agents = num_agents
         self.hidden_size = hidden_size
         self.share_params = share_params
@@ -143,6 +150,7 @@ class MultiAgentGRU(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
+        self._check_shapes(tensordict)
         observation, is_init, state = (tensordict.get(key) for key in self.keys)
         inputs = self.input_gates(self._encoded(tensordict, observation))
         if recurrent_mode():
@@ -162,6 +170,16 @@ class MultiAgentGRU(TensorDictModuleBase):
         if tensordict.get(path, None) is None:
             here = tensordict.get(tuple(group))
             tensordict.set(path, TensorDict(batch_size=here.batch_size, device=here.device))
+
+    def _check_shapes(self, tensordict: TensorDictBase) -> None:
+        """Nothing may broadcast: not the agents, not the steps, not the beginnings."""
+        is_init = tensordict.get(self.keys[1])
+        if is_init.dtype != torch.bool:
+            raise TypeError(f"{self.keys[1]} must be bool, got {is_init.dtype}.")
+        rows = is_init.shape[:-1]
+        check_same_shape(tensordict, self.keys[1], (*rows, 1))
+        for key, width in self.widths.items():
+            check_same_shape(tensordict, key, (*rows, self.num_agents, width))
 
     def _encoded(self, tensordict: TensorDictBase, observation: torch.Tensor) -> torch.Tensor:
         parts = [observation]

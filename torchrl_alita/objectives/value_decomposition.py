@@ -12,7 +12,13 @@ from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._checks import REDUCTIONS, check_choice, check_share, require_written
+from torchrl_alita._checks import (
+    REDUCTIONS,
+    check_choice,
+    check_same_shape,
+    check_share,
+    require_written,
+)
 from torchrl_alita.envs.layout import (
     ACTION,
     ACTION_VALUE,
@@ -163,8 +169,12 @@ class ValueDecompositionLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.tensor_keys
         batch = checked(self, tensordict, optional=[keys.priority_weight])
+        agents = batch.get(keys.action).shape[:-1]
+        check_same_shape(batch, next_key(keys.reward), (*agents, 1))
+        check_same_shape(batch, next_key(keys.terminated), (*agents[:-1], 1))
         weights = self._maybe_get_priority_weight(batch)
         local = self._local(batch, self.local_value_network_params)
+        check_same_shape(batch, keys.action, local.get(keys.action_value).shape)
         value = self._mixed(
             batch, _taken(local.get(keys.action_value), batch.get(keys.action)), target=False
         )
@@ -196,6 +206,12 @@ class ValueDecompositionLoss(LossModule):
         network, keys = self.mixer_network, self.tensor_keys
         require_written(network, keys.global_value)
         inputs = batch.select(*(key for key in network.in_keys if key != keys.local_value))
+        for key, seen in inputs.items(True, True):
+            if seen.dtype != local.dtype:
+                raise TypeError(
+                    f"The mixer's values are {local.dtype}, its input {key} is {seen.dtype}: cast "
+                    f"the batch or the network."
+                )
         # TorchRL's mixers view their inputs, which must lie in one piece.
         inputs = inputs.set(keys.local_value, local).contiguous()
         params = self.target_mixer_network_params if target else self.mixer_network_params
@@ -215,6 +231,7 @@ class ValueDecompositionLoss(LossModule):
             best = self._step(present, self.local_value_network_params.data).get(keys.action)
         value = self._mixed(following, _taken(values.get(keys.action_value), best), target=True)
         reward = batch.get(next_key(keys.reward))
+        reward = reward if reward.is_floating_point() else reward.to(value.dtype)
         terminated = batch.get(next_key(keys.terminated))
         if not self.mixed:
             return functional.td_target(reward, terminated, value, self.gamma)
