@@ -76,7 +76,8 @@ def init_policy(algorithm: MADDPG, path: str | Path) -> None:
         path: as of :func:`load_policy`.
 
     Raises:
-        ValueError: if the algorithm has made updates or is not derived from MADDPG, or as of :func:`load_policy`.
+        ValueError: if the algorithm has made updates or is not derived from MADDPG, or as
+            of :func:`load_policy`.
     """
     if not isinstance(algorithm, MADDPG):
         raise ValueError(
