@@ -20,6 +20,8 @@ from torchrl.envs import EnvBase
 from torchrl_alita.modules import GumbelOneHot
 
 B, N, O, A = 7, 3, 5, 2  # noqa: E741
+# Steps of a sequence, features of the state, width of a memory.
+T, S, H = 13, 17, 11
 
 
 class TargetEnv(EnvBase):
@@ -38,6 +40,7 @@ class TargetEnv(EnvBase):
         seed: int | None = None,
         horizon: int = 4,
         discrete: bool = False,
+        has_state: bool = False,
         terminates: bool = False,
         poison_after: int | None = None,
     ):
@@ -56,6 +59,9 @@ class TargetEnv(EnvBase):
         self.observation_spec = Composite(
             agents=Composite(observation=Unbounded((*lead, O)), shape=lead), shape=(num_envs,)
         )
+        self.has_state = has_state
+        if has_state:
+            self.observation_spec["state"] = Unbounded((num_envs, S))
         self.action_spec = Composite(agents=Composite(action=action, shape=lead), shape=(num_envs,))
         self.reward_spec = Composite(
             agents=Composite(reward=Unbounded((*lead, 1)), shape=lead), shape=(num_envs,)
@@ -92,6 +98,9 @@ class TargetEnv(EnvBase):
     def _transition(self, ended: torch.Tensor, **agents: torch.Tensor) -> TensorDict:
         lead = (*self.batch_size, self.n_agents)
         entries = {"agents": TensorDict(agents, lead)} | self._flags(ended)
+        if self.has_state:
+            seen = self.observation.flatten(1)
+            entries["state"] = torch.cat([seen, seen[:, : S - seen.shape[1]]], 1)
         return TensorDict(entries, self.batch_size)
 
     def _step(self, tensordict: TensorDict) -> TensorDict:
@@ -130,6 +139,27 @@ def random_batch(*, batch_size: tuple[int, ...] = (B,), seed: int = 0) -> Tensor
         },
         batch_size=batch_size,
     )
+
+
+def sequences(*, batch_size: tuple[int, ...] = (B, T), seed: int = 0) -> TensorDict:
+    """One-hot actions, with what networks with a memory read besides, and a state.
+
+    Episodes begin within the sequences, and at the first step of some.
+    """
+    batch = random_batch(batch_size=batch_size, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*batch_size, *size, generator=generator)
+
+    for name in ("action", "last_action"):
+        taken = draw(N, A).argmax(-1)
+        batch["agents", name] = nn.functional.one_hot(taken, A).float()
+    batch["next", "agents", "last_action"] = batch["agents", "action"].clone()
+    batch["agents", "recurrent_state"] = draw(N, H).tanh()
+    batch["is_init"] = torch.rand(*batch_size, 1, generator=generator) < 0.25
+    batch["state"], batch["next", "state"] = draw(S), draw(S)
+    return batch
 
 
 class LinearCritic(nn.Module):
@@ -223,6 +253,70 @@ def table_critic(values: torch.Tensor) -> TensorDictModule:
         in_keys=[("agents", "observation"), ("agents", "action")],
         out_keys=[("agents", "state_action_value")],
     )
+
+
+class CueEnv(EnvBase):
+    """At an episode's first step each agent sees a cue; at the last one it is paid for it.
+
+    In between there is nothing to see, but for the state, which keeps both cues. Each agent is
+    paid 1 for the action of its cue, so that only those who remember it earn more than one
+    half on average.
+    """
+
+    def __init__(self, *, num_envs: int = 16, horizon: int = 3, seed: int = 0):
+        super().__init__(batch_size=[num_envs])
+        self.horizon = horizon
+        lead = (num_envs, 2)
+        one_hot = OneHot(2, shape=(*lead, 2), dtype=torch.float32)
+        self.observation_spec = Composite(
+            agents=Composite(observation=Unbounded((*lead, 3)), shape=lead),
+            state=Unbounded((num_envs, 5)),
+            shape=(num_envs,),
+        )
+        self.action_spec = Composite(
+            agents=Composite(action=one_hot, shape=lead), shape=(num_envs,)
+        )
+        self.reward_spec = Composite(
+            agents=Composite(reward=Unbounded((*lead, 1)), shape=lead), shape=(num_envs,)
+        )
+        flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
+        self.done_spec = Composite(done=flag, terminated=flag.clone(), shape=(num_envs,))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.generator.manual_seed(seed or 0)
+
+    def _seen(self) -> torch.Tensor:
+        time = torch.full((*self.cue.shape[:2], 1), self.step_count / self.horizon)
+        shown = self.cue if self.step_count == 0 else torch.zeros_like(self.cue)
+        return torch.cat([shown, time], -1)
+
+    def _state(self) -> torch.Tensor:
+        time = torch.full((*self.batch_size, 1), self.step_count / self.horizon)
+        return torch.cat([self.cue.flatten(1), time], -1)
+
+    def _reset(self, tensordict: TensorDict | None = None) -> TensorDict:
+        self.step_count = 0
+        drawn = torch.randint(2, (*self.batch_size, 2), generator=self.generator)
+        self.cue = nn.functional.one_hot(drawn, 2).float()
+        agents = TensorDict({"observation": self._seen()}, (*self.batch_size, 2))
+        return TensorDict({"agents": agents, "state": self._state()}, self.batch_size)
+
+    def _step(self, tensordict: TensorDict) -> TensorDict:
+        self.step_count += 1
+        ends = self.step_count == self.horizon
+        right = (tensordict["agents", "action"] * self.cue).sum(-1, keepdim=True)
+        agents = {"observation": self._seen(), "reward": right * ends}
+        done = torch.full((*self.batch_size, 1), ends)
+        return TensorDict(
+            {
+                "agents": TensorDict(agents, (*self.batch_size, 2)),
+                "state": self._state(),
+                "done": done,
+                "terminated": done.clone(),
+            },
+            self.batch_size,
+        )
 
 
 class FixedDraws(Normal):

@@ -43,6 +43,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "estimator_updates": 2,
     },
 }
+MEMORY = {"recurrent": True, "hidden_size": 5, "sequence_length": 2, "burn_in": 1}
+VALUE_BASED = {"share_params": True, "target_update_interval": 2, "critic_lr": 1e-3}
 TEAM = {"exploration": "team", "spread": 1.0, "burst_length": 4.0}
 GRID = {"own_actions": "all", "logits_coeff": 0.1}
 SUITES: dict[str, dict[str, dict[str, Any]]] = {
@@ -52,18 +54,27 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
             "algorithm": "maddpg", "num_critics": 2, "policy_noise": 0.2, "policy_delay": 2,
         },
         "maddpg, team": {"algorithm": "maddpg", **TEAM},
+        "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
     },
     "push_box": {
         **ALGORITHMS,
         "alita, team": {**TEAM, "optimum": "enumerated"},
         "masked, team": {"algorithm": "maddpg", **TEAM},
         "masked, still random": {"algorithm": "maddpg", "random_frames": 105},
+        "alita clones, recurrent": {**ALGORITHMS["alita clones"], **MEMORY},
+        "masked, qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "optimizer": "rmsprop"},
+        "vdn": {"algorithm": "vdn", **VALUE_BASED},
+        "iql": {"algorithm": "iql", **MEMORY, **VALUE_BASED},
     },
     "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},
     "games": {name: options | GRID for name, options in ALGORITHMS.items()},
 }  # fmt: skip
 if find_spec("jaxmarl"):
-    SUITES["smax"] = {"alita marginal": ALGORITHMS["alita marginal"]}
+    SUITES["smax"] = {
+        "alita marginal": ALGORITHMS["alita marginal"],
+        "alita, recurrent": {**ALGORITHMS["alita marginal"], **MEMORY, "critic_input": "state"},
+        "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED},
+    }
 
 
 def task(suite: str, name: str) -> Task | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contract
 import pytest
 import torch
-from fakes import A, B, N, O, TargetEnv, fixed_draws_actor, random_batch
+from fakes import A, B, H, N, O, S, T, TargetEnv, fixed_draws_actor, random_batch, sequences
 from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.modules import QMixer, VDNMixer
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
@@ -19,9 +21,12 @@ from torchrl_alita import (
     NoveltyReward,
     TotalReward,
     TsallisLoss,
+    ValueDecompositionLoss,
     make_actor,
     make_critic,
     make_influence_network,
+    make_qnetwork,
+    make_recurrent_actor,
 )
 from torchrl_alita.modules import make_gaussian_actor, make_value
 
@@ -29,7 +34,7 @@ ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
 SPEC = ENV.full_action_spec_unbatched["agents", "action"]
 SMALL = (11,)
-T = 13
+STATE = TargetEnv(discrete=True, has_state=True)
 
 
 def maddpg(num_critics: int = 1, **kwargs) -> MADDPGLoss:
@@ -46,6 +51,29 @@ def maddpg_all(**kwargs) -> MADDPGLoss:
     actor = make_actor(DISCRETE, num_cells=SMALL)
     critic = make_critic(DISCRETE, num_cells=SMALL)
     loss = MADDPGLoss(actor, critic, own_actions="all", **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+def recurrent(**kwargs) -> MADDPGLoss:
+    """Policies with a memory, critics that read the state."""
+    torch.manual_seed(3)
+    actor = make_recurrent_actor(STATE, hidden_size=H)
+    critic = make_critic(STATE, num_cells=SMALL, critic_input="state")
+    loss = MADDPGLoss(actor, critic, **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+def value_decomposition(mixer: str | None = "qmix", recurrent: bool = True, **kwargs):
+    torch.manual_seed(3)
+    network = make_qnetwork(STATE, recurrent=recurrent, hidden_size=H, num_cells=SMALL)
+    mixers = {"qmix": QMixer((S,), 5, N, "cpu"), "vdn": VDNMixer(N, "cpu")}
+    read = {"qmix": ["state"], "vdn": []}
+    if mixer is not None:
+        keys = [("agents", "chosen_action_value"), *read[mixer]]
+        mixer = TensorDictModule(mixers[mixer], keys, ["chosen_action_value"])
+    loss = ValueDecompositionLoss(network, mixer, **kwargs)
     SoftUpdate(loss, tau=0.5)
     return loss
 
@@ -109,6 +137,14 @@ LOSSES = {
     "influence_clones_next": lambda **kw: influence("clones", optimum_at="next", **kw),
     "influence_centralized_policy": lambda **kw: influence("centralized", optimum="policy", **kw),
     "influence_score": scored,
+    "recurrent_maddpg": recurrent,
+    "recurrent_influence": lambda **kw: InfluenceLoss(
+        (source := recurrent()).actor_network, source, optimum_at="next", **kw
+    ),
+    "recurrent_clones": lambda **kw: InfluenceEstimatorLoss(recurrent(), kind="clones", **kw),
+    "qmix": value_decomposition,
+    "vdn": lambda **kw: value_decomposition("vdn", recurrent=False, **kw),
+    "iql": lambda **kw: value_decomposition(None, double_q=False, **kw),
     "influence_in_turns": alone,
     "influence_in_turns_next": lambda **kw: alone("clones", optimum_at="next", **kw),
     "influence_in_turns_td_target": lambda **kw: alone(optimum="td_target", **kw),
@@ -147,7 +183,13 @@ def one_hot_episodes() -> TensorDict:
 @pytest.mark.parametrize("promise", contract.LOSS_PROMISES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_keeps_its_promise(name, promise):
-    batch = one_hot_episodes() if name in ("influence_score", "maddpg_all") else random_batch()
+    if name in ("influence_score", "maddpg_all"):
+        batch = one_hot_episodes()
+    elif name.startswith("recurrent") or name in ("qmix", "vdn", "iql"):
+        # Few steps: a compiled graph has them all.
+        batch = sequences(batch_size=(B, 3))
+    else:
+        batch = random_batch()
     promise(LOSSES[name], of_one_agent(batch) if "in_turns" in name else batch)
 
 
@@ -168,7 +210,8 @@ def test_every_public_loss_and_transform_is_under_contract():
 
     made = {type(make()).__name__ for make in (*LOSSES.values(), *TRANSFORMS.values())}
     public = set(torchrl_alita.objectives.__all__) | set(torchrl_alita.transforms.__all__)
-    assert public == made
+    # An environment's alone: no batch says what came before its first step.
+    assert public - {"LastAction", "recurrent_transforms"} == made
 
 
 @pytest.mark.parametrize("options", [{"num_action_samples": 4}, {"gradient": "pathwise"}])

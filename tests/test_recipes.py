@@ -6,13 +6,20 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from scripts import load
 
-from torchrl_alita.training import parse_config
+from torchrl_alita.envs import make_env
+from torchrl_alita.training import (
+    StarCraftConfig,
+    load_policy,
+    parse_config,
+    starcraft_task,
+)
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -121,8 +128,9 @@ def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(tmp_path):
 
 
 RECIPES = (
-    *("alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_pybullet"),
-)
+    "alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_pybullet",
+    "alita_smac", "qmix_smac",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -206,3 +214,63 @@ def test_without_flags_the_stock_script_owes_this_package_nothing():
     for name in names:
         assert name in inside, name
         assert name not in outside, name
+
+
+BATTLE = [
+    *("--total-frames", "300", "--num-envs", "3", "--horizon", "10", "--frames-per-batch", "60"),
+    *("--frames-per-update", "30", "--batch-size", "16", "--sequence-length", "4"),
+    *("--burn-in", "2", "--conditional-batch-size", "32", "--evaluation-interval", "150"),
+    *("--evaluation-episodes", "5", "--no-progress"),
+]
+
+
+@pytest.mark.skipif(find_spec("jaxmarl") is None, reason="the extra smax is not installed")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qmix_smac", []),
+        ("qmix_smac", ["--algorithm", "vdn"]),
+        ("qmix_smac", ["--algorithm", "iql", "--map", "5m_vs_6m"]),
+        ("alita_smac", []),
+        ("alita_smac", ["--estimator", "clones", "--influencers", "all"]),
+        ("alita_smac", ["--algorithm", "maddpg", "--critic-input", "observations"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_battle_leaves_a_run_with_its_win_rate(tmp_path, name, options):
+    run = tmp_path / "run"
+    summary = load("recipes", name).main([*BATTLE, *options, "--run-dir", str(run)])
+    assert summary["frames"] == 300
+    assert summary["updates"] == 10
+    assert 0 <= summary["evaluation"]["win_rate"] <= 1
+    assert summary["task"] == ("smax/5m_vs_6m" if "5m_vs_6m" in options else "smax/2s3z")
+    for file in ("config.json", "metrics.csv", "curve.png", "rollout.gif", "checkpoints"):
+        assert (run / file).exists(), file
+    policy = load_policy(run, make_env(summary["task"], n_agents=5, seed=0))
+    assert "recurrent_state" in str(policy.out_keys)
+
+
+def test_the_coefficients_of_table_6_are_those_of_the_map():
+    recipe = load("recipes", "alita_smac")
+    names = ("novelty_coeff", "omega", "influence_coeff")
+    for arguments, expected in (
+        (["--map", "corridor"], (0.09, 0.03, 0.15)),
+        (["--map", "2s3z"], (0.01, 0.01, 0.10)),
+        (["--map", "3s5z_vs_3s6z"], (0.01, 0.01, 0.10)),
+        (["--map", "corridor", "--omega", "0.5"], (0.09, 0.5, 0.15)),
+    ):
+        config = recipe.with_table_6(parse_config(recipe.Config, arguments))
+        assert tuple(getattr(config, name) for name in names) == expected
+
+
+@pytest.mark.skipif(find_spec("jaxmarl") is None, reason="the extra smax is not installed")
+def test_an_unknown_map_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="2s3z"):
+        load("recipes", "qmix_smac").main(["--map", "no_such_map"])
+
+
+def test_smac_needs_the_number_of_agents_of_a_map_that_is_not_the_papers():
+    with pytest.raises(ValueError, match="n_agents must be given"):
+        starcraft_task(StarCraftConfig(suite="smac", map="3m"))
+    config, _ = starcraft_task(StarCraftConfig(suite="smac", map="corridor"))
+    assert (config.task, config.n_agents) == ("smac/corridor", 6)

@@ -190,9 +190,17 @@ class BareBattle:
         names = self.game.agents
         return {
             "observation": torch.tensor([observation[name].tolist() for name in names]),
-            "state": torch.tensor(observation["world_state"].tolist()),
+            "state": in_fields(torch.tensor(observation["world_state"].tolist())),
             "mask": torch.tensor([available[name].tolist() for name in names]) > 0,
         }
+
+
+def in_fields(state: torch.Tensor) -> torch.Tensor:
+    """SMAX's state of health, x, y, cooldown, 6 types; then 2 numbers for each unit."""
+    state = state.clone()
+    rows = state[: len(state) // 12 * 10].view(-1, 10)
+    rows[:, 1:3] /= 32
+    return state
 
 
 def assert_seen(step: TensorDict, env: int, expected: dict) -> None:
@@ -248,7 +256,7 @@ def test_a_stalker_moves_4_13_in_a_second(direction, x, y):
     env = battles()
     put(env, a1=(160, 16, 16), e0=(150, 2, 2))
     state = act(env, STOP, direction)["state"]
-    torch.testing.assert_close(state[:, 11:13], torch.tensor([[x, y]] * NUM_ENVS))
+    torch.testing.assert_close(state[:, 11:13] * 32, torch.tensor([[x, y]] * NUM_ENVS))
 
 
 def test_a_shot_takes_13_of_the_150_points_of_one_of_5_enemies():
@@ -267,7 +275,7 @@ def test_a_shot_takes_13_of_the_150_points_of_one_of_5_enemies():
     assert not step[OBSERVATION][:, 2, 3 * 13 : 4 * 13].any()
     assert flags(step) == set()
     row = step["state"][:, 4 * 10 : 5 * 10]
-    torch.testing.assert_close(row[:, :2], torch.tensor([[137 / 150, 17.425]] * NUM_ENVS))
+    torch.testing.assert_close(row[:, :2], torch.tensor([[137 / 150, 17.425 / 32]] * NUM_ENVS))
 
 
 def test_the_dead_can_only_stop():

@@ -5,8 +5,20 @@ Intrinsically-Motivated Agents", https://arxiv.org/abs/2108.12581.
 """
 
 from torchrl_alita._version import __version__
-from torchrl_alita.algorithms import ALITA, DDPG, MADDPG, PPO, SAC, TAC, TD3, TwinALITA
-from torchrl_alita.data import ConditionalSampler
+from torchrl_alita.algorithms import (
+    ALITA,
+    DDPG,
+    IQL,
+    MADDPG,
+    PPO,
+    QMIX,
+    SAC,
+    TAC,
+    TD3,
+    VDN,
+    TwinALITA,
+)
+from torchrl_alita.data import ConditionalSampler, SequenceSampler
 from torchrl_alita.envs import make_env
 from torchrl_alita.modules import (
     Autoencoder,
@@ -14,6 +26,8 @@ from torchrl_alita.modules import (
     make_actor,
     make_critic,
     make_influence_network,
+    make_qnetwork,
+    make_recurrent_actor,
 )
 from torchrl_alita.objectives import (
     InfluenceEstimatorLoss,
@@ -21,32 +35,48 @@ from torchrl_alita.objectives import (
     MADDPGLoss,
     NoveltyLoss,
     TsallisLoss,
+    ValueDecompositionLoss,
 )
-from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
+from torchrl_alita.transforms import (
+    DiversityPenalty,
+    LastAction,
+    NoveltyReward,
+    TotalReward,
+    recurrent_transforms,
+)
 
 __all__ = [
     "ALITA",
     "DDPG",
+    "IQL",
     "MADDPG",
     "PPO",
+    "QMIX",
     "SAC",
     "TAC",
     "TD3",
+    "VDN",
     "Autoencoder",
     "ConditionalSampler",
     "DiversityPenalty",
     "InfluenceEstimatorLoss",
     "InfluenceLoss",
+    "LastAction",
     "MADDPGLoss",
     "NoveltyLoss",
     "NoveltyReward",
+    "SequenceSampler",
     "TeamExploration",
     "TotalReward",
     "TsallisLoss",
     "TwinALITA",
+    "ValueDecompositionLoss",
     "__version__",
     "make_actor",
     "make_critic",
     "make_env",
     "make_influence_network",
+    "make_qnetwork",
+    "make_recurrent_actor",
+    "recurrent_transforms",
 ]

@@ -9,18 +9,9 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import check_choice, check_number, require_keys
+from torchrl_alita._checks import require_keys
 from torchrl_alita.algorithms._learner import Learner
-from torchrl_alita.algorithms.maddpg import COMPILE_MODES
-from torchrl_alita.envs.layout import (
-    ACTION,
-    DONE,
-    OBSERVATION,
-    REWARD,
-    TERMINATED,
-    layout_of,
-    next_key,
-)
+from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
 
 __all__ = ["SingleAgent", "read_agents_layout", "scalars"]
 
@@ -46,7 +37,6 @@ class SingleAgent(Learner):
     """
 
     reads_recent = False
-    mixed_precision = False
 
     def __init__(
         self,
@@ -57,22 +47,19 @@ class SingleAgent(Learner):
         compile_mode: str,
         device: torch.device | str | None,
     ):
-        check_number(max_grad_norm=max_grad_norm)
-        if not max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}.")
-        check_choice("compile_mode", compile_mode, COMPILE_MODES)
-        self.layout = layout_of(env)
+        super().__init__(
+            env,
+            max_grad_norm=max_grad_norm,
+            compile=compile,
+            compile_mode=compile_mode,
+            mixed_precision=False,
+            device=device,
+        )
         name = type(self).__name__
         if self.layout.num_agents != 1:
             raise ValueError(f"{name} is for one agent, got {self.layout.num_agents}.")
         if self.layout.discrete:
             raise ValueError(f"{name} is for continuous actions, got one-hot ones.")
-        self.device = torch.device(device or env.device or "cpu")
-        self.action_spec = env.full_action_spec_unbatched[ACTION].to(self.device)
-        self.max_grad_norm = max_grad_norm
-        self.compile_mode = compile_mode if compile else None
-        self.conditional_samplers = []
-        self.updates = 0
 
     def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
         """A shallow copy with ``done`` and ``terminated`` for the agent, ``[*B, 1, 1]``.

@@ -21,7 +21,7 @@ from torchrl_alita._checks import (
     listed_agents,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms.maddpg import MADDPG
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
@@ -144,7 +144,7 @@ class ALITA(MADDPG):
             {NOVELTY: novelty_coeff, DIVERSITY_PENALTY: diversity_coeff}
         ).to(self.device)
         self.modules["novelty_loss"] = self.novelty_loss
-        self.optimizers["autoencoder"] = adam(self.novelty_loss, lr=autoencoder_lr)
+        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=autoencoder_lr)
         self.maddpg.set_keys(reward=self.total_reward.out_keys[0])
 
         self.estimators: list[InfluenceEstimatorLoss] = []
@@ -171,7 +171,8 @@ class ALITA(MADDPG):
                     ConditionalSampler(influencer=influencer, kind=conditional)
                 )
                 self.modules[f"estimator_{influencer}"] = source
-                self.optimizers[f"estimator_{influencer}"] = adam(source, lr=estimator_lr)
+                name = f"estimator_{influencer}"
+                self.optimizers[name] = make_optimizer(source, lr=estimator_lr)
             influence = InfluenceLoss(
                 self.actor,
                 source,

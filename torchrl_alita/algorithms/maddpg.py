@@ -6,27 +6,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
-from torch import nn
+from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import LossModule, SoftUpdate
 
-from torchrl_alita._checks import (
-    check_at_least_one,
-    check_choice,
-    check_number,
-    check_positive,
-)
+from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import Learner, adam
-from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.envs.layout import ACTION, LOGITS, PARAM, layout_of
-from torchrl_alita.modules import make_actor, make_critic
+from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer
+from torchrl_alita.envs.layout import LOGITS, PARAM, layout_of
+from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
 
 __all__ = ["DDPG", "MADDPG"]
-
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 class MADDPG(Learner):
@@ -44,6 +35,11 @@ class MADDPG(Learner):
         share_params: one policy and one critic for all agents.
         layer_norm: normalize the pre-activations of the hidden layers. Default: True, the
             paper's.
+        recurrent: policies with a memory, see
+            :func:`torchrl_alita.modules.make_recurrent_actor`: updates take sequences
+            ``[B, T]``, and environments need the transforms of ``env_transforms()``.
+        hidden_size: of recurrent policies. Default: 64, Appendix D.3.
+        critic_input: see :func:`torchrl_alita.modules.make_critic`.
         num_critics: of each agent.
         gamma: discount factor of a step. Default: 0.95, Appendix D.1.
         others_actions: see :class:`torchrl_alita.objectives.MADDPGLoss`.
@@ -52,8 +48,11 @@ class MADDPG(Learner):
         policy_noise: see :class:`torchrl_alita.objectives.MADDPGLoss`; for continuous
             actions.
         policy_delay: critics' updates for each of the actors', at least 1.
-        actor_lr: Adam's step of the actors. The paper gives none.
-        critic_lr: Adam's step of the critics. The paper gives none.
+        optimizer: of actors and critics: ``"adam"``, or ``"rmsprop"`` with a decay of 0.99,
+            Appendix D.3.
+        actor_lr: the optimizer's step of the actors. Default: 3e-4; the paper gives 5e-4
+            for StarCraft, Appendix D.3, and none elsewhere.
+        critic_lr: the optimizer's step of the critics. Default: 3e-3.
         tau: share by which the targets move at each update, in (0, 1].
         max_grad_norm: gradients of a network are scaled down to this norm. Default:
             0.5, Appendix D.1.
@@ -87,6 +86,9 @@ class MADDPG(Learner):
         num_cells: Sequence[int] = (128, 128),
         share_params: bool = False,
         layer_norm: bool = True,
+        recurrent: bool = False,
+        hidden_size: int = 64,
+        critic_input: Literal["observations", "state"] = "observations",
         num_critics: int = 1,
         gamma: float = 0.95,
         others_actions: Literal["buffer", "policy"] = "buffer",
@@ -94,6 +96,7 @@ class MADDPG(Learner):
         logits_coeff: float = 0.0,
         policy_noise: float = 0.0,
         policy_delay: int = 1,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
         actor_lr: float = 3e-4,
         critic_lr: float = 3e-3,
         tau: float = 0.05,
@@ -105,27 +108,36 @@ class MADDPG(Learner):
     ):
         check_at_least_one(policy_delay=policy_delay)
         check_positive(actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
-        check_number(max_grad_norm=max_grad_norm)
-        check_choice("compile_mode", compile_mode, COMPILE_MODES)
+        check_choice("optimizer", optimizer, OPTIMIZERS)
         if policy_noise and layout_of(env).discrete:
             raise ValueError(f"policy_noise must be 0 for one-hot actions, got {policy_noise}.")
-        if tau > 1 or not max_grad_norm > 0:
-            raise ValueError(
-                f"tau must be in (0, 1] and max_grad_norm positive, got {tau}, {max_grad_norm}."
-            )
-        self.layout = layout_of(env)
-        self.device = torch.device(device or env.device or "cpu")
-        networks = {
-            "num_cells": num_cells,
-            "share_params": share_params,
-            "layer_norm": layer_norm,
-            "device": self.device,
-        }
-        self.action_spec = env.full_action_spec_unbatched[ACTION].to(self.device)
-        self.actor = make_actor(env, **networks)
+        if tau > 1:
+            raise ValueError(f"tau must be in (0, 1], got {tau}.")
+        super().__init__(
+            env,
+            max_grad_norm=max_grad_norm,
+            compile=compile,
+            compile_mode=compile_mode,
+            mixed_precision=mixed_precision,
+            device=device,
+        )
+        networks = {"share_params": share_params, "device": self.device}
+        layers = {"num_cells": num_cells, "layer_norm": layer_norm}
+        if recurrent:
+            self.actor = make_recurrent_actor(env, hidden_size=hidden_size, **networks)
+        else:
+            self.actor = make_actor(env, **layers, **networks)
+        critic = make_critic(
+            env,
+            num_critics=num_critics,
+            scope=scope,
+            critic_input=critic_input,
+            **layers,
+            **networks,
+        )
         self.maddpg = MADDPGLoss(
             self.actor,
-            make_critic(env, num_critics=num_critics, scope=scope, **networks),
+            critic,
             gamma=gamma,
             others_actions=others_actions,
             own_actions=own_actions,
@@ -137,16 +149,12 @@ class MADDPG(Learner):
         self._draw_actions(self.maddpg)
         self.target_updater = SoftUpdate(self.maddpg, tau=tau)
         self.policy_delay = policy_delay
-        self.max_grad_norm = max_grad_norm
-        self.updates = 0
-        self.conditional_samplers: list[ConditionalSampler] = []
-        self.modules: dict[str, nn.Module] = {"maddpg": self.maddpg}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "actor": adam(self.maddpg.actor_network_params, lr=actor_lr),
-            "qvalue": adam(self.maddpg.qvalue_network_params, lr=critic_lr),
-        }
-        self.mixed_precision = mixed_precision
-        self.compile_mode = compile_mode if compile else None
+        self.modules["maddpg"] = self.maddpg
+        for name, params, lr in (
+            ("actor", self.maddpg.actor_network_params, actor_lr),
+            ("qvalue", self.maddpg.qvalue_network_params, critic_lr),
+        ):
+            self.optimizers[name] = make_optimizer(params, kind=optimizer, lr=lr)
         self._gradient = self._compiled(self._losses, then=differentiate)
 
     def _action_bounds(self) -> tuple[float, float]:
@@ -160,46 +168,16 @@ class MADDPG(Learner):
         if self.layout.discrete:
             loss.deterministic_sampling_mode = ExplorationType.RANDOM
 
-    def update(
-        self,
-        batch: TensorDictBase,
-        conditional_batches: Sequence[TensorDictBase] = (),
-        recent_batch: TensorDictBase | None = None,
-    ) -> TensorDict:
-        """One step of every network.
-
-        Args:
-            batch: transitions ``[B]`` of the replay buffer.
-            conditional_batches: not used.
-            recent_batch: not used.
-
-        Returns:
-            Detached scalars to log.
-
-        Raises:
-            KeyError: if the batch lacks a key.
-        """
-        return self._step(batch)
+    def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
+        """Parameters of the policies, each with their targets."""
+        loss = self.maddpg
+        return [(loss.actor_network_params, loss.target_actor_network_params)]
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
-        """Every ``loss_*`` of one step, and what is logged with them."""
         return self.maddpg(batch)  # Eq. 1, 2
 
-    def _step(self, *batches: TensorDictBase) -> TensorDict:
-        """Follow the gradient of the sum of the losses; losses and gradients' norms."""
-        skipped = {"actor"} if (self.updates + 1) % self.policy_delay else set()
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        logs = self._gradient(*batches)
-        # A batch that is refused is no update.
-        self.updates += 1
-        norms = {
-            f"grad_norm_{name}": self._follow(optimizer, skip=name in skipped)
-            for name, optimizer in self.optimizers.items()
-            if not name.startswith("estimator")
-        }
-        self.target_updater.step()
-        return logs.update(norms)
+    def _skipped(self) -> set[str]:
+        return {"actor"} if (self.updates + 1) % self.policy_delay else set()
 
 
 class DDPG(MADDPG):

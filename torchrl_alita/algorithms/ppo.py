@@ -16,7 +16,7 @@ from torchrl_alita._checks import (
     check_share,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
@@ -121,7 +121,7 @@ class PPO(SingleAgent):
         self.num_epochs = int(num_epochs)
         self.minibatch_size = int(minibatch_size)
         self.modules = {"ppo": self.ppo}
-        self.optimizers = {"ppo": adam(self.ppo, lr=lr)}
+        self.optimizers = {"ppo": make_optimizer(self.ppo, lr=lr)}
         self._gradient = self._compiled(self._losses, then=differentiate)
 
     def update(

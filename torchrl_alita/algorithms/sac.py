@@ -13,7 +13,7 @@ from torchrl.objectives import SACLoss, ValueEstimators
 
 from torchrl_alita._checks import check_positive, check_share
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
@@ -97,8 +97,8 @@ class SAC(SingleAgent):
         self.target_updater = soft_update(self.sac, tau=tau)
         self.modules = {"sac": self.sac}
         self.optimizers = {
-            "actor": adam(self.sac.actor_network_params, lr=lr),
-            "qvalue": adam(self.sac.qvalue_network_params, lr=lr),
+            "actor": make_optimizer(self.sac.actor_network_params, lr=lr),
+            "qvalue": make_optimizer(self.sac.qvalue_network_params, lr=lr),
             "alpha": torch.optim.Adam([self.sac.log_alpha], lr=lr),
         }
         self._gradient = self._compiled(self._losses, then=differentiate)

@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_positive
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._single import SingleAgent
 from torchrl_alita.algorithms.td3 import soft_update
 from torchrl_alita.modules import make_critic, make_gaussian_actor, make_value
@@ -103,9 +103,9 @@ class TAC(SingleAgent):
         self.target_updater = soft_update(self.tsallis, tau=tau)
         self.modules = {"tsallis": self.tsallis}
         self.optimizers = {
-            "actor": adam(self.tsallis.actor_network_params, lr=lr),
-            "qvalue": adam(self.tsallis.qvalue_network_params, lr=lr),
-            "value": adam(self.tsallis.value_network_params, lr=lr),
+            "actor": make_optimizer(self.tsallis.actor_network_params, lr=lr),
+            "qvalue": make_optimizer(self.tsallis.qvalue_network_params, lr=lr),
+            "value": make_optimizer(self.tsallis.value_network_params, lr=lr),
         }
         self._gradient = self._compiled(self._losses, then=differentiate)
 

@@ -18,7 +18,7 @@ from torchrl_alita._checks import (
     check_share,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
@@ -111,11 +111,15 @@ class TD3(SingleAgent):
         self.policy_delay = policy_delay
         self.modules = {"td3": self.td3}
         self.optimizers = {
-            "actor": adam(self.td3.actor_network_params, lr=actor_lr),
-            "qvalue": adam(self.td3.qvalue_network_params, lr=critic_lr),
+            "actor": make_optimizer(self.td3.actor_network_params, lr=actor_lr),
+            "qvalue": make_optimizer(self.td3.qvalue_network_params, lr=critic_lr),
         }
         self._gradient = self._compiled(self._losses, then=differentiate)
         self._critics_gradient = self._compiled(self._critics_losses, then=differentiate)
+
+    def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
+        """Parameters of the policy, with their targets."""
+        return [(self.td3.actor_network_params, self.td3.target_actor_network_params)]
 
     def update(
         self,

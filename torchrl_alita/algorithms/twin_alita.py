@@ -19,7 +19,7 @@ from torchrl_alita._checks import (
     check_positive,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import adam
+from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._single import SingleAgent, scalars
 from torchrl_alita.algorithms.td3 import critics_losses, soft_update, td3_loss
 from torchrl_alita.data import ConditionalSampler
@@ -272,8 +272,12 @@ class TwinALITA(SingleAgent):
         for name, learner, reward in zip(AGENTS, self.learners, REWARDS, strict=True):
             learner.set_keys(reward=reward)
             self.modules[name] = learner
-            self.optimizers[f"actor_{name}"] = adam(learner.actor_network_params, lr=actor_lr)
-            self.optimizers[f"qvalue_{name}"] = adam(learner.qvalue_network_params, lr=critic_lr)
+            self.optimizers[f"actor_{name}"] = make_optimizer(
+                learner.actor_network_params, lr=actor_lr
+            )
+            self.optimizers[f"qvalue_{name}"] = make_optimizer(
+                learner.qvalue_network_params, lr=critic_lr
+            )
 
     def _build_bonuses(self, chosen: dict[str, Any], *, omega: float, lr: float) -> None:
         """The influencer's novelty, the partner's penalty, and what each learns from."""
@@ -300,7 +304,7 @@ class TwinALITA(SingleAgent):
             for coeff, reward in zip(coeffs, REWARDS, strict=True)
         ]
         self.modules["novelty_loss"] = self.novelty_loss
-        self.optimizers["autoencoder"] = adam(self.novelty_loss, lr=lr)
+        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=lr)
 
     def _build_clones(self, sampler: dict[str, Any], *, gamma: float, lr: float) -> None:
         """Clones of the partner's critics, and the sampler of their batches."""
@@ -310,7 +314,14 @@ class TwinALITA(SingleAgent):
         self.estimator.set_keys(reward=REWARDS[1])
         self.conditional_samplers.append(ConditionalSampler(turn=TURN, **sampler))
         self.modules["estimator"] = self.estimator
-        self.optimizers["estimator"] = adam(self.estimator, lr=lr)
+        self.optimizers["estimator"] = make_optimizer(self.estimator, lr=lr)
+
+    def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
+        """Parameters of the two policies, each with their targets."""
+        return [
+            (learner.actor_network_params, learner.target_actor_network_params)
+            for learner in self.learners
+        ]
 
     def prepare(self, env: EnvBase) -> EnvBase:
         """The environment with turns, an episode for each of the two."""

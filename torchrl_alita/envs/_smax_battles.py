@@ -169,6 +169,12 @@ class Battles:
         self.num_agents, self.num_enemies = len(units.allies), len(units.enemies)
         self.observation_size = self.game.obs_size
         self.state_size = self.game.state_size
+        # Places are in units of the field, as an agent's own is in what it observes: SMAX has
+        # them up to 32 beside numbers up to 1.
+        rows = jnp.ones((self.num_agents + self.num_enemies, len(self.game.own_features)))
+        field = jnp.array([self.game.map_width, self.game.map_height])
+        rows = rows.at[:, 1:3].set(1 / field).reshape(-1)
+        self._units = jnp.ones(self.state_size).at[: rows.size].set(rows)
         self.num_actions = self.game.num_ally_actions
         batched_step = jax.vmap(self._step_one, (0, 0, None))
         self._step = jax.jit(batched_step, donate_argnums=0)
@@ -286,7 +292,7 @@ class Battles:
         return {
             "observation": jnp.stack([observation[name] for name in names]),
             "action_mask": jnp.stack([available[name] for name in names]) > 0,
-            "state": observation["world_state"],
+            "state": observation["world_state"] * self._units,
         }
 
     def _standing(self, state: Any, limit: Any) -> dict:

@@ -11,16 +11,22 @@ from torchrl.envs import EnvBase
 __all__ = [
     "ACTION",
     "ACTION_MASK",
+    "ACTION_VALUE",
+    "CHOSEN_ACTION_VALUE",
     "DIVERSITY_PENALTY",
     "DONE",
+    "IS_INIT",
+    "LAST_ACTION",
     "LOC",
     "LOGITS",
     "LOG_PROB",
     "NOVELTY",
     "OBSERVATION",
     "PARAM",
+    "RECURRENT_STATE",
     "REWARD",
     "SCALE",
+    "STATE",
     "STATE_VALUE",
     "TERMINATED",
     "TOTAL_REWARD",
@@ -30,6 +36,7 @@ __all__ = [
     "Layout",
     "layout_of",
     "next_key",
+    "state_size_of",
 ]
 
 OBSERVATION = ("agents", "observation")
@@ -41,7 +48,16 @@ LOC = ("agents", "loc")
 SCALE = ("agents", "scale")
 LOG_PROB = ("agents", "action_log_prob")
 VALUE = ("agents", "state_action_value")
+ACTION_VALUE = ("agents", "action_value")
+CHOSEN_ACTION_VALUE = ("agents", "chosen_action_value")
 VALUE_TARGET = ("agents", "value_target")
+# Of the whole team, [*B, S]; not every environment has it.
+STATE = "state"
+# What recurrent networks read besides, written by TorchRL's InitTracker, by LastAction and by
+# the networks themselves.
+IS_INIT = "is_init"
+LAST_ACTION = ("agents", "last_action")
+RECURRENT_STATE = ("agents", "recurrent_state")
 STATE_VALUE = ("agents", "state_value")
 # Whose turn it is, where agents act alone.
 TURN = "turn"
@@ -122,3 +138,31 @@ def layout_of(env: EnvBase) -> Layout:
     discrete = isinstance(env.full_action_spec_unbatched[ACTION], OneHot)
     masked = ACTION_MASK in env.full_observation_spec_unbatched.keys(True)
     return Layout(num_agents, observation_size, shapes[ACTION][1], discrete, masked)
+
+
+def state_size_of(env: EnvBase) -> int:
+    """Features S of an environment's ``"state"`` ``[*B, S]``.
+
+    Args:
+        env: an environment in the layout of this package.
+
+    Returns:
+        S.
+
+    Raises:
+        ValueError: if it has no state, or one that is no vector.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> state_size_of(make_env("vmas/spread", num_envs=2, n_agents=3))
+        Traceback (most recent call last):
+        ...
+        ValueError: The environment has no 'state'; it has ["('agents', 'observation')"].
+    """
+    spec = env.full_observation_spec_unbatched
+    if STATE not in set(spec.keys()):
+        present = sorted(str(key) for key in spec.keys(True, True))
+        raise ValueError(f"The environment has no {STATE!r}; it has {present}.")
+    if len(spec[STATE].shape) != 1:
+        raise ValueError(f"The state must be a vector, got the shape {tuple(spec[STATE].shape)}.")
+    return spec[STATE].shape[0]

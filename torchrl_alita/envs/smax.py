@@ -15,7 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Categorical, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, require_keys
+from torchrl_alita._checks import check_at_least_one, check_positive, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._smax_battles import (
@@ -51,8 +51,6 @@ MAPS = {
 LIMITS = {"2s3z": 120, "5m_vs_6m": 70, "3s_vs_5z": 250, "corridor": 400, "3s5z_vs_3s6z": 170}
 # A unit's features in the state: health, x, y, cooldown and the type.
 _UNIT_FEATURES = 4 + len(TYPES)
-# Edge of the field.
-_FIELD = 32.0
 _COUNTS = ("dead_agents", "dead_enemies")
 # Entries of a step beside the reward; all but the first of the last line are 0 after a reset.
 _FLAGS = ("done", "terminated", "truncated")
@@ -77,7 +75,8 @@ class SMAXEnv(EnvBase):
     ``("agents", "observation")`` is ``[B, N, O]``, ``("agents", "action")`` one-hot
     ``[B, N, L]``: north, east, south, west, stop, attack enemy 0, 1, ...
     ``("agents", "action_mask")`` is bool ``[B, N, L]``; a dead agent can only stop, which
-    then does nothing. ``"state"`` ``[B, S]`` is a row of health, x, y, cooldown in seconds
+    then does nothing. ``"state"`` ``[B, S]`` is a row of health, x and y in units of the
+    field's edge (in SMAX itself they are not: 32 is its edge), cooldown in seconds
     and one-hot type for each unit, zero for the dead, then the sides, then the types.
     ``("next", "agents", "reward")`` is ``[B, N, 1]``. ``"battle_won"`` bool,
     ``"dead_agents"`` and ``"dead_enemies"`` long are ``[B, 1]``.
@@ -125,6 +124,8 @@ class SMAXEnv(EnvBase):
             plays one step more.
         walls_cause_death: a unit that touches the edge of the field dies; otherwise it
             stays there. Default: True, SMAX's.
+        reward_scale: what the reward is multiplied with, positive. Default: 1; 10 makes a
+            victory pay 20, as in SMAC.
         device: of the battles. JAX must have it too: for a GPU, ``jax[cuda12]``.
         seed: of the keys, at least 0. Default: drawn from torch's global generator.
 
@@ -158,13 +159,15 @@ class SMAXEnv(EnvBase):
         enemies: Sequence[str] | None = None,
         horizon: int = 100,
         walls_cause_death: bool = True,
+        reward_scale: float = 1.0,
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ):
         check_at_least_one(num_envs=num_envs, horizon=horizon)
+        check_positive(reward_scale=reward_scale)
         units = _units_of(map_name, allies, enemies)
         super().__init__(device=device, batch_size=[num_envs])
-        self.map_name, self.horizon = map_name, horizon
+        self.map_name, self.horizon, self.reward_scale = map_name, horizon, reward_scale
         self._place = place_of(self.device)
         self._battles = compiled(units, walls_cause_death)
         self.num_agents, self.num_enemies = self._battles.num_agents, self._battles.num_enemies
@@ -243,7 +246,7 @@ class SMAXEnv(EnvBase):
             raise RuntimeError("The battles must be reset before a step.")
         chosen = self._chosen(tensordict.get(ACTION))
         self._carry, entries = self._battles.step(self._carry, chosen, self._limit)
-        reward = entries.pop("reward")
+        reward = entries.pop("reward") * self.reward_scale
         for name in _COUNTS:
             entries[name] = entries[name].long()
         self._last = {name: tensor.clone() for name, tensor in entries.items()}
@@ -412,7 +415,7 @@ def _units(states: torch.Tensor, num_units: int) -> list[list[list[float]]]:
             f"The state of {num_units} units must have {width} features, got {states.shape[-1]}."
         )
     rows = states[:, : num_units * _UNIT_FEATURES].unflatten(-1, (num_units, _UNIT_FEATURES))
-    return (rows[..., :3] / torch.tensor([1.0, _FIELD, _FIELD])).tolist()
+    return rows[..., :3].tolist()
 
 
 def _frame(units: list[list[float]], num_agents: int, before: str, after: str, size: int) -> Image:
@@ -437,6 +440,7 @@ def smax_task(
     allies: Sequence[str] | None = None,
     enemies: Sequence[str] | None = None,
     walls_cause_death: bool = True,
+    reward_scale: float = 1.0,
 ) -> Task:
     """Battles of SMAX as a task of the training loop.
 
@@ -447,6 +451,7 @@ def smax_task(
         allies: as of :class:`SMAXEnv`.
         enemies: as of :class:`SMAXEnv`.
         walls_cause_death: as of :class:`SMAXEnv`.
+        reward_scale: as of :class:`SMAXEnv`.
 
     Returns:
         A :class:`torchrl_alita.envs.Task`, with :func:`smax_metrics` and
@@ -469,6 +474,7 @@ def smax_task(
             enemies=enemies,
             horizon=horizon,
             walls_cause_death=walls_cause_death,
+            reward_scale=reward_scale,
             device=device,
             seed=seed,
         )

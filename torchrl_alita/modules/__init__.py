@@ -5,15 +5,21 @@ from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.one_hot import GumbelOneHot
+from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
+from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
 from torchrl_alita.modules.team_exploration import TeamExploration
 
 __all__ = [
     "Autoencoder",
+    "BestAction",
     "GumbelOneHot",
+    "MultiAgentGRU",
     "TeamExploration",
     "make_actor",
     "make_critic",
     "make_gaussian_actor",
     "make_influence_network",
+    "make_qnetwork",
+    "make_recurrent_actor",
     "make_value",
 ]

@@ -8,13 +8,14 @@ import torch
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
+    TensorDictModuleBase,
     TensorDictSequential,
 )
-from torchrl.data import Bounded
+from torchrl.data import Bounded, TensorSpec
 from torchrl.envs import EnvBase
 from torchrl.modules import TanhModule
 
-from torchrl_alita.envs.layout import ACTION, LOGITS, OBSERVATION, PARAM, layout_of
+from torchrl_alita.envs.layout import ACTION, LOGITS, OBSERVATION, PARAM, Layout, layout_of
 from torchrl_alita.modules._mlp import multi_agent_mlp
 from torchrl_alita.modules.one_hot import GumbelOneHot
 
@@ -65,11 +66,7 @@ def make_actor(
         >>> make_actor(env)(env.reset())["agents", "action"].shape
         torch.Size([5, 3, 2])
     """
-    layout = layout_of(env)
-    spec = env.full_action_spec_unbatched[ACTION]
-    continuous = isinstance(spec, Bounded) and spec.dtype.is_floating_point
-    if not continuous and not layout.discrete:
-        raise ValueError(f"make_actor needs bounded continuous or one-hot actions, got {spec}.")
+    layout, spec = layout_of(env), action_spec_of(env)
     device = env.device if device is None else device
     net = multi_agent_mlp(
         in_features=layout.observation_size,
@@ -80,13 +77,38 @@ def make_actor(
         layer_norm=layer_norm,
         device=device,
     )
+    out_key = LOGITS if layout.discrete else PARAM
+    module = TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[out_key])
+    return acting(module, layout, spec, temperature=temperature, device=device)
+
+
+def action_spec_of(env: EnvBase) -> TensorSpec:
+    """Spec of the actions of all agents, ``[N, A]``.
+
+    Raises:
+        ValueError: if they are neither continuous and bounded nor one-hot.
+    """
+    spec = env.full_action_spec_unbatched[ACTION]
+    continuous = isinstance(spec, Bounded) and spec.dtype.is_floating_point
+    if not continuous and not layout_of(env).discrete:
+        raise ValueError(f"A policy needs bounded continuous or one-hot actions, got {spec}.")
+    return spec
+
+
+def acting(
+    module: TensorDictModuleBase,
+    layout: Layout,
+    spec: TensorSpec,
+    *,
+    temperature: float,
+    device: torch.device | str | None,
+) -> TensorDictSequential:
+    """A module that writes logits or params, followed by the actions that come of them."""
     if layout.discrete:
-        return ProbabilisticTensorDictSequential(
-            TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[LOGITS]),
-            GumbelOneHot(temperature=temperature, masked=layout.masked),
-        )
+        draw = GumbelOneHot(temperature=temperature, masked=layout.masked)
+        return ProbabilisticTensorDictSequential(module, draw)
     return TensorDictSequential(
-        TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[PARAM]),
+        module,
         TanhModule(
             in_keys=[PARAM],
             out_keys=[ACTION],

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one
-from torchrl_alita.envs.layout import ACTION, OBSERVATION, VALUE, layout_of
+from torchrl_alita._checks import check_at_least_one, check_choice
+from torchrl_alita.envs.layout import (
+    ACTION,
+    OBSERVATION,
+    STATE,
+    VALUE,
+    layout_of,
+    state_size_of,
+)
 from torchrl_alita.functional import joint_parts
 from torchrl_alita.modules._mlp import multi_agent_mlp
 
 __all__ = ["make_critic", "make_influence_network"]
 
+CRITIC_INPUTS = ("observations", "state")
+
 
 class _Critics(nn.Module):
-    """C critics of each of N agents, ``[*B, N, O], [*B, N, A] -> [*B, N, C]``."""
+    """C critics of each of N agents, ``[*B, N, O], [*B, N, A] -> [*B, N, C]``.
+
+    In the place of the observations they may read a state ``[*B, S]``.
+    """
 
     def __init__(
         self,
         *,
         observation_size: int,
         action_size: int,
+        state_size: int | None,
         scope: torch.Tensor,
         num_critics: int,
         num_cells: Sequence[int],
@@ -35,7 +48,8 @@ class _Critics(nn.Module):
     ):
         super().__init__()
         num_agents = scope.shape[0]
-        self.sizes = (observation_size, action_size)
+        self.reads_state = state_size is not None
+        self.sizes = (state_size if self.reads_state else observation_size, action_size)
         self.num_critics = num_critics
         self.share_params = share_params
         self.register_buffer("scope", scope.to(device, copy=True))
@@ -43,9 +57,10 @@ class _Critics(nn.Module):
         self.sees_all = bool(scope.all())
         # A shared critic of a full scope could not tell its agents apart without.
         self.register_buffer("agent_id", torch.eye(num_agents, device=device))
-        in_features = num_agents * (observation_size + action_size)
+        in_features = self.sizes[0] if self.reads_state else num_agents * observation_size
+        in_features += num_agents * (action_size + int(share_params))
         self.net = multi_agent_mlp(
-            in_features=in_features + (num_agents if share_params else 0),
+            in_features=in_features,
             out_features=1,
             num_agents=num_critics if share_params else num_agents * num_critics,
             num_cells=num_cells,
@@ -60,7 +75,10 @@ class _Critics(nn.Module):
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         _check_sizes(observation, action, self.sizes)
-        parts = joint_parts(observation, action, None if self.sees_all else self.scope)
+        if self.reads_state:
+            parts = _state_parts(observation, action)
+        else:
+            parts = joint_parts(observation, action, None if self.sees_all else self.scope)
         if self.share_params:
             agent_id = self.agent_id.expand(*parts[0].shape[:-1], -1)
             features = torch.cat([*parts, agent_id], -1).unsqueeze(-2)
@@ -78,6 +96,7 @@ def make_critic(
     share_params: bool = False,
     layer_norm: bool = True,
     scope: torch.Tensor | None = None,
+    critic_input: Literal["observations", "state"] = "observations",
     device: torch.device | str | None = None,
 ) -> TensorDictModule:
     """Critics Q^(i) of N agents, ``[*B, N, O], [*B, N, A] -> [*B, N, C]``.
@@ -96,6 +115,8 @@ def make_critic(
         layer_norm: Default: True, the paper's.
         scope: bool ``[N, N]``, whose observation and action critic i (row) sees.
             Default: all True (MADDPG); the identity is independent DDPG.
+        critic_input: ``"observations"`` of all agents, or ``"state"`` ``[*B, S]``, in
+            their place.
         device: of the parameters. Default: the environment's.
 
     Returns:
@@ -104,7 +125,8 @@ def make_critic(
     Raises:
         KeyError: if the environment has another layout.
         ValueError: if num_critics is below 1, or the scope has another shape or
-            dtype, or hides an agent from its own critic.
+            dtype, or hides an agent from its own critic, or from one that reads the
+            state; or if there is no state to read.
         TypeError: if the scope is no tensor.
 
     Examples:
@@ -126,9 +148,14 @@ def make_critic(
         )
     if not scope.diagonal().all():
         raise ValueError(f"scope must show every critic its own agent, got {scope.tolist()}.")
+    check_choice("critic_input", critic_input, CRITIC_INPUTS)
+    reads_state = critic_input == "state"
+    if reads_state and not scope.all():
+        raise ValueError(f"A critic that reads the state sees all agents, got {scope.tolist()}.")
     critics = _Critics(
         observation_size=layout.observation_size,
         action_size=layout.action_size,
+        state_size=state_size_of(env) if reads_state else None,
         scope=scope,
         num_critics=num_critics,
         num_cells=num_cells,
@@ -136,7 +163,17 @@ def make_critic(
         layer_norm=layer_norm,
         device=env.device if device is None else device,
     )
-    return TensorDictModule(critics, in_keys=[OBSERVATION, ACTION], out_keys=[VALUE])
+    seen = STATE if reads_state else OBSERVATION
+    return TensorDictModule(critics, in_keys=[seen, ACTION], out_keys=[VALUE])
+
+
+def _state_parts(state: torch.Tensor, action: torch.Tensor) -> list[torch.Tensor]:
+    """What N critics see, ``[*B, S], [*B, N, A] -> [*B, N, S], [*B, N, N * A]``."""
+    num_agents = action.shape[-2]
+    if action.ndim == state.ndim + 1:
+        action = action.unsqueeze(-3)
+    parts = (state.unsqueeze(-2), action.flatten(-2))
+    return [part.expand(*part.shape[:-2], num_agents, -1) for part in parts]
 
 
 def _check_sizes(observation: torch.Tensor, action: torch.Tensor, sizes: tuple[int, int]) -> None:

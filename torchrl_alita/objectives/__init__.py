@@ -5,5 +5,13 @@ from torchrl_alita.objectives.influence import InfluenceLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
 from torchrl_alita.objectives.tsallis import TsallisLoss
+from torchrl_alita.objectives.value_decomposition import ValueDecompositionLoss
 
-__all__ = ["InfluenceEstimatorLoss", "InfluenceLoss", "MADDPGLoss", "NoveltyLoss", "TsallisLoss"]
+__all__ = [
+    "InfluenceEstimatorLoss",
+    "InfluenceLoss",
+    "MADDPGLoss",
+    "NoveltyLoss",
+    "TsallisLoss",
+    "ValueDecompositionLoss",
+]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._checks import check_share, require_written
-from torchrl_alita.envs.layout import next_key
+from torchrl_alita.envs.layout import IS_INIT, next_key
 from torchrl_alita.objectives._inputs import unique
 from torchrl_alita.objectives._swap import call_with
 
@@ -94,8 +95,8 @@ class PartnerCritics:
 
     def target_keys(self, keys: LossModule._AcceptedKeys) -> list[NestedKey]:
         """What :meth:`td_target` reads."""
-        read = (*self.in_keys(keys.action), keys.reward, keys.terminated)
-        return [next_key(key) for key in read]
+        read = following_keys(self.actor_network, self.in_keys(keys.action))
+        return [*read, next_key(keys.reward), next_key(keys.terminated)]
 
     def value(
         self,
@@ -115,7 +116,7 @@ class PartnerCritics:
     def next_action(self, inputs: TensorDictBase, action: NestedKey) -> torch.Tensor:
         """Actions of the target policies, smoothed where the partner does so."""
         params = self.partner.target_actor_network_params
-        fresh = run(self.actor_network, params, inputs, action)
+        fresh = run_step(self.actor_network, params, inputs, action)
         smooth = getattr(self.partner, "smooth_target_action", None)
         return fresh if smooth is None else smooth(fresh)
 
@@ -128,7 +129,9 @@ class PartnerCritics:
         gamma: torch.Tensor,
     ) -> torch.Tensor:
         """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``."""
-        following = step_inputs(inputs, self.in_keys(keys.action))
+        network, params = self.actor_network, self.partner.target_actor_network_params
+        unrolled = unroll(network, params, inputs)
+        following = following_inputs(network, self.in_keys(keys.action), inputs, unrolled)
         next_value = self.value(
             following,
             self.next_action(following, keys.action),
@@ -143,9 +146,54 @@ class PartnerCritics:
         )
 
 
-def step_inputs(inputs: TensorDictBase, keys: list[NestedKey]) -> TensorDict:
-    """The given entries at the next step."""
+def run_step(
+    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase, key: NestedKey
+) -> torch.Tensor:
+    """As :func:`run`; a network with a memory makes one step of each row."""
+    with set_recurrent_mode(False):
+        return run(network, params, inputs, key)
+
+
+def memory_keys(network: TensorDictModuleBase) -> list[NestedKey]:
+    """What a network with a memory keeps from step to step; nothing for any other."""
+    return [key for key in network.in_keys if next_key(key) in network.out_keys]
+
+
+def following_keys(network: TensorDictModuleBase, keys: list[NestedKey]) -> list[NestedKey]:
+    """What :func:`following_inputs` reads of the next step, as a batch has it."""
+    return [next_key(key) for key in _observed(network, keys)]
+
+
+def _observed(network: TensorDictModuleBase, keys: list[NestedKey]) -> list[NestedKey]:
+    memory = memory_keys(network)
+    return [key for key in keys if not memory or key not in (*memory, IS_INIT)]
+
+
+def unroll(
+    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase
+) -> TensorDictBase | None:
+    """What a network with a memory writes over a batch; None for any other."""
+    if not memory_keys(network):
+        return None
+    return call_with(params, network, lambda: network(inputs.copy()))
+
+
+def following_inputs(
+    network: TensorDictModuleBase,
+    keys: list[NestedKey],
+    inputs: TensorDictBase,
+    unrolled: TensorDictBase | None,
+) -> TensorDict:
+    """The given entries at the next step.
+
+    The memory with which a network comes to the next step follows from this one, and is
+    taken from what :func:`unroll` gave: the stored one is that of the network that acted
+    then. At an episode's end too it is that of this episode, as the observation there is.
+    """
     following = TensorDict(batch_size=inputs.batch_size)
-    for key in keys:
+    for key in _observed(network, keys):
         following.set(key, inputs.get(next_key(key)))
+    for key in memory_keys(network):
+        following.set(key, unrolled.get(next_key(key)).detach())
+        following.set(IS_INIT, torch.zeros_like(inputs.get(IS_INIT)))
     return following

@@ -35,7 +35,14 @@ from torchrl_alita.envs.layout import (
     VALUE,
     next_key,
 )
-from torchrl_alita.objectives._critics import PartnerCritics, run, step_inputs
+from torchrl_alita.objectives._critics import (
+    PartnerCritics,
+    following_inputs,
+    following_keys,
+    run,
+    run_step,
+    unroll,
+)
 from torchrl_alita.objectives._inputs import checked, row_mask, unique
 from torchrl_alita.objectives._others import every_other_action
 from torchrl_alita.objectives._swap import call_with
@@ -311,7 +318,7 @@ class InfluenceLoss(LossModule):
             return unique([keys.action, *read, *self.critics.target_keys(keys)])
         if self.optimum_at == "current":
             return unique([keys.action, *read])
-        following = [next_key(key) for key in self.critics.in_keys(keys.action)]
+        following = following_keys(self.actor_network, self.critics.in_keys(keys.action))
         return unique([keys.action, *read, *following, next_key(keys.terminated)])
 
     @dispatch
@@ -465,8 +472,10 @@ class InfluenceLoss(LossModule):
             known = self.estimator is None and policy.distribution is None
             policy_value = value if known else None
             return self._optimum(batch, own, [stored], mask, policy_value), None
-        following = step_inputs(batch, self.critics.in_keys(keys.action))
-        own = run(self.actor_network, self.actor_network_params, following, keys.action)
+        network, params = self.actor_network, self.actor_network_params
+        unrolled = unroll(network, params, batch)
+        following = following_inputs(network, self.critics.in_keys(keys.action), batch, unrolled)
+        own = run_step(network, params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
         terminated = batch.get(next_key(keys.terminated))
         if self.in_turns:

@@ -29,7 +29,7 @@ from torchrl_alita.envs.layout import (
     VALUE,
     next_key,
 )
-from torchrl_alita.objectives._critics import run, step_inputs
+from torchrl_alita.objectives._critics import following_inputs, run
 from torchrl_alita.objectives._inputs import checked, unique
 from torchrl_alita.objectives._swap import call_with
 
@@ -234,7 +234,8 @@ class TsallisLoss(LossModule):
         """Values ``[*B, N, C]`` and squared errors ``[*B]`` of the critics."""
         keys = self.tensor_keys
         with torch.no_grad():
-            following = step_inputs(batch, self.value_network.in_keys)
+            network = self.value_network
+            following = following_inputs(network, network.in_keys, batch, None)
             target = functional.td_target(
                 self.reward_scale * batch.get(next_key(keys.reward)),
                 batch.get(next_key(keys.terminated)),

@@ -30,6 +30,7 @@ from torchrl_alita.training.recipe import (
     run_recipe,
 )
 from torchrl_alita.training.run import RunDirectory, read_config
+from torchrl_alita.training.starcraft import StarCraftConfig, starcraft_task
 
 __all__ = [
     "BinnedCells",
@@ -43,6 +44,7 @@ __all__ = [
     "RecipeConfig",
     "RunDirectory",
     "SecretRoomEvents",
+    "StarCraftConfig",
     "TrainingConfig",
     "VisitMap",
     "build_algorithm",
@@ -57,6 +59,7 @@ __all__ = [
     "read_component",
     "read_config",
     "run_recipe",
+    "starcraft_task",
     "train",
     "verify_checkpoint",
 ]

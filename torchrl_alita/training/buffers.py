@@ -6,13 +6,17 @@ from typing import Any
 
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.envs import BurnInTransform, ExplorationType, set_exploration_type
+from torchrl.modules import set_recurrent_mode
 
-from torchrl_alita.algorithms import MADDPG
+from torchrl_alita.algorithms import Learner
+from torchrl_alita.data import SequenceSampler, as_sequences
 from torchrl_alita.envs.layout import (
     ACTION,
     ACTION_MASK,
     DONE,
     OBSERVATION,
+    RECURRENT_STATE,
     REWARD,
     TERMINATED,
     next_key,
@@ -25,18 +29,43 @@ _STORED = (OBSERVATION, ACTION, *map(next_key, (OBSERVATION, REWARD, DONE, TERMI
 
 
 class Buffers:
-    """Replay of everything, of D_t for each estimator, and of what is recent."""
+    """Replay of everything, of D_t for each estimator, and of what is recent.
 
-    def __init__(self, config: TrainingConfig, algorithm: MADDPG):
-        def buffer(size: int, batch_size: int) -> ReplayBuffer:
-            storage = LazyTensorStorage(min(size, config.total_frames), device=algorithm.device)
-            return ReplayBuffer(storage=storage, batch_size=batch_size)
+    For policies with a memory the replay is of sequences ``[B, T]``. Their memory begins with
+    what it was when they were collected, and a burn-in brings it up to date (R2D2,
+    https://openreview.net/forum?id=r1lyTjAqYX); that of the target policies begins with the
+    same. D_t is of sequences of one step ``[B, 1]``.
+
+    Raises:
+        ValueError: if a sequence does not fit into the buffer.
+    """
+
+    def __init__(self, config: TrainingConfig, algorithm: Learner):
+        def buffer(size: int, batch_size: int, **options) -> ReplayBuffer:
+            storage = LazyTensorStorage(size, device=algorithm.device)
+            return ReplayBuffer(storage=storage, batch_size=batch_size, **options)
 
         masks = (ACTION_MASK, next_key(ACTION_MASK)) if algorithm.layout.masked else ()
-        self.stored = (*_STORED, *masks, *algorithm.stored_keys)
+        own = (*algorithm.in_keys, *algorithm.stored_keys)
+        self.stored = tuple(dict.fromkeys((*_STORED, *masks, *own)))
         self.algorithm = algorithm
-        self.replay = buffer(config.buffer_size, config.batch_size)
-        self.recent = buffer(config.recent_frames, config.batch_size)
+        self.burn_in = None
+        size = min(config.buffer_size, config.total_frames)
+        if algorithm.recurrent:
+            self.burn_in = BurnInTransform([algorithm.actor], config.burn_in, [RECURRENT_STATE])
+            # Whole steps of all environments, or a sequence would jump to another one.
+            size -= size % config.num_envs
+            length = config.burn_in + config.sequence_length
+            if size < length * config.num_envs:
+                raise ValueError(
+                    f"A buffer of {size} holds no {length} steps of {config.num_envs} environments."
+                )
+            sampler = SequenceSampler(num_envs=config.num_envs, length=length)
+            sequences = config.batch_size // config.sequence_length
+            self.replay = buffer(size, sequences * length, sampler=sampler)
+        else:
+            self.replay = buffer(size, config.batch_size)
+        self.recent = buffer(min(config.recent_frames, config.total_frames), config.batch_size)
         self.conditional = [
             ReplayBuffer(
                 storage=self.replay.storage,
@@ -48,7 +77,8 @@ class Buffers:
 
     def extend(self, collected: TensorDictBase) -> None:
         # Step by step over all environments, so that the last rows are the newest.
-        stored = collected.select(*self.stored).transpose(0, 1).reshape(-1)
+        # What a loss reads of its own making is not there yet.
+        stored = collected.select(*self.stored, strict=False).transpose(0, 1).reshape(-1)
         self.replay.extend(stored)
         recent = self.algorithm.recent_rows(stored).select(OBSERVATION, ACTION)
         if len(recent):
@@ -56,8 +86,16 @@ class Buffers:
 
     def sample(self) -> tuple[TensorDictBase, list[TensorDictBase], TensorDictBase | None]:
         conditional = [buffer.sample() for buffer in self.conditional]
-        recent = self.recent.sample if self.algorithm.reads_recent else lambda: None
-        return self.replay.sample(), conditional, recent()
+        batch = self.replay.sample()
+        if self.burn_in is not None:
+            conditional = [as_sequences(rows, 1) for rows in conditional]
+            batch = self._burnt_in(as_sequences(batch, self.replay.sampler.length))
+        return batch, conditional, self.recent.sample() if self.algorithm.reads_recent else None
+
+    def _burnt_in(self, batch: TensorDictBase) -> TensorDictBase:
+        greedy = set_exploration_type(ExplorationType.DETERMINISTIC)
+        with set_recurrent_mode(True), greedy:
+            return self.burn_in(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """What is stored, where the next row goes, and what the samplers know."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, check_whole
 from torchrl_alita.training.logging import LoggerName
 
 __all__ = ["TrainingConfig"]
@@ -38,6 +38,11 @@ class TrainingConfig:
     """Transitions of an update (the paper: 1,024)."""
     conditional_batch_size: int = 1_024
     """Transitions of a conditional batch."""
+    sequence_length: int = 1
+    """Steps of the sequences of an update, for policies with a memory; a batch has as many of
+    them as fit into batch_size."""
+    burn_in: int = 0
+    """Steps before each sequence that only bring the memory up to date."""
     buffer_size: int = 1_000_000
     """Most transitions stored (the paper: 1,000,000)."""
     recent_frames: int = 10_000
@@ -94,9 +99,16 @@ class TrainingConfig:
             "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
             "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",
             "recent_frames", "noise_frames", "evaluation_interval", "evaluation_episodes",
-            "selection_episodes", "checkpoint_interval", "keep_checkpoints",
+            "selection_episodes", "checkpoint_interval", "keep_checkpoints", "sequence_length",
         )  # fmt: skip
-        check_at_least_one(**{name: getattr(self, name) for name in sizes})
+        known = {name: getattr(self, name) for name in sizes}
+        check_at_least_one(**{name: size for name, size in known.items() if size is not None})
+        check_whole(0, burn_in=self.burn_in)
+        if self.batch_size % self.sequence_length:
+            raise ValueError(
+                f"batch_size must be a multiple of sequence_length, {self.sequence_length}, got "
+                f"{self.batch_size}."
+            )
         for name in ("num_envs", "frames_per_update"):
             if self.frames_per_batch % getattr(self, name):
                 raise ValueError(

@@ -16,7 +16,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita._extras import import_extra
-from torchrl_alita.algorithms import MADDPG
+from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, get_task, make_env
 from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
 from torchrl_alita.modules import TeamExploration
@@ -45,7 +45,7 @@ _SELECTION_SEED = 2_000_003
 
 def train(
     config: TrainingConfig,
-    make_algorithm: Callable[[EnvBase], MADDPG],
+    make_algorithm: Callable[[EnvBase], Learner],
     *,
     task: Task | None = None,
 ) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class _Session:
     """What one run holds, new or resumed."""
 
     def __init__(
-        self, config: TrainingConfig, make_algorithm: Callable[[EnvBase], MADDPG], task: Task
+        self, config: TrainingConfig, make_algorithm: Callable[[EnvBase], Learner], task: Task
     ):
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -126,6 +126,7 @@ class _Session:
         )
         self.algorithm = make_algorithm(self.env)
         self.env = self.algorithm.prepare(self.env)
+        self.env, self.evaluation_env = map(self._with_memory, (self.env, self.evaluation_env))
         self.selection_env = None
         if len(self.algorithm.candidates()) > 1:
             self.selection_env = make_env(
@@ -150,6 +151,11 @@ class _Session:
         self.started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.run.path / "metrics.csv", until=self.frames)
         self.loggers = Loggers(config.loggers, self.run.path, config=plain_config(config))
+
+    def _with_memory(self, env: EnvBase) -> EnvBase:
+        for transform in self.algorithm.env_transforms():
+            env = env.append_transform(transform)
+        return env
 
     @property
     def components(self) -> dict[str, Any]:
@@ -357,7 +363,7 @@ class _NoNoise(TensorDictModuleBase):
 
 
 def _exploration(
-    config: TrainingConfig, algorithm: MADDPG
+    config: TrainingConfig, algorithm: Learner
 ) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise:
     """Noise on continuous actions; a share of random one-hot ones. Both shrink."""
     if algorithm.stochastic:

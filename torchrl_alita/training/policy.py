@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torchrl.envs import EnvBase
 
-from torchrl_alita.algorithms import MADDPG
-from torchrl_alita.modules import make_actor
+from torchrl_alita.algorithms import Learner
+from torchrl_alita.modules import make_actor, make_qnetwork, make_recurrent_actor
 from torchrl_alita.training.checkpoint import find_checkpoint, read_component
 from torchrl_alita.training.run import read_config
 
@@ -29,7 +30,11 @@ def load_policy(
         device: of the parameters. Default: the environment's.
 
     Returns:
-        The module that :func:`torchrl_alita.modules.make_actor` makes.
+        The module that :func:`torchrl_alita.modules.make_actor` makes, or
+        :func:`torchrl_alita.modules.make_recurrent_actor` or
+        :func:`torchrl_alita.modules.make_qnetwork`, as the run's config says. One with a
+        memory needs the transforms of
+        :func:`torchrl_alita.transforms.recurrent_transforms`.
 
     Raises:
         ValueError: if there is no checkpoint, it is damaged or refused, the run's config
@@ -59,13 +64,29 @@ def load_policy(
             f"The config of {path} has no num_cells: make the policies as that run did, and "
             "load_state_dict what read_component gives."
         )
-    layer_norm = config.get("layer_norm", True)
-    policy = make_actor(env, num_cells=config["num_cells"], layer_norm=layer_norm, device=device)
+    policy = _policy_of(config, env, device)
     _load(policy, checkpoint)
     return policy
 
 
-def init_policy(algorithm: MADDPG, path: str | Path) -> None:
+def _policy_of(
+    config: dict[str, Any], env: EnvBase, device: torch.device | str | None
+) -> nn.Module:
+    """Policies as the algorithm of a config makes them."""
+    # Configs of earlier versions do not have all of them.
+    options = {"share_params": config.get("share_params", False), "device": device}
+    memory = {"hidden_size": config.get("hidden_size", 64)}
+    layers = {"num_cells": config["num_cells"]}
+    layer_norm = {"layer_norm": config.get("layer_norm", True)}
+    recurrent = config.get("recurrent", False)
+    if config["algorithm"] in ("qmix", "vdn", "iql"):
+        return make_qnetwork(env, recurrent=recurrent, **memory, **layers, **options)
+    if recurrent:
+        return make_recurrent_actor(env, **memory, **options)
+    return make_actor(env, **layers, **layer_norm, **options)
+
+
+def init_policy(algorithm: Learner, path: str | Path) -> None:
     """Let an algorithm start from the policies of an earlier run, for fine-tuning.
 
     The policies and their targets are taken over. Critics, optimizers and all else stay
@@ -76,19 +97,13 @@ def init_policy(algorithm: MADDPG, path: str | Path) -> None:
         path: as of :func:`load_policy`.
 
     Raises:
-        ValueError: if the algorithm has made updates or is not derived from MADDPG, or as
-            of :func:`load_policy`.
+        ValueError: if the algorithm has made updates, or as of :func:`load_policy`.
     """
-    if not isinstance(algorithm, MADDPG):
-        raise ValueError(
-            f"Only MADDPG, and what is derived from it, starts from the policies of a run, got "
-            f"{type(algorithm).__name__}."
-        )
     if algorithm.updates:
         raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")
     _load(algorithm.actor, find_checkpoint(path))
-    targets = algorithm.maddpg.target_actor_network_params
-    targets.data.update_(algorithm.maddpg.actor_network_params.data)
+    for params, targets in algorithm.policy_params():
+        targets.data.update_(params.data)
 
 
 def _load(policy: nn.Module, checkpoint: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeVar
 
 from torchrl.envs import EnvBase
 
+from torchrl_alita._checks import check_choice
 from torchrl_alita._extras import import_extra
-from torchrl_alita.algorithms import ALITA, DDPG, MADDPG
+from torchrl_alita.algorithms import ALITA, DDPG, IQL, MADDPG, QMIX, VDN, Learner
 from torchrl_alita.envs import Task
 from torchrl_alita.training.config import TrainingConfig
 from torchrl_alita.training.loop import train
@@ -23,16 +24,26 @@ __all__ = ["RecipeConfig", "build_algorithm", "parse_config", "run_recipe"]
 class RecipeConfig(TrainingConfig):
     """What every recipe can set about its algorithm and its training."""
 
-    algorithm: Literal["alita", "maddpg", "ddpg"] = "alita"
+    algorithm: Literal["alita", "maddpg", "ddpg", "qmix", "vdn", "iql"] = "alita"
     """Algorithm; what follows from influencers on is of alita."""
     num_cells: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of actors and critics (the paper: 128 128)."""
+    share_params: bool = False
+    """One policy and one critic for all agents."""
+    recurrent: bool = False
+    """Policies with a memory, trained on sequences."""
+    hidden_size: int = 64
+    """Width of both hidden layers of recurrent networks (the paper: 64)."""
+    critic_input: Literal["observations", "state"] = "observations"
+    """What the critics read beside the actions."""
     gamma: float = 0.95
     """Discount factor of a step (the paper: 0.95)."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Of actors and critics (the paper for StarCraft: RMSprop)."""
     actor_lr: float = 3e-4
-    """Adam's step of the actors."""
+    """The optimizer's step of the actors."""
     critic_lr: float = 3e-3
-    """Adam's step of the critics."""
+    """The optimizer's step of the critics."""
     tau: float = 0.05
     """Share by which the targets move at each update."""
     max_grad_norm: float = 0.5
@@ -49,6 +60,14 @@ class RecipeConfig(TrainingConfig):
     """Standard deviation of the noise on target actions, in units of the action."""
     policy_delay: int = 1
     """Updates of the critics for each of the actors."""
+    mixing_embed_dim: int = 32
+    """Width of the layers of QMIX's mixer (PyMARL: 32)."""
+    mixing_init_scale: float = 0.1
+    """What the first parameters of QMIX's mixer are multiplied with."""
+    double_q: bool = True
+    """Double Q-learning, of qmix, vdn and iql."""
+    target_update_interval: int = 200
+    """Updates between two updates of the targets of qmix, vdn and iql (PyMARL: 200)."""
     influencers: Literal["random", "all"] | tuple[int, ...] = (0,)
     """Indices of the influencers; random draws one from the seed, all is Symmetric."""
     influence_coeff: float = 0.1
@@ -81,20 +100,34 @@ class RecipeConfig(TrainingConfig):
 # or batches are smaller, later.
 MOST_EAGER_UPDATES = 2_000
 
+# Of every algorithm; of actors and critics; of ALITA; of Q-learning.
 _SHARED = (
-    *("num_cells", "gamma", "actor_lr", "critic_lr", "tau", "max_grad_norm", "others_actions"),
-    *("own_actions", "logits_coeff", "num_critics", "policy_noise", "policy_delay"),
-    *("compile", "compile_mode", "mixed_precision"),
+    *("num_cells", "share_params", "recurrent", "hidden_size", "gamma", "optimizer"),
+    *("critic_lr", "max_grad_norm", "compile", "compile_mode", "mixed_precision"),
 )
-_OWN = (
+_ACTOR_CRITIC = (
+    *("critic_input", "actor_lr", "tau", "others_actions", "own_actions", "logits_coeff"),
+    *("num_critics", "policy_noise", "policy_delay"),
+)
+_ALITA = (
     *("influencers", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega"),
     *("estimator", "estimator_updates", "optimum", "optimum_at", "normalize"),
 )
 
+_VALUE_BASED = ("mixing_embed_dim", "mixing_init_scale", "double_q", "target_update_interval")
+_ALGORITHMS = {
+    "alita": (ALITA, (*_SHARED, *_ACTOR_CRITIC, *_ALITA)),
+    "maddpg": (MADDPG, (*_SHARED, *_ACTOR_CRITIC)),
+    "ddpg": (DDPG, (*_SHARED, *_ACTOR_CRITIC)),
+    "qmix": (QMIX, (*_SHARED, *_VALUE_BASED)),
+    "vdn": (VDN, (*_SHARED, *_VALUE_BASED)),
+    "iql": (IQL, (*_SHARED, *_VALUE_BASED)),
+}
+
 Config = TypeVar("Config", bound=RecipeConfig)
 
 
-def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
+def build_algorithm(config: RecipeConfig, env: EnvBase) -> Learner:
     """The algorithm that a config names.
 
     Args:
@@ -102,8 +135,9 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
         env: an environment in the layout of this package.
 
     Returns:
-        :class:`torchrl_alita.ALITA`, :class:`torchrl_alita.MADDPG` or
-        :class:`torchrl_alita.DDPG`.
+        :class:`torchrl_alita.ALITA`, :class:`torchrl_alita.MADDPG`,
+        :class:`torchrl_alita.DDPG`, :class:`torchrl_alita.QMIX`,
+        :class:`torchrl_alita.VDN` or :class:`torchrl_alita.IQL`.
 
     Raises:
         ValueError: if an option is out of range or the algorithm unknown.
@@ -114,15 +148,14 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> MADDPG:
         >>> type(build_algorithm(RecipeConfig(algorithm="ddpg"), env)).__name__
         'DDPG'
     """
-    algorithms = {"alita": ALITA, "maddpg": MADDPG, "ddpg": DDPG}
-    if config.algorithm not in algorithms:
-        raise ValueError(f"algorithm must be one of {list(algorithms)}, got {config.algorithm!r}.")
-    names = (*_SHARED, *_OWN) if config.algorithm == "alita" else _SHARED
+    check_choice("algorithm", config.algorithm, tuple(_ALGORITHMS))
+    algorithm, names = _ALGORITHMS[config.algorithm]
     options = {name: getattr(config, name) for name in names}
     updates = (config.total_frames - config.random_frames) // config.frames_per_update
     if config.compile is None:
-        options["compile"] = updates > MOST_EAGER_UPDATES
-    return algorithms[config.algorithm](env, **options)
+        # The compiler would write out every step of a sequence.
+        options["compile"] = updates > MOST_EAGER_UPDATES and not config.recurrent
+    return algorithm(env, **options)
 
 
 def parse_config(
@@ -167,7 +200,7 @@ def parse_config(
 
 def run_recipe(
     config: TrainingConfig,
-    make_algorithm: Callable[[EnvBase], MADDPG],
+    make_algorithm: Callable[[EnvBase], Learner],
     *,
     task: Task | None = None,
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.data import Composite
 from torchrl.envs import ExplorationType, Transform, set_exploration_type
+from torchrl.modules import set_recurrent_mode
 
 from torchrl_alita import functional
 from torchrl_alita._checks import (
@@ -204,7 +205,9 @@ class DiversityPenalty(Transform):
         require_keys(tensordict, self.in_keys)
         agents = check_agents(tensordict, self.in_keys)
         check_same_shape(tensordict, self.in_keys[2], (*agents, 1))
-        penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]))
+        # A policy with a memory unrolls over a batch; in an environment it makes one step.
+        with set_recurrent_mode(True):
+            penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]))
         return _transition.written(tensordict, self.batch_out_keys[0], penalty)
 
     def _reset(

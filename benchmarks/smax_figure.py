@@ -1,0 +1,194 @@
+"""Figures 3 and 4 in SMAX's battles: win rates of ALITA, its ablations and the baselines.
+
+    python benchmarks/smax_figure.py --map 2s3z           # train what is missing, report
+    python benchmarks/smax_figure.py --map 5m_vs_6m --variants QMIX VDN --seeds 0 1
+    python benchmarks/smax_figure.py --report-only        # report from the committed results
+
+Each run is a process of its own and leaves one JSON in results/smax/; an existing one is
+not run again. The report writes results/smax.json, a picture for each map and the tables
+between the markers of docs/starcraft.md.
+
+Source: Sec. 4.1.1, Figures 3 and 4 of https://arxiv.org/abs/2108.12581, whose battles are
+SMAC's, of 2 million steps; those of SMAX are others, and win rates cannot be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+import tyro
+from runs import (
+    RESULTS,
+    ROOT,
+    Job,
+    results,
+    slug,
+    table,
+    train_missing,
+    versions,
+    write_between,
+)
+
+NO_IM = ("--novelty-coeff", "0", "--diversity-coeff", "0")
+VARIANTS = {
+    "ALITA": ("alita_smac.py",),
+    "ALITA, no F": ("alita_smac.py", "--influence-coeff", "0"),
+    "ALITA, no IM": ("alita_smac.py", *NO_IM),
+    "ALITA, symmetric": ("alita_smac.py", "--influencers", "all"),
+    "MADDPG": ("alita_smac.py", "--algorithm", "maddpg"),
+    "QMIX": ("qmix_smac.py",),
+    "VDN": ("qmix_smac.py", "--algorithm", "vdn"),
+    "IQL": ("qmix_smac.py", "--algorithm", "iql"),
+}
+MAPS = ("2s3z", "5m_vs_6m")
+WON = "win_rate"
+
+
+@dataclass
+class Config:
+    """Which runs to make."""
+
+    map: str = "2s3z"
+    """Map to train on."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Rows of the table to train."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of every variant."""
+    total_frames: int = 200_000
+    """Environment steps of a run."""
+    workers: int = 2
+    """Runs side by side, each with one thread."""
+    report_only: bool = False
+    """Train nothing, report what is there."""
+
+
+def job(map_name: str, variant: str, seed: int, frames: int) -> Job:
+    """The run of one row and seed."""
+    recipe, *own = VARIANTS[variant]
+    options = (*own, "--map", map_name, "--seed", str(seed), "--total-frames", str(frames))
+    options += ("--evaluation-interval", str(max(1_000, frames // 20)))
+    name = f"{map_name}-{slug(variant)}-{frames}-seed{seed}.json"
+    curves = (f"evaluation/{WON}", "evaluation/return_mean")
+    return Job(variant, recipe, options, RESULTS / "smax" / name, curves)
+
+
+def budgets(map_name: str) -> list[int]:
+    """Total frames of the runs that are there, the largest first."""
+    found = (RESULTS / "smax").glob(f"{map_name}-*-seed*.json")
+    return sorted({int(path.stem.split("-")[-2]) for path in found}, reverse=True)
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile; of a single value, that value."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    lower, middle, upper = quantiles(values, n=4, method="inclusive")
+    return lower, middle, upper
+
+
+def middle(values: list[float], digits: int) -> str:
+    """Median [quartiles]."""
+    lower, _, upper = quartiles(values)
+    return f"{median(values):.{digits}f} [{lower:.{digits}f}, {upper:.{digits}f}]"
+
+
+def draw(path, runs: dict[str, list[dict]], title: str) -> None:
+    """Median win rate over the seeds, with the quartiles, as in the paper's figures."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for variant, found in runs.items():
+        frames = [frame for frame, _ in found[0]["curves"][WON]]
+        columns = zip(*([value for _, value in run["curves"][WON]] for run in found), strict=True)
+        lower, middles, upper = zip(*(quartiles(list(column)) for column in columns), strict=True)
+        (line,) = axes.plot(frames, middles, label=f"{variant} ({len(found)})")
+        axes.fill_between(frames, lower, upper, color=line.get_color(), alpha=0.15)
+    axes.set_title(title)
+    axes.set_xlabel("environment frames")
+    axes.set_ylabel("battles won, greedy")
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def section(map_name: str, frames: int, seeds: tuple[int, ...]) -> tuple[str, dict]:
+    """Table of one map and budget, and its numbers."""
+    runs = results([job(map_name, variant, s, frames) for variant in VARIANTS for s in seeds])
+    first = next(iter(runs.values()))[0]
+    rows = [
+        [
+            variant,
+            str(len(found)),
+            middle([run["evaluation"][WON] for run in found], 2),
+            middle([max(value for _, value in run["curves"][WON]) for run in found], 2),
+            middle([run["evaluation"]["return_mean"] for run in found], 1),
+            middle([run["wall_seconds"] / 60 for run in found], 0),
+        ]
+        for variant, found in runs.items()
+    ]
+    random_team = first["random_team"]
+    plays = ["random play", "", f"{random_team[WON]:.2f}", "", f"{random_team['return_mean']:.1f}"]
+    titles = ["team", "seeds", "won at the end", "won at best", "return (at most 20)", "minutes"]
+    note = (
+        f"Median [quartiles] over the seeds after {frames:,} frames, of 128 greedy battles from "
+        f"the same starts. Made by `python benchmarks/smax_figure.py --map {map_name} "
+        f"--total-frames {frames}`, two runs side by side: {versions(first['machine'])}."
+    )
+    name = f"smax_{map_name}_{frames}.png"
+    draw(RESULTS / name, runs, f"SMAX, {map_name}: median and quartiles (seeds)")
+    numbers = {
+        variant: {
+            "seeds": len(found),
+            WON: [run["evaluation"][WON] for run in found],
+            "return_mean": [run["evaluation"]["return_mean"] for run in found],
+            "commands": [run["command"] for run in found],
+        }
+        for variant, found in runs.items()
+    }
+    text = "\n\n".join(
+        [
+            f"### {map_name}, {frames:,} frames",
+            table(titles, [[*plays, ""], *rows]),
+            note,
+            f"![Win rates](../benchmarks/results/{name})",
+        ]
+    )
+    return text, numbers
+
+
+def report(seeds: tuple[int, ...]) -> None:
+    """Write the tables, the pictures and the numbers of all that is there."""
+    texts, numbers = [], {}
+    for map_name in MAPS:
+        for frames in budgets(map_name):
+            text, found = section(map_name, frames, seeds)
+            texts.append(text)
+            numbers[f"{map_name}, {frames} frames"] = found
+    if not texts:
+        return
+    (RESULTS / "smax.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    write_between(ROOT / "docs" / "starcraft.md", "smax", "\n\n".join(texts))
+
+
+def main() -> None:
+    """Train what is missing and report."""
+    config = tyro.cli(Config)
+    if not config.report_only:
+        # Seed by seed, so that a series that is stopped has all rows.
+        jobs = [
+            job(config.map, variant, seed, config.total_frames)
+            for seed in config.seeds
+            for variant in config.variants
+        ]
+        train_missing(jobs, config.workers)
+    report(config.seeds)
+
+
+if __name__ == "__main__":
+    main()

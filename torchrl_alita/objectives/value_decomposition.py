@@ -1,0 +1,238 @@
+"""Q-learning of a team: VDN, QMIX, and independent Q-learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torchrl.modules import set_recurrent_mode
+from torchrl.objectives import LossModule
+
+from torchrl_alita import functional
+from torchrl_alita._checks import REDUCTIONS, check_choice, check_share, require_written
+from torchrl_alita.envs.layout import (
+    ACTION,
+    ACTION_VALUE,
+    CHOSEN_ACTION_VALUE,
+    REWARD,
+    TERMINATED,
+    next_key,
+)
+from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
+from torchrl_alita.objectives._inputs import checked, unique
+from torchrl_alita.objectives._swap import call_with
+
+__all__ = ["ValueDecompositionLoss"]
+
+
+class ValueDecompositionLoss(LossModule):
+    r"""Q-learning of N agents whose values a mixer makes into the team's.
+
+    .. math::
+        L = E \left[(Q_{tot}(s, a) - r - \gamma \, Q^-_{tot}(s', a'))^2\right], \qquad
+        a'_i = \arg\max_u Q_i(o'_i, u)
+
+    Q_tot is what a mixer makes of the values Q_i of the actions taken: their sum is VDN
+    (https://arxiv.org/abs/1706.05296), a monotonic network that reads the state is QMIX
+    (https://arxiv.org/abs/1803.11485). r is the mean over the agents' rewards, which are one
+    in a team. Without a mixer each agent learns for itself from its own reward, IQL
+    (https://arxiv.org/abs/1511.08779), and the loss is the mean over the agents. The next
+    action is the present networks' best and the targets' value of it counts, as in double
+    Q-learning (https://arxiv.org/abs/1509.06461).
+
+    The mixers are TorchRL's. Its QMixerLoss has no double Q-learning, and mixes the memory
+    of two episodes where one ends and the next begins within a sequence.
+
+    Networks with a memory take sequences ``[*B, T]``, see
+    :class:`torchrl_alita.modules.MultiAgentGRU`.
+
+    Args:
+        local_value_network: values of each agent's actions and the best of them, as of
+            :func:`torchrl_alita.modules.make_qnetwork`.
+        mixer_network: a TensorDictModule around a mixer of TorchRL, from
+            ``("agents", "chosen_action_value")`` ``[*B, N, 1]`` and what it needs besides to
+            ``"chosen_action_value"`` ``[*B, 1]``. Default: none.
+        gamma: discount factor of a step, in [0, 1]. Default: 0.99, PyMARL's.
+        double_q: the present networks choose the next action; otherwise the targets do.
+        reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
+
+    Returns, from ``forward``, a TensorDict with ``loss_qvalue`` and, detached,
+    ``pred_value`` and ``target_value``.
+
+    Raises:
+        ValueError: if gamma is outside [0, 1] or the reduction unknown; when called, if the
+            batch is empty or its entries do not fit each other.
+        TypeError: if an argument is no number.
+        KeyError: when called, if the batch lacks a key, or a network does not write one.
+
+    Examples:
+        >>> from torchrl.modules import VDNMixer
+        >>> from torchrl.objectives import SoftUpdate
+        >>> from tensordict.nn import TensorDictModule
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import make_qnetwork
+        >>> env = make_env("push_box", num_envs=5, n_agents=2, seed=0)
+        >>> mixer = TensorDictModule(
+        ...     VDNMixer(n_agents=2, device="cpu"),
+        ...     in_keys=[("agents", "chosen_action_value")],
+        ...     out_keys=["chosen_action_value"],
+        ... )
+        >>> loss = ValueDecompositionLoss(make_qnetwork(env, recurrent=False), mixer)
+        >>> updater = SoftUpdate(loss, tau=0.01)
+        >>> loss(env.rollout(4).reshape(-1))["loss_qvalue"].backward()
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that can be set with ``set_keys``.
+
+        Attributes:
+            action (NestedKey): read, and written by the local network. Default:
+                ``("agents", "action")``.
+            action_value (NestedKey): written by the local network. Default:
+                ``("agents", "action_value")``.
+            local_value (NestedKey): read by the mixer. Default:
+                ``("agents", "chosen_action_value")``.
+            global_value (NestedKey): written by the mixer. Default:
+                ``"chosen_action_value"``.
+            reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
+            terminated (NestedKey): read in "next". Default: ``"terminated"``.
+            priority_weight (NestedKey): read where the batch has it.
+        """
+
+        action: NestedKey = ACTION
+        action_value: NestedKey = ACTION_VALUE
+        local_value: NestedKey = CHOSEN_ACTION_VALUE
+        global_value: NestedKey = "chosen_action_value"
+        reward: NestedKey = REWARD
+        terminated: NestedKey = TERMINATED
+        priority_weight: NestedKey = "priority_weight"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    out_keys = ["loss_qvalue", "pred_value", "target_value"]
+    _schedulable_buffers = frozenset({"gamma"})
+
+    local_value_network: TensorDictModuleBase
+    local_value_network_params: TensorDictParams
+    target_local_value_network_params: TensorDictParams
+    mixer_network: TensorDictModuleBase | None
+    mixer_network_params: TensorDictParams | None
+    target_mixer_network_params: TensorDictParams | None
+
+    def __init__(
+        self,
+        local_value_network: TensorDictModuleBase,
+        mixer_network: TensorDictModuleBase | None = None,
+        *,
+        gamma: float = 0.99,
+        double_q: bool = True,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        check_share(gamma=gamma)
+        check_choice("reduction", reduction, REDUCTIONS)
+        self.convert_to_functional(
+            local_value_network, "local_value_network", create_target_params=True
+        )
+        self.mixed = mixer_network is not None
+        if self.mixed:
+            self.convert_to_functional(mixer_network, "mixer_network", create_target_params=True)
+        self.register_coeff_buffer("gamma", float(gamma))
+        self.double_q = double_q
+        self.reduction = reduction
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        network = self.local_value_network
+        following = following_keys(network, self._read())
+        target = [*following, next_key(keys.reward), next_key(keys.terminated)]
+        return unique([keys.action, *self._read(), *target])
+
+    def _read(self) -> list[NestedKey]:
+        """What the networks read of a step."""
+        mixer = self.mixer_network.in_keys if self.mixed else []
+        local = self.tensor_keys.local_value
+        return unique([*self.local_value_network.in_keys, *(k for k in mixer if k != local)])
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        keys = self.tensor_keys
+        batch = checked(self, tensordict, optional=[keys.priority_weight])
+        weights = self._maybe_get_priority_weight(batch)
+        local = self._local(batch, self.local_value_network_params)
+        value = self._mixed(
+            batch, _taken(local.get(keys.action_value), batch.get(keys.action)), target=False
+        )
+        target = self._target(batch, local)
+        error = (value - target).square().squeeze(-1)
+        return TensorDict(
+            {
+                "loss_qvalue": self._reduce_loss(
+                    self._per_row(error), tensordict=batch, weights=weights
+                ),
+                "pred_value": self._log(value, batch),
+                "target_value": self._log(target, batch),
+            }
+        )
+
+    def _per_row(self, values: torch.Tensor) -> torch.Tensor:
+        return values if self.mixed else values.mean(-1)
+
+    def _local(self, batch: TensorDictBase, params: TensorDictBase) -> TensorDictBase:
+        """What the local network writes, a new tensordict."""
+        network = self.local_value_network
+        require_written(network, self.tensor_keys.action_value)
+        return call_with(params, network, lambda: network(batch.copy()))
+
+    def _mixed(self, batch: TensorDictBase, local: torch.Tensor, *, target: bool) -> torch.Tensor:
+        """The team's value, ``[*B, N, 1] -> [*B, 1]``; without a mixer, what it was given."""
+        if not self.mixed:
+            return local
+        network, keys = self.mixer_network, self.tensor_keys
+        require_written(network, keys.global_value)
+        inputs = batch.select(*(key for key in network.in_keys if key != keys.local_value))
+        # TorchRL's mixers view their inputs, which must lie in one piece.
+        inputs = inputs.set(keys.local_value, local).contiguous()
+        params = self.target_mixer_network_params if target else self.mixer_network_params
+        return call_with(params, network, lambda: network(inputs).get(keys.global_value))
+
+    @torch.no_grad()
+    def _target(self, batch: TensorDictBase, local: TensorDictBase) -> torch.Tensor:
+        """R + gamma Q'(s', a'), ``[*B, 1]``, or ``[*B, N, 1]`` without a mixer."""
+        keys, network = self.tensor_keys, self.local_value_network
+        params = self.target_local_value_network_params
+        unrolled = self._local(batch, params) if memory_keys(network) else None
+        following = following_inputs(network, self._read(), batch, unrolled)
+        values = self._step(following, params)
+        best = values.get(keys.action)
+        if self.double_q:
+            present = following_inputs(network, self._read(), batch, local)
+            best = self._step(present, self.local_value_network_params.data).get(keys.action)
+        value = self._mixed(following, _taken(values.get(keys.action_value), best), target=True)
+        reward = batch.get(next_key(keys.reward))
+        terminated = batch.get(next_key(keys.terminated))
+        if not self.mixed:
+            return functional.td_target(reward, terminated, value, self.gamma)
+        team = functional.td_target(
+            reward.mean(-2, keepdim=True), terminated, value.unsqueeze(-2), self.gamma
+        )
+        return team.squeeze(-2)
+
+    def _step(self, batch: TensorDictBase, params: TensorDictBase) -> TensorDictBase:
+        with set_recurrent_mode(False):
+            return self._local(batch, params)
+
+    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
+        value = self._per_row(value.detach().squeeze(-1))
+        return self._reduce_loss(value, tensordict=batch, reduction="mean")
+
+
+def _taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Value of a one-hot action, ``[*B, N, L], [*B, N, L] -> [*B, N, 1]``."""
+    # A masked value is huge: times zero it is nothing, but only where it is finite.
+    return (values * action.to(values.dtype)).sum(-1, keepdim=True)

@@ -1,0 +1,81 @@
+"""What an environment must say at each step to networks with a memory."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torchrl.data import Composite
+from torchrl.envs import Compose, InitTracker, Transform
+from torchrl.modules.utils import get_primers_from_module
+
+from torchrl_alita.envs.layout import ACTION, LAST_ACTION
+
+__all__ = ["LastAction", "recurrent_transforms"]
+
+
+class LastAction(Transform):
+    """The action that led to an observation, ``[*B, N, A]``, zeros where an episode begins.
+
+    Appended to an environment, for networks that read it beside the observation, as PyMARL's
+    agents do (https://arxiv.org/abs/1902.04043).
+
+    Args:
+        action: key read. Default: ``("agents", "action")``.
+        last_action: key written. Default: ``("agents", "last_action")``.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("push_box", num_envs=5, n_agents=2).append_transform(LastAction())
+        >>> episode = env.rollout(3)
+        >>> bool((episode["agents", "last_action"][:, 1] == episode["agents", "action"][:, 0]).all())
+        True
+    """
+
+    def __init__(self, *, action: NestedKey = ACTION, last_action: NestedKey = LAST_ACTION):
+        super().__init__(in_keys=[action], out_keys=[last_action])
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        return next_tensordict.set(self.out_keys[0], tensordict.get(self.in_keys[0]).clone())
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        spec = self.parent.full_action_spec[self.in_keys[0]]
+        none = torch.zeros(spec.shape, dtype=spec.dtype, device=spec.device)
+        return tensordict_reset.set(self.out_keys[0], none)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        spec = self.parent.full_action_spec[self.in_keys[0]].clone()
+        observation_spec[self.out_keys[0]] = spec
+        return observation_spec
+
+
+def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
+    """What an environment needs for a network with a memory.
+
+    TorchRL's InitTracker, which marks where episodes begin, :class:`LastAction`, and the
+    network's primers, which give its state. With them an agent sees what PyMARL's see
+    (https://arxiv.org/abs/1902.04043).
+
+    Args:
+        network: as of :func:`torchrl_alita.modules.make_recurrent_actor`.
+
+    Returns:
+        For ``env.append_transform``.
+
+    Raises:
+        ValueError: if the network has no memory.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> from torchrl_alita.modules import make_recurrent_actor
+        >>> env = make_env("vmas/spread", num_envs=2, n_agents=3)
+        >>> [type(t).__name__ for t in recurrent_transforms(make_recurrent_actor(env))]
+        ['InitTracker', 'LastAction', 'TensorDictPrimer']
+    """
+    primers = get_primers_from_module(network, warn=False)
+    if primers is None:
+        raise ValueError(f"{type(network).__name__} has no memory to prime.")
+    last_action = [LastAction()] if LAST_ACTION in network.in_keys else []
+    return Compose(InitTracker(), *last_action, primers)
