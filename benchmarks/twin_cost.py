@@ -4,9 +4,10 @@
     python benchmarks/twin_cost.py --quick  # fewer rounds; print, write nothing
 
 The work is that of recipes/alita_pybullet.py: batches of 256 transitions of one robot, 64 in a
-conditional batch, two hidden layers of 256. The transitions are random numbers of the sizes of Hopper, so that no
-simulator is needed; a figure is of an update alone, with the drawing of its batches from a
-buffer and without the simulation. An update of TwinALITA is one of both its agents.
+conditional batch, two hidden layers of 256. The transitions are random numbers of the sizes of
+Hopper, so that no simulator is needed; a figure is of an update alone, with the drawing of its
+batches from a buffer and without the simulation. An update of TwinALITA is one of both its
+agents.
 
 The algorithms take turns, forwards and then backwards, after a round that does not count; a turn
 is so many updates that everything moves equally often. Each figure is the median over the

@@ -377,6 +377,13 @@ def test_a_batch_of_another_width_is_an_error_with_both_numbers():
             make(ENV, **SMALL).update(batch)
 
 
-def test_only_what_is_derived_from_maddpg_starts_from_another_runs_policies(tmp_path):
-    with pytest.raises(ValueError, match="TD3"):
-        init_policy(TD3(ENV, **SMALL), tmp_path)
+def test_a_run_starts_from_the_policy_and_targets_of_another(tmp_path):
+    train(tiny(tmp_path / "run"), partial(TD3, **SMALL), task=task())
+    first, second = (TD3(ENV, **SMALL) for _ in range(2))
+    for algorithm in (first, second):
+        init_policy(algorithm, tmp_path / "run")
+    of_both = [algorithm.td3.actor_network_params for algorithm in (first, second)]
+    targets = second.td3.target_actor_network_params
+    for key, value in of_both[0].items(True, True):
+        assert (value == of_both[1].get(key)).all()
+        assert (value == targets.get(key)).all()

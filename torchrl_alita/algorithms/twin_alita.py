@@ -220,20 +220,57 @@ class TwinALITA(SingleAgent):
 
         networks = {"num_cells": num_cells, "layer_norm": layer_norm, "device": self.device}
         noise = {"gamma": gamma, "policy_noise": policy_noise, "noise_clip": noise_clip}
+        self.turns = TakeTurns(len(AGENTS))
+        self.modules, self.optimizers = {"turns": self.turns}, {}
+        self._build_learners(env, networks, noise, actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
+        self._build_bonuses(chosen, omega=omega, lr=autoencoder_lr)
+        self.estimator: InfluenceEstimatorLoss | None = None
+        self.influence: InfluenceLoss | None = None
+        if chosen["influence_coeff"] and chosen["estimator"] == "clones":
+            sampler = {"kind": conditional, "num_candidates": num_candidates}
+            self._build_clones(sampler, gamma=gamma, lr=estimator_lr)
+        if chosen["influence_coeff"]:
+            self.influence = InfluenceLoss(
+                self.policies[0],
+                self.learners[1] if self.estimator is None else self.estimator,
+                influence_coeff=chosen["influence_coeff"],
+                optimum=chosen["optimum"],
+                optimum_at=optimum_at,
+                num_optimum_samples=num_optimum_samples,
+                action_spec=self.action_spec,
+                gamma=gamma,
+                normalize=normalize,
+                in_turns=True,
+            ).to(self.device)
+            self.influence.set_keys(reward=REWARDS[1])
+            self.modules["influence"] = self.influence
+
+        self._gradient = self._compiled(self._losses, then=differentiate)
+        self._critics_gradient = self._compiled(self._critics_losses, then=differentiate)
+        self._targeted = self._compiled(self._with_target)
+        self._estimator_gradient = self._compiled(self._estimator_losses, then=differentiate)
+
+    def _build_learners(
+        self,
+        env: EnvBase,
+        networks: dict[str, Any],
+        noise: dict[str, float],
+        *,
+        actor_lr: float,
+        critic_lr: float,
+        tau: float,
+    ) -> None:
+        """A TD3 for each agent, and the policy of the one whose turn it is."""
         bounds = (self.action_spec.space.low, self.action_spec.space.high)
         self.policies = [make_actor(env, **networks) for _ in AGENTS]
         self.actor = _TurnActor(self.policies)
-        self.turns = TakeTurns(len(AGENTS))
         self.learners = [
             td3_loss(policy, make_critic(env, **networks), bounds=bounds, **noise).to(self.device)
             for policy in self.policies
         ]
-        for learner, reward in zip(self.learners, REWARDS, strict=True):
-            learner.set_keys(reward=reward)
         self.target_updaters = [soft_update(learner, tau=tau) for learner in self.learners]
-        self.modules = {"turns": self.turns}
-        self.optimizers = {}
-        for name, learner in zip(AGENTS, self.learners, strict=True):
+        for name, learner, reward in zip(AGENTS, self.learners, REWARDS, strict=True):
+            learner.set_keys(reward=reward)
             self.modules[name] = learner
             self.optimizers[f"actor_{name}"] = make_optimizer(
                 learner.actor_network_params, lr=actor_lr
@@ -242,7 +279,9 @@ class TwinALITA(SingleAgent):
                 learner.qvalue_network_params, lr=critic_lr
             )
 
-        published = form == "published"
+    def _build_bonuses(self, chosen: dict[str, Any], *, omega: float, lr: float) -> None:
+        """The influencer's novelty, the partner's penalty, and what each learns from."""
+        published = self.form == "published"
         distance = "euclidean" if published else "squared"
         self.autoencoder = Autoencoder(
             self.layout.observation_size + self.layout.action_size, device=self.device
@@ -256,53 +295,26 @@ class TwinALITA(SingleAgent):
             weight="min_max" if published else "exponential",
             in_turns=True,
         ).to(self.device)
+        coeffs = (
+            {NOVELTY: chosen["novelty_coeff"]},
+            {DIVERSITY_PENALTY: chosen["diversity_coeff"]},
+        )
         self.total_rewards = [
-            TotalReward({key: chosen[coeff]}, total_reward=reward).to(self.device)
-            for key, coeff, reward in zip(
-                (NOVELTY, DIVERSITY_PENALTY),
-                ("novelty_coeff", "diversity_coeff"),
-                REWARDS,
-                strict=True,
-            )
+            TotalReward(coeff, total_reward=reward).to(self.device)
+            for coeff, reward in zip(coeffs, REWARDS, strict=True)
         ]
         self.modules["novelty_loss"] = self.novelty_loss
-        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=autoencoder_lr)
+        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=lr)
 
-        self.estimator: InfluenceEstimatorLoss | None = None
-        self.influence: InfluenceLoss | None = None
-        if chosen["influence_coeff"]:
-            source = self.learners[1]
-            if chosen["estimator"] == "clones":
-                source = self.estimator = InfluenceEstimatorLoss(
-                    source, kind="clones", gamma=gamma, in_turns=True
-                ).to(self.device)
-                source.set_keys(reward=REWARDS[1])
-                sampler = ConditionalSampler(
-                    kind=conditional, num_candidates=num_candidates, turn=TURN
-                )
-                self.conditional_samplers.append(sampler)
-                self.modules["estimator"] = source
-                self.optimizers["estimator"] = make_optimizer(source, lr=estimator_lr)
-            sampled = chosen["optimum"] == "sampled"
-            self.influence = InfluenceLoss(
-                self.policies[0],
-                source,
-                influence_coeff=chosen["influence_coeff"],
-                optimum=chosen["optimum"],
-                optimum_at=optimum_at,
-                num_optimum_samples=num_optimum_samples if sampled else 0,
-                action_spec=self.action_spec,
-                gamma=gamma,
-                normalize=normalize,
-                in_turns=True,
-            ).to(self.device)
-            self.influence.set_keys(reward=REWARDS[1])
-            self.modules["influence"] = self.influence
-
-        self._gradient = self._compiled(self._losses, then=differentiate)
-        self._critics_gradient = self._compiled(self._critics_losses, then=differentiate)
-        self._targeted = self._compiled(self._with_target)
-        self._estimator_gradient = self._compiled(self._estimator_losses, then=differentiate)
+    def _build_clones(self, sampler: dict[str, Any], *, gamma: float, lr: float) -> None:
+        """Clones of the partner's critics, and the sampler of their batches."""
+        self.estimator = InfluenceEstimatorLoss(
+            self.learners[1], kind="clones", gamma=gamma, in_turns=True
+        ).to(self.device)
+        self.estimator.set_keys(reward=REWARDS[1])
+        self.conditional_samplers.append(ConditionalSampler(turn=TURN, **sampler))
+        self.modules["estimator"] = self.estimator
+        self.optimizers["estimator"] = make_optimizer(self.estimator, lr=lr)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the two policies, each with their targets."""

@@ -53,9 +53,9 @@ class NoveltyReward(Transform):
             ``("agents", "novelty")``.
 
     Raises:
-        ValueError: if an influencer is negative or listed twice, or the distance unknown; when called, if
-            the batch has no such agent, its features another size, or its entries do not
-            fit each other.
+        ValueError: if an influencer is negative or listed twice, or the distance unknown;
+            when called, if the batch has no such agent, its features another size, or its
+            entries do not fit each other.
         TypeError: when called, if the autoencoder computes in another dtype.
         KeyError: when called, if the batch lacks a key.
 
