@@ -100,7 +100,6 @@ def stand_still(tensordict: TensorDict) -> TensorDict:
     return tensordict.set(ACTION, torch.zeros(*tensordict.shape, 1, 3))
 
 
-@needs_pybullet
 def test_the_thirteen_tasks_are_registered_under_their_gym_names():
     assert set(SIZES) == set(ENVIRONMENTS)
     for env_id in SIZES:
@@ -320,7 +319,6 @@ def test_a_state_before_the_first_reset_begins_the_same_episodes(open_robot):
     assert torch.equal(other.reset()["observation"], first.reset()["observation"])
 
 
-@needs_pybullet
 def test_metrics_by_hand():
     """Two episodes of 3 steps; the first ends after 2, and what follows does not count."""
     done = torch.tensor([[[False], [True], [False]], [[False], [False], [True]]])
