@@ -291,6 +291,25 @@ def test_buffers_burn_the_memory_in_and_give_the_steps_after():
     torch.testing.assert_close(batch[STATE][running, 0], expected[running])
 
 
+def test_buffers_are_ready_when_there_are_as_many_steps_as_a_sequence_has():
+    config = TrainingConfig(
+        num_envs=B, frames_per_batch=B, frames_per_update=B, total_frames=50 * B,
+        batch_size=12, sequence_length=3, burn_in=4,
+    )  # fmt: skip
+    algorithm = MADDPG(DISCRETE, recurrent=True, hidden_size=H, num_cells=(5,))
+    buffers = Buffers(config, algorithm)
+    env = TransformedEnv(TargetEnv(discrete=True, has_state=True))
+    for transform in algorithm.env_transforms():
+        env.append_transform(transform)
+    steps = env.rollout(7, algorithm.actor, break_when_any_done=False)
+    ready = []
+    for step in range(7):
+        buffers.extend(steps[:, step : step + 1])
+        ready.append(buffers.ready)
+    assert ready == [False] * 6 + [True]
+    assert buffers.sample()[0].shape == (4, 3)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [

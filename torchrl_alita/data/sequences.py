@@ -63,6 +63,10 @@ class SequenceSampler(Sampler):
     def mark_update(self, index: int | torch.Tensor, *, storage: Storage | None = None) -> None:
         self._end = int(torch.as_tensor(index).reshape(-1)[-1]) + 1
 
+    def can_sample(self, storage: Storage) -> bool:
+        """Whether there are T steps of each environment."""
+        return len(storage) >= self.length * self.num_envs
+
     def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict]:
         if storage.ndim != 1:
             raise ValueError(f"The storage must have one dimension, got {storage.ndim}.")

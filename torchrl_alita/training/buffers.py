@@ -75,6 +75,11 @@ class Buffers:
             for sampler in algorithm.conditional_samplers
         ]
 
+    @property
+    def ready(self) -> bool:
+        """Whether a batch can be drawn: sequences need as many steps of each environment."""
+        return self.burn_in is None or self.replay.sampler.can_sample(self.replay.storage)
+
     def extend(self, collected: TensorDictBase) -> None:
         # Step by step over all environments, so that the last rows are the newest.
         # What a loss reads of its own making is not there yet.

@@ -129,8 +129,8 @@ class _Session:
         self.env, self.evaluation_env = map(self._with_memory, (self.env, self.evaluation_env))
         self.selection_env = None
         if len(self.algorithm.candidates()) > 1:
-            self.selection_env = make_env(
-                task, num_envs=config.selection_episodes, seed=_SELECTION_SEED, **options
+            self.selection_env = self._with_memory(
+                make_env(task, num_envs=config.selection_episodes, seed=_SELECTION_SEED, **options)
             )
         self.noise = _exploration(config, self.algorithm)
         self.exploration = exploration_metrics(self.env)
@@ -213,7 +213,8 @@ class _Session:
             self.algorithm.start_episode()
         self.noise.step()
         logs = TensorDict()
-        if self.frames > self.config.random_frames:
+        ready = self.algorithm.on_policy or self.buffers.ready
+        if self.frames > self.config.random_frames and ready:
             for batches in self._batches(collected):
                 logs = self.algorithm.update(*batches)
                 self.progress["updates"] += 1
