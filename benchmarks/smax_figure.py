@@ -44,6 +44,8 @@ VARIANTS = {
 }
 MAPS = ("2s3z", "5m_vs_6m")
 WON = "win_rate"
+# Of an evaluation.
+BATTLES = 64
 
 
 @dataclass
@@ -69,6 +71,7 @@ def job(map_name: str, variant: str, seed: int, frames: int) -> Job:
     recipe, *own = VARIANTS[variant]
     options = (*own, "--map", map_name, "--seed", str(seed), "--total-frames", str(frames))
     options += ("--evaluation-interval", str(max(1_000, frames // 20)))
+    options += ("--evaluation-episodes", str(BATTLES))
     name = f"{map_name}-{slug(variant)}-{frames}-seed{seed}.json"
     curves = (f"evaluation/{WON}", "evaluation/return_mean")
     return Job(variant, recipe, options, RESULTS / "smax" / name, curves)
@@ -136,7 +139,7 @@ def section(map_name: str, frames: int, seeds: tuple[int, ...]) -> tuple[str, di
     plays = ["random play", "", f"{random_team[WON]:.2f}", "", f"{random_team['return_mean']:.1f}"]
     titles = ["team", "seeds", "won at the end", "won at best", "return (at most 20)", "minutes"]
     note = (
-        f"Median [quartiles] over the seeds after {frames:,} frames, of 128 greedy battles from "
+        f"Median [quartiles] over the seeds after {frames:,} frames, of {BATTLES} greedy battles from "
         f"the same starts. Made by `python benchmarks/smax_figure.py --map {map_name} "
         f"--total-frames {frames}`, two runs side by side: {versions(first['machine'])}."
     )

@@ -48,7 +48,7 @@ class QMIX(Learner):
         mixing_embed_dim: width of the mixer's layers.
         mixing_init_scale: what the mixer's first parameters are multiplied with, positive.
             As TorchRL draws them, the team's value is several times the sum of the agents',
-            with their errors, and in StarCraft's battles the values diverged. Default: 0.1.
+            with their errors, and in StarCraft's battles the values diverged. Default: 0.3.
         double_q: see :class:`torchrl_alita.objectives.ValueDecompositionLoss`.
         gamma: discount factor of a step. Default: 0.99, PyMARL's.
         optimizer: ``"rmsprop"`` with a decay of 0.99, or ``"adam"``.
@@ -86,7 +86,7 @@ class QMIX(Learner):
         share_params: bool = True,
         last_action: bool = True,
         mixing_embed_dim: int = 32,
-        mixing_init_scale: float = 0.1,
+        mixing_init_scale: float = 0.3,
         double_q: bool = True,
         gamma: float = 0.99,
         optimizer: Literal["adam", "rmsprop"] = "rmsprop",

@@ -62,7 +62,7 @@ class RecipeConfig(TrainingConfig):
     """Updates of the critics for each of the actors."""
     mixing_embed_dim: int = 32
     """Width of the layers of QMIX's mixer (PyMARL: 32)."""
-    mixing_init_scale: float = 0.1
+    mixing_init_scale: float = 0.3
     """What the first parameters of QMIX's mixer are multiplied with."""
     double_q: bool = True
     """Double Q-learning, of qmix, vdn and iql."""
