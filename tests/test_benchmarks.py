@@ -7,6 +7,8 @@ import json
 import pytest
 from scripts import ROOT, load, runs
 
+from torchrl_alita.training import parse_config
+
 sparse_table = load("benchmarks", "sparse_table")
 
 
@@ -81,3 +83,79 @@ def test_the_pages_tables_are_what_the_committed_results_say(tmp_path, monkeypat
     assert copy.read_text() == page
     committed = (ROOT / "benchmarks" / "results" / "sparse.json").read_text()
     assert (tmp_path / "sparse.json").read_text() == committed
+
+
+def battle_run(variant: str, won: list[float], frames: tuple[int, ...] = (0, 10)) -> dict:
+    """A run's JSON, with what the figure of SMAX reads."""
+    return {
+        "variant": variant,
+        "command": "python recipes/qmix_smac.py",
+        "evaluation": {"win_rate": won[-1], "return_mean": 20 * won[-1]},
+        "random_team": {"win_rate": 0.0, "return_mean": 1.5},
+        "wall_seconds": 120.0,
+        "machine": {"torch": "1", "torchrl": "2", "python": "3", "cores": 2, "processor": "x"},
+        "curves": {"win_rate": [list(pair) for pair in zip(frames, won, strict=True)]},
+    }
+
+
+@pytest.fixture
+def smax_figure(tmp_path, monkeypatch):
+    script = load("benchmarks", "smax_figure")
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "smax").mkdir()
+    page = tmp_path / "docs" / "starcraft.md"
+    page.write_text("before\n<!-- smax: begin -->\n<!-- smax: end -->\nafter\n")
+    return script
+
+
+def test_quartiles_by_hand(smax_figure):
+    assert smax_figure.quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+    assert smax_figure.quartiles([7.0]) == (7.0, 7.0, 7.0)
+    assert smax_figure.middle([0.0, 0.5, 1.0], 2) == "0.50 [0.25, 0.75]"
+
+
+def test_a_job_of_the_figure_is_a_recipes_command(smax_figure, tmp_path):
+    job = smax_figure.job("2s3z", "ALITA, no F", 1, 40_000)
+    assert job.recipe == "alita_smac.py"
+    assert job.result == tmp_path / "smax" / "2s3z-alita_no_f-40000-seed1.json"
+    text = " ".join(job.options)
+    assert text.startswith("--influence-coeff 0 --map 2s3z --seed 1 --total-frames 40000")
+    assert "--evaluation-interval 2000" in text
+    recipe = load("recipes", "alita_smac")
+    config = parse_config(recipe.Config, job.options)
+    assert (config.influence_coeff, config.total_frames) == (0.0, 40_000)
+
+
+def test_the_report_has_a_row_for_each_variant_and_a_section_for_each_budget(smax_figure, tmp_path):
+    found = {
+        "2s3z-qmix-10-seed0.json": battle_run("QMIX", [0.0, 0.5]),
+        "2s3z-qmix-10-seed1.json": battle_run("QMIX", [0.75, 0.25]),
+        "2s3z-vdn-10-seed0.json": battle_run("VDN", [0.0, 1.0]),
+        "5m_vs_6m-iql-30-seed0.json": battle_run("IQL", [0.0, 0.0]),
+    }
+    for name, content in found.items():
+        (tmp_path / "smax" / name).write_text(json.dumps(content))
+    smax_figure.report((0, 1, 2))
+    page = (tmp_path / "docs" / "starcraft.md").read_text()
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    lines = page.splitlines()
+    assert "| random play |  | 0.00 |  | 1.5 |  |" in lines
+    # 0.25 and 0.5 at the end, 0.75 and 0.5 at best.
+    assert any(
+        line.startswith("| QMIX | 2 | 0.38 [0.31, 0.44] | 0.62 [0.56, 0.69]") for line in lines
+    )
+    assert any(line.startswith("| VDN | 1 | 1.00 [1.00, 1.00]") for line in lines)
+    assert "### 2s3z, 10 frames" in lines
+    assert "### 5m_vs_6m, 30 frames" in lines
+    numbers = json.loads((tmp_path / "smax.json").read_text())
+    assert numbers["2s3z, 10 frames"]["QMIX"]["win_rate"] == [0.5, 0.25]
+    assert (tmp_path / "smax_2s3z_10.png").stat().st_size > 1000
+
+
+def test_without_results_the_page_stays(smax_figure, tmp_path):
+    before = (tmp_path / "docs" / "starcraft.md").read_text()
+    smax_figure.report((0,))
+    assert (tmp_path / "docs" / "starcraft.md").read_text() == before
