@@ -379,7 +379,7 @@ ACTOR_CRITIC = {
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        (QMIX, VALUE_BASED | {"target_update_interval": 10}),
+        (QMIX, VALUE_BASED | {"target_update_interval": 10, "mixing_init_scale": 1.0}),
         (IQL, VALUE_BASED | {"target_update_interval": 10}),
         (MADDPG, ACTOR_CRITIC),
         (ALITA, ACTOR_CRITIC | {"diversity_coeff": 0.0}),

@@ -412,5 +412,5 @@ def test_an_algorithm_is_built_from_its_name_or_refused():
         algorithm = build_algorithm(config, env)
         assert type(algorithm) is kind
         assert float(algorithm.maddpg.gamma) == 0.5
-    with pytest.raises(ValueError, match="qmix"):
-        build_algorithm(RecipeConfig(algorithm="qmix"), env)
+    with pytest.raises(ValueError, match="reinforce"):
+        build_algorithm(RecipeConfig(algorithm="reinforce"), env)

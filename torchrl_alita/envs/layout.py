@@ -157,7 +157,7 @@ def state_size_of(env: EnvBase) -> int:
         >>> state_size_of(make_env("vmas/spread", num_envs=2, n_agents=3))
         Traceback (most recent call last):
         ...
-        ValueError: The environment has no 'state'; it has ["('agents', 'observation')"].
+        ValueError: The environment has no 'state'; it has [...].
     """
     spec = env.full_observation_spec_unbatched
     if STATE not in set(spec.keys()):
