@@ -131,17 +131,16 @@ def section(map_name: str, frames: int, seeds: tuple[int, ...]) -> tuple[str, di
             middle([run["evaluation"][WON] for run in found], 2),
             middle([max(value for _, value in run["curves"][WON]) for run in found], 2),
             middle([run["evaluation"]["return_mean"] for run in found], 1),
-            middle([run["wall_seconds"] / 60 for run in found], 0),
         ]
         for variant, found in runs.items()
     ]
     random_team = first["random_team"]
     plays = ["random play", "", f"{random_team[WON]:.2f}", "", f"{random_team['return_mean']:.1f}"]
-    titles = ["team", "seeds", "won at the end", "won at best", "return (at most 20)", "minutes"]
+    titles = ["team", "seeds", "won at the end", "won at best", "return (at most 20)"]
     note = (
         f"Median [quartiles] over the seeds after {frames:,} frames, of {BATTLES} greedy battles from "
         f"the same starts. Made by `python benchmarks/smax_figure.py --map {map_name} "
-        f"--total-frames {frames}`, two runs side by side: {versions(first['machine'])}."
+        f"--total-frames {frames}`: {versions(first['machine'])}."
     )
     name = f"smax_{map_name}_{frames}.png"
     draw(RESULTS / name, runs, f"SMAX, {map_name}: median and quartiles (seeds)")
@@ -157,7 +156,7 @@ def section(map_name: str, frames: int, seeds: tuple[int, ...]) -> tuple[str, di
     text = "\n\n".join(
         [
             f"### {map_name}, {frames:,} frames",
-            table(titles, [[*plays, ""], *rows]),
+            table(titles, [plays, *rows]),
             note,
             f"![Win rates](../benchmarks/results/{name})",
         ]
