@@ -163,8 +163,7 @@ class Learner:
     def _step(self, *batches: TensorDictBase) -> TensorDict:
         """Follow the gradient of the sum of the losses; losses and gradients' norms."""
         skipped = self._skipped()
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         logs = self._gradient(*batches)
         # A batch that is refused is no update.
         self.updates += 1
@@ -175,6 +174,10 @@ class Learner:
         }
         self._update_targets()
         return logs.update(norms)
+
+    def _zero_grad(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
 
     def _update_targets(self) -> None:
         self.target_updater.step()

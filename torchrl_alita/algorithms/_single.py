@@ -82,10 +82,6 @@ class SingleAgent(Learner):
             batch.set(next_key(of_agent), batch.get(next_key(flag)).unsqueeze(-2))
         return batch
 
-    def _zero_grad(self) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-
     def _followed(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """A step of the optimizers of these names; the norms of the gradients."""
         return {f"grad_norm_{name}": self._follow(self.optimizers[name]) for name in names}

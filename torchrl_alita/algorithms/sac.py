@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import SACLoss, ValueEstimators
 
@@ -102,33 +102,6 @@ class SAC(SingleAgent):
             "alpha": torch.optim.Adam([self.sac.log_alpha], lr=lr),
         }
         self._gradient = self._compiled(self._losses, then=differentiate)
-
-    def update(
-        self,
-        batch: TensorDictBase,
-        conditional_batches: Sequence[TensorDictBase] = (),
-        recent_batch: TensorDictBase | None = None,
-    ) -> TensorDict:
-        """One step of the policy, the critics and the temperature.
-
-        Args:
-            batch: transitions ``[B]`` of the replay buffer.
-            conditional_batches: not used.
-            recent_batch: not used.
-
-        Returns:
-            Detached scalars to log.
-
-        Raises:
-            KeyError: if the batch lacks a key.
-        """
-        self._zero_grad()
-        logs = self._gradient(batch)
-        # A batch that is refused is no update.
-        self.updates += 1
-        logs.update(self._followed(self.optimizers))
-        self.target_updater.step()
-        return logs
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return scalars(self.sac(self._transitions(batch)))
