@@ -12,9 +12,9 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 from torchrl.envs import EnvBase, ExplorationType, Transform, set_exploration_type
 from torchrl.modules import set_recurrent_mode
-from torchrl.objectives import TargetNetUpdater
+from torchrl.objectives import SoftUpdate, TargetNetUpdater
 
-from torchrl_alita._checks import check_choice, check_number
+from torchrl_alita._checks import check_choice, check_number, check_positive
 from torchrl_alita.algorithms._compiled import Compiled
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.envs.layout import ACTION, LOGITS, layout_of
@@ -29,6 +29,14 @@ def make_optimizer(module: nn.Module, *, kind: str = "adam", lr: float) -> torch
     if kind == "rmsprop":
         return torch.optim.RMSprop(module.parameters(), lr=lr, alpha=0.99, eps=1e-5, foreach=True)
     return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+
+
+def soft_update(loss: torch.nn.Module, *, tau: float) -> SoftUpdate:
+    """TorchRL's SoftUpdate, with the argument checked."""
+    check_positive(tau=tau)
+    if tau > 1:
+        raise ValueError(f"tau must be in (0, 1], got {tau}.")
+    return SoftUpdate(loss, tau=float(tau))
 
 
 class Learner:

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType
-from torchrl.objectives import LossModule, SoftUpdate
+from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer
+from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer, soft_update
 from torchrl_alita.envs.layout import LOGITS, PARAM, layout_of
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
@@ -107,12 +107,10 @@ class MADDPG(Learner):
         device: torch.device | str | None = None,
     ):
         check_at_least_one(policy_delay=policy_delay)
-        check_positive(actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
+        check_positive(actor_lr=actor_lr, critic_lr=critic_lr)
         check_choice("optimizer", optimizer, OPTIMIZERS)
         if policy_noise and layout_of(env).discrete:
             raise ValueError(f"policy_noise must be 0 for one-hot actions, got {policy_noise}.")
-        if tau > 1:
-            raise ValueError(f"tau must be in (0, 1], got {tau}.")
         super().__init__(
             env,
             max_grad_norm=max_grad_norm,
@@ -147,7 +145,7 @@ class MADDPG(Learner):
         ).to(self.device)
         self.maddpg.set_keys(logits=LOGITS if self.layout.discrete else PARAM)
         self._draw_actions(self.maddpg)
-        self.target_updater = SoftUpdate(self.maddpg, tau=tau)
+        self.target_updater = soft_update(self.maddpg, tau=tau)
         self.policy_delay = policy_delay
         self.modules["maddpg"] = self.maddpg
         for name, params, lr in (

@@ -19,7 +19,6 @@ from torchrl_alita.envs.layout import (
     CHOSEN_ACTION_VALUE,
     OBSERVATION,
     STATE,
-    layout_of,
     state_size_of,
 )
 from torchrl_alita.modules import make_qnetwork
@@ -136,12 +135,11 @@ class QMIX(Learner):
     def _mixer(self, env: EnvBase, mixing_embed_dim: int) -> TensorDictModule | None:
         """What makes the agents' values the team's; it reads the state, or all observations."""
         has_state = STATE in set(env.full_observation_spec_unbatched.keys())
-        layout = layout_of(env)
-        shape = (layout.num_agents, layout.observation_size)
+        shape = (self.layout.num_agents, self.layout.observation_size)
         mixer = QMixer(
             state_shape=(state_size_of(env),) if has_state else shape,
             mixing_embed_dim=mixing_embed_dim,
-            n_agents=layout.num_agents,
+            n_agents=self.layout.num_agents,
             device=self.device,
         )
         seen = STATE if has_state else OBSERVATION

@@ -13,13 +13,12 @@ from torchrl.objectives import SACLoss, ValueEstimators
 
 from torchrl_alita._checks import check_positive, check_share
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import make_optimizer
+from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
     scalars,
 )
-from torchrl_alita.algorithms.td3 import soft_update
 from torchrl_alita.envs.layout import STATE_VALUE, VALUE
 from torchrl_alita.modules import make_critic, make_gaussian_actor
 

@@ -12,9 +12,8 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_positive
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import make_optimizer
+from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single import SingleAgent
-from torchrl_alita.algorithms.td3 import soft_update
 from torchrl_alita.modules import make_critic, make_gaussian_actor, make_value
 from torchrl_alita.objectives import TsallisLoss
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
-from torchrl.objectives import SoftUpdate, TD3Loss, ValueEstimators
+from torchrl.objectives import TD3Loss, ValueEstimators
 
 from torchrl_alita._checks import (
     check_at_least_one,
@@ -18,7 +18,7 @@ from torchrl_alita._checks import (
     check_share,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import make_optimizer
+from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single import (
     SingleAgent,
     read_agents_layout,
@@ -195,11 +195,3 @@ def critics_losses(loss: TD3Loss, batch: TensorDictBase) -> TensorDict:
             }
         )
     )
-
-
-def soft_update(loss: torch.nn.Module, *, tau: float) -> SoftUpdate:
-    """TorchRL's SoftUpdate, with the argument checked."""
-    check_positive(tau=tau)
-    if tau > 1:
-        raise ValueError(f"tau must be in (0, 1], got {tau}.")
-    return SoftUpdate(loss, tau=float(tau))

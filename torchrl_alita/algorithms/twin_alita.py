@@ -19,9 +19,9 @@ from torchrl_alita._checks import (
     check_positive,
 )
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import make_optimizer
+from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single import SingleAgent, scalars
-from torchrl_alita.algorithms.td3 import critics_losses, soft_update, td3_loss
+from torchrl_alita.algorithms.td3 import critics_losses, td3_loss
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.envs import TakeTurns
