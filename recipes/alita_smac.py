@@ -37,6 +37,10 @@ class Config(StarCraftConfig):
     """Algorithm; what follows from influencers on is of alita."""
     share_params: bool = True
     """One policy and one critic for all agents."""
+    actor_lr: float = 1e-4
+    """The optimizer's step of the actors (the paper: 5e-4, see docs/starcraft.md)."""
+    batch_size: int = 16 * 40
+    """Transitions of an update (PyMARL: 32 whole battles)."""
     critic_input: Literal["observations", "state"] = "state"
     """What the critics read beside the actions."""
     own_actions: Literal["policy", "all"] = "all"
