@@ -10,7 +10,8 @@ of its own and leaves one JSON in results/pybullet/ (its summary, its evaluation
 command); an existing one is not run again, so that a broken series continues where it stopped.
 The report writes results/pybullet_FRAMES.json and results/pybullet_FRAMES.png: above, the mean
 over the seeds and a quarter of a standard deviation on each side, as in the paper; below, the
-mean and its 95 % interval (Student's t).
+mean and its 95 % interval (Student's t). Tables and pictures of all budgets that are there stand
+between the markers of docs/pybullet.md.
 
 Source: Sec. 4.2 and Appendix C of https://arxiv.org/abs/2108.12581. The paper does not name the
 five tasks; these are the ones that its settings point to.
@@ -27,7 +28,17 @@ from statistics import mean, stdev
 from typing import Any
 
 import tyro
-from runs import RESULTS, Job, results, slug, table, train_missing, versions
+from runs import (
+    RESULTS,
+    ROOT,
+    Job,
+    results,
+    slug,
+    table,
+    train_missing,
+    versions,
+    write_between,
+)
 
 TASKS = (
     "HalfCheetahBulletEnv-v0",
@@ -180,12 +191,10 @@ def check(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
 
 
 def gather(config: Config) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """What is there, by task and curve."""
+    """What is there of this budget, by task and curve, whatever was trained last."""
     found = {}
-    for env_id in config.tasks:
-        jobs = [
-            job(name, env_id, seed, config) for name in config.contenders for seed in config.seeds
-        ]
+    for env_id in dict.fromkeys((*TASKS, *config.tasks)):
+        jobs = [job(name, env_id, seed, config) for name in CONTENDERS for seed in config.seeds]
         if runs := results(jobs):
             found[env_id] = runs
     if not found:
@@ -267,25 +276,55 @@ def rows(content: dict[str, Any]) -> list[list[str]]:
     return text
 
 
+def verdict(env_id: str, ours: str, outcome: dict[str, Any]) -> str:
+    """How ours stands beside its outside check, in a sentence."""
+    said = {
+        True: "is within the 95 % interval of the other, or above it",
+        False: "is below the 95 % interval of the other",
+        None: "cannot be judged by a single seed",
+    }[outcome["within_or_better"]]
+    figures = f"{outcome['ours']:.0f} against {outcome['theirs']:.0f}"
+    return f"{short(env_id)}, {ours} against {CHECKS[ours]}: {figures}, which {said}."
+
+
+def section(content: dict[str, Any], picture: str) -> str:
+    """Table, outside checks and picture of one budget."""
+    frames = f"{content['total_frames']:,}"
+    checks = [
+        f"- {verdict(env_id, ours, outcome)}"
+        for env_id, task in content["tasks"].items()
+        for ours, outcome in task["checks"].items()
+    ]
+    note = (
+        f"Return: {content['reached']}, {content['evaluation_episodes']} greedy episodes each; its "
+        f"mean over the seeds with the 95 % interval of that mean (Student's t). Made by "
+        f"`{content['command']}`: {versions(content['machine'])}."
+    )
+    titles = ["robot: curve", "seeds", "return", "95 % interval"]
+    parts = [f"### {frames} frames", table(titles, rows(content["tasks"])), note, "\n".join(checks)]
+    parts.append(f"![Returns over {frames} frames](../benchmarks/results/{picture})")
+    return "\n\n".join(part for part in parts if part)
+
+
 def report(config: Config) -> None:
-    """Aggregate, draw, and print the table."""
+    """Aggregate, draw, and write the tables of all budgets that are there."""
     found = gather(config)
-    content = aggregate(found)
     any_run = next(iter(next(iter(found.values())).values()))[0]
-    note = {
-        "command": "python benchmarks/pybullet_figure.py",
+    content = {
+        "command": f"python benchmarks/pybullet_figure.py --total-frames {config.total_frames}",
         "total_frames": config.total_frames,
+        "evaluation_episodes": config.evaluation_episodes,
         "reached": f"mean over the evaluations in the last {LAST_PART:.0%} of a run",
         "machine": any_run["machine"],
+        "tasks": aggregate(found),
     }
-    path = RESULTS / f"pybullet_{config.total_frames}"
-    path.with_suffix(".json").write_text(json.dumps({**note, "tasks": content}, indent=1) + "\n")
-    draw(path.with_suffix(".png"), content)
-    print(table(["curve", "seeds", "return", "95 % interval"], rows(content)))
-    for env_id, task in content.items():
-        for name, outcome in task["checks"].items():
-            print(f"{short(env_id)}: {name} against {CHECKS[name]}: {outcome}")
-    print(versions(any_run["machine"]))
+    path = RESULTS / f"pybullet_{config.total_frames}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    draw(path.with_suffix(".png"), content["tasks"])
+    written = {file: json.loads(file.read_text()) for file in RESULTS.glob("pybullet_*.json")}
+    ordered = sorted(written.items(), key=lambda item: -item[1]["total_frames"])
+    texts = [section(content, file.with_suffix(".png").name) for file, content in ordered]
+    write_between(ROOT / "docs" / "pybullet.md", "pybullet", "\n\n".join(texts))
 
 
 def main(config: Config) -> None:

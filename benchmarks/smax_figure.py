@@ -77,10 +77,13 @@ def job(map_name: str, variant: str, seed: int, frames: int) -> Job:
     return Job(variant, recipe, options, RESULTS / "smax" / name, curves)
 
 
-def budgets(map_name: str) -> list[int]:
-    """Total frames of the runs that are there, the largest first."""
-    found = (RESULTS / "smax").glob(f"{map_name}-*-seed*.json")
-    return sorted({int(path.stem.split("-")[-2]) for path in found}, reverse=True)
+def runs_there(map_name: str) -> dict[int, list[int]]:
+    """Seeds of the runs that are there, by total frames, the largest first."""
+    found: dict[int, set[int]] = {}
+    for path in (RESULTS / "smax").glob(f"{map_name}-*-seed*.json"):
+        *_, frames, seed = path.stem.split("-")
+        found.setdefault(int(frames), set()).add(int(seed.removeprefix("seed")))
+    return {frames: sorted(found[frames]) for frames in sorted(found, reverse=True)}
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -120,7 +123,7 @@ def draw(path, runs: dict[str, list[dict]], title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def section(map_name: str, frames: int, seeds: tuple[int, ...]) -> tuple[str, dict]:
+def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
     """Table of one map and budget, and its numbers."""
     runs = results([job(map_name, variant, s, frames) for variant in VARIANTS for s in seeds])
     first = next(iter(runs.values()))[0]
@@ -164,11 +167,11 @@ def section(map_name: str, frames: int, seeds: tuple[int, ...]) -> tuple[str, di
     return text, numbers
 
 
-def report(seeds: tuple[int, ...]) -> None:
+def report() -> None:
     """Write the tables, the pictures and the numbers of all that is there."""
     texts, numbers = [], {}
     for map_name in MAPS:
-        for frames in budgets(map_name):
+        for frames, seeds in runs_there(map_name).items():
             text, found = section(map_name, frames, seeds)
             texts.append(text)
             numbers[f"{map_name}, {frames} frames"] = found
@@ -189,7 +192,7 @@ def main() -> None:
             for variant in config.variants
         ]
         train_missing(jobs, config.workers)
-    report(config.seeds)
+    report()
 
 
 if __name__ == "__main__":

@@ -122,9 +122,13 @@ def test_the_outside_checks_have_the_settings_of_our_recipe():
     assert worker.EVALUATION_SEED == loop._EVALUATION_SEED
 
 
-def test_the_report_is_of_the_results_that_are_there(tmp_path, monkeypatch, capsys):
+def test_the_report_is_of_the_results_that_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(figure, "RESULTS", tmp_path)
+    monkeypatch.setattr(figure, "ROOT", tmp_path)
     (tmp_path / "pybullet").mkdir()
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "pybullet.md"
+    page.write_text("before\n<!-- pybullet: begin -->\n<!-- pybullet: end -->\nafter\n")
     config = figure.Config(tasks=(HOPPER,), seeds=(0, 1), total_frames=40, report_only=True)
     with pytest.raises(FileNotFoundError, match="No result of 40 frames"):
         figure.report(config)
@@ -139,8 +143,33 @@ def test_the_report_is_of_the_results_that_are_there(tmp_path, monkeypatch, caps
     assert (ours["seeds"], ours["reached"], ours["mean"]) == ([0, 1], [7.0, 8.0], 7.5)
     assert ours["returns"][-1] == [40, 7.0, 8.0]
     assert task["checks"]["TD3"]["within_or_better"] is True
-    assert "| Hopper: TD3 | 2 | 8 | [1, 14] |" in capsys.readouterr().out
     assert (tmp_path / "pybullet_40.png").stat().st_size > 10_000
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert "### 40 frames" in lines
+    assert "| Hopper: TD3 | 2 | 8 | [1, 14] |" in lines
+    said = "- Hopper, TD3 against TD3, stable-baselines3: 8 against 6, which is within"
+    assert any(line.startswith(said) for line in lines)
+
+
+def test_the_report_keeps_what_was_trained_before_and_elsewhere(tmp_path, monkeypatch):
+    """A series of one robot after a series of another, and two budgets on one page."""
+    monkeypatch.setattr(figure, "RESULTS", tmp_path)
+    monkeypatch.setattr(figure, "ROOT", tmp_path)
+    (tmp_path / "pybullet").mkdir()
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "pybullet.md"
+    page.write_text("<!-- pybullet: begin -->\n<!-- pybullet: end -->\n")
+    for frames, tasks in ((40, (HOPPER, "AntBulletEnv-v0")), (80, (HOPPER,))):
+        for task in tasks:
+            config = figure.Config(tasks=(task,), seeds=(0,), total_frames=frames)
+            job = figure.job("TD3", task, 0, config)
+            job.result.write_text(json.dumps(run(0, 1.0, 2.0, every=frames)))
+            figure.report(config)
+    tasks = json.loads((tmp_path / "pybullet_40.json").read_text())["tasks"]
+    assert set(tasks) == {HOPPER, "AntBulletEnv-v0"}
+    titles = [line for line in page.read_text().splitlines() if line.startswith("###")]
+    assert titles == ["### 80 frames", "### 40 frames"]
 
 
 @needs_baselines

@@ -47,7 +47,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             )
         inputs = _like(net[0].weight, inputs)
         if self.share_params:
-            return net(torch.cat(inputs, -1))
+            return net(torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0])
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
         weights = first.weight.split([size for _, size in given], dim=-1)
