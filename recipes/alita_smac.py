@@ -39,6 +39,8 @@ class Config(StarCraftConfig):
     """One policy and one critic for all agents."""
     actor_lr: float = 1e-4
     """The optimizer's step of the actors (the paper: 5e-4, see docs/starcraft.md)."""
+    tau: float = 0.01
+    """Share by which the targets move at each update."""
     batch_size: int = 16 * 40
     """Transitions of an update (PyMARL: 32 whole battles)."""
     critic_input: Literal["observations", "state"] = "state"
