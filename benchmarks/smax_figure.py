@@ -5,8 +5,10 @@
     python benchmarks/smax_figure.py --report-only        # report from the committed results
 
 Each run is a process of its own and leaves one JSON in results/smax/; an existing one is
-not run again. The report writes results/smax.json, a picture for each map and the tables
-between the markers of docs/starcraft.md.
+not run again. Two scripts that learn nothing are played beside them: each agent attacks the enemy
+of the lowest, or of the highest, index in reach, and walks east while there is none. The report
+writes results/smax.json, a picture for each map and the tables between the markers of
+docs/starcraft.md.
 
 Source: Sec. 4.1.1, Figures 3 and 4 of https://arxiv.org/abs/2108.12581, whose battles are
 SMAC's, of 2 million steps; those of SMAX are others, and win rates cannot be compared.
@@ -15,9 +17,11 @@ SMAC's, of 2 million steps; those of SMAX are others, and win rates cannot be co
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+import torch
 import tyro
 from runs import (
     RESULTS,
@@ -30,6 +34,11 @@ from runs import (
     versions,
     write_between,
 )
+from tensordict import TensorDictBase
+from torch.nn.functional import one_hot
+
+from torchrl_alita.envs import make_env
+from torchrl_alita.training import StarCraftConfig, evaluate, starcraft_task
 
 NO_IM = ("--novelty-coeff", "0", "--diversity-coeff", "0")
 VARIANTS = {
@@ -46,6 +55,12 @@ MAPS = ("2s3z", "5m_vs_6m")
 WON = "win_rate"
 # Of an evaluation.
 BATTLES = 64
+# The training loop's.
+EVALUATION_SEED = 1_000_003
+# Whether the enemy with the highest index is attacked, or that with the lowest.
+SCRIPTS = {"a script: the first enemy in reach": False, "a script: the last enemy in reach": True}
+SCRIPTS_PLAYED = "smax_scripts.json"
+EAST, STOP, FIRST_ATTACK = 1, 4, 5
 
 
 @dataclass
@@ -100,7 +115,50 @@ def middle(values: list[float], digits: int) -> str:
     return f"{median(values):.{digits}f} [{lower:.{digits}f}, {upper:.{digits}f}]"
 
 
-def draw(path, runs: dict[str, list[dict]], title: str) -> None:
+def scripted(last: bool) -> Callable[[TensorDictBase], TensorDictBase]:
+    """Attack the enemy of the lowest or highest index in reach, or walk east to meet them."""
+
+    def act(tensordict: TensorDictBase) -> TensorDictBase:
+        mask = tensordict["agents", "action_mask"]
+        order = torch.arange(mask.shape[-1])
+        preference = order if last else order.flip(0) + 1
+        preference = preference.where(order >= FIRST_ATTACK, -2)
+        # The dead can only stop.
+        preference[EAST], preference[STOP] = 0, -1
+        action = preference.masked_fill(~mask, -3).argmax(-1)
+        return tensordict.set(("agents", "action"), one_hot(action, len(order)).float())
+
+    return act
+
+
+def play_scripts() -> None:
+    """Evaluate the scripts on all maps as the runs are evaluated, unless they were."""
+    path = RESULTS / SCRIPTS_PLAYED
+    if path.exists():
+        return
+    content = {}
+    for map_name in MAPS:
+        config, task = starcraft_task(StarCraftConfig(map=map_name))
+        env = make_env(task, num_envs=BATTLES, n_agents=config.n_agents, horizon=config.horizon)
+        content[map_name] = {
+            name: evaluate(
+                scripted(last), env, task.metrics, horizon=config.horizon, seed=EVALUATION_SEED
+            )[0]
+            for name, last in SCRIPTS.items()
+        }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def script_rows(map_name: str) -> list[tuple[str, str, str]]:
+    """Of each script its name, the share of battles that it wins and its return."""
+    path = RESULTS / SCRIPTS_PLAYED
+    if not path.exists():
+        return []
+    played = json.loads(path.read_text())[map_name].items()
+    return [(name, f"{r[WON]:.2f}", f"{r['return_mean']:.1f}") for name, r in played]
+
+
+def draw(path, runs: dict[str, list[dict]], scripts: dict[str, float], title: str) -> None:
     """Median win rate over the seeds, with the quartiles, as in the paper's figures."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -113,6 +171,8 @@ def draw(path, runs: dict[str, list[dict]], title: str) -> None:
         lower, middles, upper = zip(*(quartiles(list(column)) for column in columns), strict=True)
         (line,) = axes.plot(frames, middles, label=f"{variant} ({len(found)})")
         axes.fill_between(frames, lower, upper, color=line.get_color(), alpha=0.15)
+    for style, (name, won) in zip((":", "--"), scripts.items(), strict=False):
+        axes.axhline(won, linestyle=style, color="gray", linewidth=1, label=name)
     axes.set_title(title)
     axes.set_xlabel("environment frames")
     axes.set_ylabel("battles won, greedy")
@@ -127,7 +187,8 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
     """Table of one map and budget, and its numbers."""
     runs = results([job(map_name, variant, s, frames) for variant in VARIANTS for s in seeds])
     first = next(iter(runs.values()))[0]
-    rows = [
+    rows = [[name, "", won, "", paid] for name, won, paid in script_rows(map_name)]
+    rows += [
         [
             variant,
             str(len(found)),
@@ -146,7 +207,8 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
         f"--total-frames {frames}`: {versions(first['machine'])}."
     )
     name = f"smax_{map_name}_{frames}.png"
-    draw(RESULTS / name, runs, f"SMAX, {map_name}: median and quartiles (seeds)")
+    scripts = {script: float(won) for script, won, _ in script_rows(map_name)}
+    draw(RESULTS / name, runs, scripts, f"SMAX, {map_name}: median and quartiles (seeds)")
     numbers = {
         variant: {
             "seeds": len(found),
@@ -191,6 +253,7 @@ def main() -> None:
             for seed in config.seeds
             for variant in config.variants
         ]
+        play_scripts()
         train_missing(jobs, config.workers)
     report()
 

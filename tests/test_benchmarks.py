@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from scripts import ROOT, load, runs
+from tensordict import TensorDict
 
 from torchrl_alita.training import parse_config
 
@@ -158,3 +160,62 @@ def test_without_results_the_page_stays(smax_figure, tmp_path):
     before = (tmp_path / "docs" / "starcraft.md").read_text()
     smax_figure.report()
     assert (tmp_path / "docs" / "starcraft.md").read_text() == before
+
+
+def test_the_scripts_attack_one_enemy_and_else_walk_east(smax_figure):
+    """Ten actions: four ways, stop, five enemies."""
+    mask = torch.tensor(
+        [
+            [1, 1, 1, 1, 1, 0, 1, 1, 0, 0],  # two enemies in reach
+            [1, 1, 1, 1, 1, 0, 0, 0, 0, 0],  # none
+            [1, 0, 1, 1, 1, 0, 0, 0, 0, 0],  # none, and no way east
+            [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],  # dead
+        ],
+        dtype=torch.bool,
+    )
+    for last, attacked in ((False, 6), (True, 7)):
+        batch = TensorDict({"agents": {"action_mask": mask}}, [])
+        action = smax_figure.scripted(last)(batch)["agents", "action"]
+        assert action.sum(-1).tolist() == [1.0] * 4
+        assert action.argmax(-1).tolist() == [attacked, 1, 4, 4]
+
+
+def test_the_page_has_a_row_for_each_script(smax_figure, tmp_path):
+    (tmp_path / "smax" / "2s3z-vdn-10-seed0.json").write_text(
+        json.dumps(battle_run("VDN", [0.0, 1.0]))
+    )
+    played = {"2s3z": {"a script": {"win_rate": 0.25, "return_mean": 8.0}}}
+    (tmp_path / "smax_scripts.json").write_text(json.dumps(played))
+    smax_figure.report()
+    lines = (tmp_path / "docs" / "starcraft.md").read_text().splitlines()
+    assert "| a script |  | 0.25 |  | 8.0 |" in lines
+
+
+@pytest.fixture
+def smax_settings():
+    load("benchmarks", "smax_figure")
+    return load("benchmarks", "smax_settings")
+
+
+def test_every_setting_is_a_command_of_the_recipe_and_has_its_file(smax_settings):
+    recipe = load("recipes", "alita_smac")
+    jobs = [smax_settings.job(name) for name in smax_settings.SETTINGS]
+    configs = [parse_config(recipe.Config, job.options) for job in jobs]
+    assert {config.algorithm for config in configs} == {"maddpg"}
+    assert (
+        len({job.result for job in jobs}) == len({str(config) for config in configs}) == len(jobs)
+    )
+
+
+def test_a_settings_row_says_when_it_won_most_and_how_it_ended(smax_settings):
+    run = {
+        "evaluation": {"win_rate": 0.25, "return_mean": 7.0},
+        "curves": {
+            "win_rate": [[0, 0.0], [10, 0.5], [20, 0.25]],
+            "saturated_share": [[0, None], [10, 0.5], [20, 0.75]],
+        },
+    }
+    name = "one action drawn"
+    assert smax_settings.row(name, run) == [
+        "one action drawn `--own-actions policy`", "0.50", "10", "0.25", "7.0", "0.75",
+    ]  # fmt: skip
