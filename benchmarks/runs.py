@@ -35,7 +35,7 @@ class Job:
     result: Path
     """JSON that it leaves."""
     curves: tuple[str, ...]
-    """Columns of metrics.csv that are kept, where an evaluation was made."""
+    """Columns of metrics.csv that are kept where an evaluation was made, if it has them."""
     folder: str = "recipes"
     """That of the script; one elsewhere makes no checkpoints and shows no progress."""
 
@@ -75,6 +75,7 @@ def _train(job: Job, workers: int) -> None:
     curves = {
         name.split("/")[-1]: [[int(row["frames"]), _number(row[name])] for row in rows]
         for name in job.curves
+        if name in rows[0]
     }
     content = {
         "variant": job.variant,

@@ -88,7 +88,8 @@ def job(map_name: str, variant: str, seed: int, frames: int) -> Job:
     options += ("--evaluation-interval", str(max(1_000, frames // 20)))
     options += ("--evaluation-episodes", str(BATTLES))
     name = f"{map_name}-{slug(variant)}-{frames}-seed{seed}.json"
-    curves = (f"evaluation/{WON}", "evaluation/return_mean")
+    curves = (f"evaluation/{WON}", "evaluation/return_mean", "training/reward_mean")
+    curves += ("training/novelty", "training/saturated_share")
     return Job(variant, recipe, options, RESULTS / "smax" / name, curves)
 
 

@@ -39,6 +39,8 @@ class Config(StarCraftConfig):
     """One policy and one critic for all agents."""
     actor_lr: float = 1e-4
     """The optimizer's step of the actors (the paper: 5e-4, see docs/starcraft.md)."""
+    num_cells: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer of the critics."""
     tau: float = 0.01
     """Share by which the targets move at each update."""
     batch_size: int = 16 * 40

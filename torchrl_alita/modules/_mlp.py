@@ -35,6 +35,11 @@ class PlainMultiAgentMLP(MultiAgentMLP):
     def params(self, value: TensorDict) -> None:
         self.__dict__["_built"] = value
 
+    def first_layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its weight ``[(N,) out, in]`` and bias ``[(N,) out]``, of each agent if separate."""
+        first = self._empty_net[0]
+        return first.weight, first.bias
+
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Several inputs are read as one, side by side, without being joined."""
         net = self._empty_net

@@ -23,6 +23,7 @@ from torchrl_alita.envs.layout import (
     layout_of,
     next_key,
 )
+from torchrl_alita.modules._gru import unroll_gru
 from torchrl_alita.modules._mlp import PlainMultiAgentMLP, multi_agent_mlp
 from torchrl_alita.modules.actors import acting, action_spec_of
 
@@ -156,7 +157,8 @@ class MultiAgentGRU(TensorDictModuleBase):
         if recurrent_mode():
             states = self._unrolled(inputs, is_init, state)
         else:
-            states = self._next_state(inputs, is_init, state)
+            step = self._steps(inputs.unsqueeze(0), is_init.unsqueeze(0), state)
+            states = step.squeeze(-3)
         tensordict.set(self.out_keys[0], self.decoder(states))
         self._open_next_group(tensordict)
         return tensordict.set(self.out_keys[1], states)
@@ -198,22 +200,33 @@ class MultiAgentGRU(TensorDictModuleBase):
                 f"Recurrent mode needs a batch [*B, T] with a dimension of time, got gates of "
                 f"{tuple(inputs.shape)}."
             )
-        states = []
-        state = state.select(-3, 0)
-        for step_inputs, begins in zip(inputs.unbind(-3), is_init.unbind(-2), strict=True):
-            state = self._next_state(step_inputs, begins, state)
-            states.append(state)
-        return torch.stack(states, -3)
+        return self._steps(inputs.movedim(-3, 0), is_init.movedim(-2, 0), state.select(-3, 0))
 
-    def _next_state(
+    def _steps(
         self, inputs: torch.Tensor, is_init: torch.Tensor, state: torch.Tensor
     ) -> torch.Tensor:
-        """One step of the GRU, ``[*B, N, 3H], [*B, 1], [*B, N, H] -> [*B, N, H]``."""
-        state = torch.where(is_init.unsqueeze(-1), 0.0, state)
-        of_reset, of_update, of_new = inputs.chunk(3, -1)
-        reset, update, new = self.state_gates(state).chunk(3, -1)
-        new = torch.tanh(of_new + torch.sigmoid(of_reset + reset) * new)
-        return torch.lerp(new, state, torch.sigmoid(of_update + update))
+        """From the first step's state, ``[T, *B, N, 3H], [T, *B, 1] -> [*B, T, N, H]``."""
+        num_steps, *batch_size, num_agents, _ = inputs.shape
+        weight, bias = self.state_gates.first_layer()
+        begins = is_init.unsqueeze(-1).expand(*inputs.shape[:-1], 1)
+        if self.share_params:
+            # One network, whose rows are those of all agents.
+            weight, bias = weight.unsqueeze(0), bias.unsqueeze(0)
+            shape = (1, -1)
+        else:
+            inputs, begins, state = (
+                part.movedim(-2, -2 - len(batch_size)) for part in (inputs, begins, state)
+            )
+            shape = (num_agents, -1)
+        inputs, begins = (
+            part.reshape(num_steps, *shape, part.shape[-1]) for part in (inputs, begins)
+        )
+        # In mixed precision too the memory has all its digits.
+        inputs, state = inputs.to(weight.dtype), state.to(weight.dtype)
+        states = unroll_gru(inputs, begins, state.reshape(*shape, self.hidden_size), weight, bias)
+        if self.share_params:
+            return states.view(num_steps, *batch_size, num_agents, -1).movedim(0, -3)
+        return states.view(num_steps, num_agents, *batch_size, -1).movedim((0, 1), (-3, -2))
 
 
 def _as_torch_does(matrix: torch.Tensor) -> torch.Tensor:

@@ -153,8 +153,7 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> Learner:
     options = {name: getattr(config, name) for name in names}
     updates = (config.total_frames - config.random_frames) // config.frames_per_update
     if config.compile is None:
-        # The compiler would write out every step of a sequence.
-        options["compile"] = updates > MOST_EAGER_UPDATES and not config.recurrent
+        options["compile"] = updates > MOST_EAGER_UPDATES
     return algorithm(env, **options)
 
 
