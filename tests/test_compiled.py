@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 import torch
-from fakes import TargetEnv, random_batch
+from fakes import H, T, TargetEnv, random_batch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchrl.envs import TransformedEnv
 
 from torchrl_alita import ALITA, MADDPG
 from torchrl_alita.training import RecipeConfig, build_algorithm
@@ -71,6 +72,31 @@ def test_compiled_and_eager_updates_agree():
     assert_close(compiled, eager)
     functions = [f for pair in compiled._estimations.values() for f in pair]
     assert all(f.compiled is not None for f in (compiled._gradient, *functions))
+
+
+def test_compiled_and_eager_updates_of_recurrent_policies_agree():
+    """Sequences, in which episodes begin; an update unrolls the policies several times."""
+    env = TargetEnv(discrete=True, has_state=True)
+    options = {"recurrent": True, "hidden_size": H, "critic_input": "state", "own_actions": "all"}
+    torch.manual_seed(0)
+    eager = MADDPG(env, **SMALL, **options)
+    torch.manual_seed(0)
+    compiled = MADDPG(env, **SMALL, **options, compile=True)
+    env = TransformedEnv(env, eager.env_transforms()[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the compiler
+        for seed in range(2):
+            torch.manual_seed(seed)
+            batch = env.rollout(T, eager.actor, break_when_any_done=False).detach()
+            updates = []
+            for algorithm in (eager, compiled):
+                torch.manual_seed(seed)
+                updates.append(algorithm.update(batch.clone()))
+            expected, found = updates
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=key)
+    assert_close(compiled, eager)
+    assert compiled._gradient.compiled is not None
 
 
 def test_where_compiling_fails_one_warning_is_given_and_the_updates_go_on(monkeypatch):

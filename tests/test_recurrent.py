@@ -32,6 +32,7 @@ from torchrl_alita import (
     recurrent_transforms,
 )
 from torchrl_alita.modules import MultiAgentGRU, make_qnetwork
+from torchrl_alita.modules._gru import unroll_gru
 from torchrl_alita.objectives import _critics
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.config import TrainingConfig
@@ -83,6 +84,52 @@ def test_the_gates_are_those_of_torch():
     encoded = torch.relu(read @ encoder["weight"][1].T + encoder["bias"][1])
     memory = torch.where(batch["is_init"], 0.0, batch[STATE][:, 1])
     torch.testing.assert_close(network(batch)[NEXT_STATE][:, 1], cell(encoded, memory))
+
+
+def unrolled_by_hand(inputs, begins, state, weight, bias):
+    """The same, written out, so that autograd finds the gradient."""
+    states = []
+    for step, begin in zip(inputs, begins, strict=True):
+        state = torch.where(begin, 0.0, state)
+        of_state = torch.einsum("mrh,mgh->mrg", state, weight) + bias.unsqueeze(1)
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = step.chunk(3, -1), of_state.chunk(3, -1)
+        update = torch.sigmoid(x_z + h_z)
+        new = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+        state = (1 - update) * new + update * state
+        states.append(state)
+    return torch.stack(states)
+
+
+def gru_case(num_networks: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> torch.Tensor:
+        values = torch.randn(*size, generator=generator, dtype=torch.double)
+        return values.requires_grad_()
+
+    begins = torch.rand(T, num_networks, B, 1, generator=generator) < 0.3
+    sizes = [(T, num_networks, B, 3 * H), (num_networks, B, H), (num_networks, 3 * H, H)]
+    return begins, [*(draw(*size) for size in sizes), draw(num_networks, 3 * H)]
+
+
+@pytest.mark.parametrize("num_networks", [1, N])
+def test_the_gradient_through_time_is_autograds(num_networks):
+    begins, (inputs, *others) = gru_case(num_networks)
+    assert begins[1:].any()
+    weights = torch.randn(T, num_networks, B, H, dtype=torch.double)
+    found, expected = (f(inputs, begins, *others) for f in (unroll_gru, unrolled_by_hand))
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad((weights * found).sum(), [inputs, *others]),
+        torch.autograd.grad((weights * expected).sum(), [inputs, *others]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_operation_keeps_what_it_tells_the_compiler():
+    begins, (inputs, *others) = gru_case(N)
+    torch.library.opcheck(torch.ops.torchrl_alita.unroll_gru, (inputs, begins, *others))
 
 
 def test_an_episode_that_begins_forgets_the_one_before():
