@@ -165,6 +165,21 @@ def test_shared_agents_differ_by_their_index_alone():
     torch.testing.assert_close(out[:, 0], out[:, 1])
 
 
+@pytest.mark.parametrize("algorithm", [MADDPG, ALITA, QMIX])
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_a_rollout_as_it_comes_is_a_batch(algorithm, mixed_precision):
+    """Its dimension of time has a name."""
+    torch.manual_seed(0)
+    learner = algorithm(DISCRETE, recurrent=True, hidden_size=H, mixed_precision=mixed_precision)
+    env = TransformedEnv(TargetEnv(discrete=True, has_state=True), *learner.env_transforms())
+    with torch.no_grad():
+        episode = env.rollout(T, learner.actor, break_when_any_done=False)
+    assert episode.names == [None, "time"]
+    for value in learner.update(episode).values():
+        assert value.isfinite()
+        assert value.dtype == torch.float32
+
+
 @pytest.mark.parametrize("make", [make_recurrent_actor, make_qnetwork])
 def test_an_environment_with_the_transforms_keeps_its_specs(make):
     network = make(DISCRETE, hidden_size=H)

@@ -52,7 +52,12 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             )
         inputs = _like(net[0].weight, inputs)
         if self.share_params:
-            return net(torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0])
+            hidden = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
+            *layers, last = net
+            for layer in layers:
+                hidden = layer(hidden)
+            with _all_digits(hidden):
+                return last(hidden.to(last.weight.dtype))
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
         weights = first.weight.split([size for _, size in given], dim=-1)
@@ -64,11 +69,15 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         hidden = hidden.expand(-1, *batch_size, -1).reshape(self.n_agents, -1, hidden.shape[-1])
         for layer in layers[:-1]:
             hidden = _stacked_layer(layer, hidden)
-        # A difference of two values needs more digits than mixed precision has.
-        with torch.autocast(hidden.device.type, enabled=False):
+        with _all_digits(hidden):
             for last in layers[-1:]:
                 hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
         return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
+
+
+def _all_digits(values: torch.Tensor) -> torch.autocast:
+    """For the last layer: a difference of two values needs more than mixed precision has."""
+    return torch.autocast(values.device.type, enabled=False)
 
 
 def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torch import nn
 from torchrl.data import Composite, Unbounded
@@ -170,8 +170,7 @@ class MultiAgentGRU(TensorDictModuleBase):
             return
         path = ("next", *group)
         if tensordict.get(path, None) is None:
-            here = tensordict.get(tuple(group))
-            tensordict.set(path, TensorDict(batch_size=here.batch_size, device=here.device))
+            tensordict.set(path, tensordict.get(tuple(group)).empty())
 
     def _check_shapes(self, tensordict: TensorDictBase) -> None:
         """Nothing may broadcast: not the agents, not the steps, not the beginnings."""

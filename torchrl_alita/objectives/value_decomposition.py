@@ -215,7 +215,9 @@ class ValueDecompositionLoss(LossModule):
         # TorchRL's mixers view their inputs, which must lie in one piece.
         inputs = inputs.set(keys.local_value, local).contiguous()
         params = self.target_mixer_network_params if target else self.mixer_network_params
-        return call_with(params, network, lambda: network(inputs).get(keys.global_value))
+        # It ends in values, whose differences need more digits than mixed precision has.
+        with torch.autocast(local.device.type, enabled=False):
+            return call_with(params, network, lambda: network(inputs).get(keys.global_value))
 
     @torch.no_grad()
     def _target(self, batch: TensorDictBase, local: TensorDictBase) -> torch.Tensor:
