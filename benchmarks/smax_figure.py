@@ -41,11 +41,14 @@ from torchrl_alita.envs import make_env
 from torchrl_alita.training import StarCraftConfig, evaluate, starcraft_task
 
 NO_IM = ("--novelty-coeff", "0", "--diversity-coeff", "0")
+# The paper's code of 3 numbers leaves a novelty that never vanishes.
+WIDER_CODE = ("--autoencoder-cells", "128", "64", "32", "64", "128")
 VARIANTS = {
     "ALITA": ("alita_smac.py",),
     "ALITA, no F": ("alita_smac.py", "--influence-coeff", "0"),
     "ALITA, no IM": ("alita_smac.py", *NO_IM),
     "ALITA, symmetric": ("alita_smac.py", "--influencers", "all"),
+    "ALITA, wider code": ("alita_smac.py", *WIDER_CODE),
     "MADDPG": ("alita_smac.py", "--algorithm", "maddpg"),
     "QMIX": ("qmix_smac.py",),
     "VDN": ("qmix_smac.py", "--algorithm", "vdn"),

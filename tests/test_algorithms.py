@@ -46,6 +46,20 @@ def test_an_update_moves_every_network_and_logs_finite_scalars(estimator):
     assert names <= set(logs.keys())
 
 
+def test_a_wider_code_reconstructs_what_three_numbers_cannot():
+    """Five numbers that have nothing to do with each other, and an action of two."""
+    left = {}
+    for code in (3, 8):
+        torch.manual_seed(0)
+        cells = (32, code, 32)
+        algorithm = ALITA(ENV, autoencoder_cells=cells, autoencoder_lr=1e-2, **SMALL)
+        batch = random_batch(batch_size=(256,))
+        for _ in range(200):
+            logs = algorithm.update(batch)
+        left[code] = logs["novelty"].item()
+    assert left[8] < 0.25 * left[3]
+
+
 def test_without_influence_and_bonuses_alita_is_maddpg():
     """No F and No IM together leave the networks of MADDPG, bit for bit."""
     results = []

@@ -901,6 +901,7 @@ ARGUMENTS = {
         "estimator_updates": "whole",
         "estimator_lr": "positive",
         "autoencoder_lr": "positive",
+        "autoencoder_cells": "widths",
         "optimum": "name",
         "conditional": "name",
     },

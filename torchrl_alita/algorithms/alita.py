@@ -19,6 +19,7 @@ from torchrl_alita._checks import (
     check_positive,
     default_influencees,
     listed_agents,
+    sizes,
 )
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import make_optimizer
@@ -61,6 +62,9 @@ class ALITA(MADDPG):
         estimator_updates: of the estimator at each step. Default: 4, Appendix D.1.
         estimator_lr: Adam's step.
         autoencoder_lr: Adam's step.
+        autoencoder_cells: width of each of its hidden layers. Default: the paper's, whose
+            code has 3 numbers. It cannot reconstruct long observations, of which the
+            novelty then never vanishes.
         optimum: see :class:`torchrl_alita.objectives.InfluenceLoss`.
         optimum_at: see :class:`torchrl_alita.objectives.InfluenceLoss`.
         num_optimum_samples: see :class:`torchrl_alita.objectives.InfluenceLoss`.
@@ -100,6 +104,7 @@ class ALITA(MADDPG):
         estimator_updates: int = 4,
         estimator_lr: float = 1e-3,
         autoencoder_lr: float = 1e-3,
+        autoencoder_cells: Sequence[int] = (128, 64, 12, 3, 12, 64, 128),
         optimum: Literal["policy", "sampled", "enumerated"] = "sampled",
         optimum_at: Literal["current", "next"] = "current",
         num_optimum_samples: int = 4,
@@ -129,6 +134,7 @@ class ALITA(MADDPG):
         self.autoencoder = Autoencoder(
             layout.observation_size + layout.action_size,
             num_influencers=len(self.influencers),
+            num_cells=sizes("autoencoder_cells", autoencoder_cells),
             device=self.device,
         )
         self.novelty = NoveltyReward(self.autoencoder, influencer=self.influencers)

@@ -78,6 +78,8 @@ class RecipeConfig(TrainingConfig):
     """Weight of the diversity penalty; with novelty_coeff 0 and this 0 it is No IM."""
     omega: float = 0.01
     """How fast novelty lifts the penalty (the paper for MAPE: 0.01)."""
+    autoencoder_cells: tuple[int, ...] = (128, 64, 12, 3, 12, 64, 128)
+    """Width of each hidden layer of the novelty's autoencoder (the paper: these)."""
     estimator: Literal["marginal", "clones", "centralized"] = "marginal"
     """How the influenced values are estimated."""
     estimator_updates: int = 4
@@ -111,7 +113,8 @@ _ACTOR_CRITIC = (
 )
 _ALITA = (
     *("influencers", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega"),
-    *("estimator", "estimator_updates", "optimum", "optimum_at", "normalize"),
+    *("autoencoder_cells", "estimator", "estimator_updates", "optimum", "optimum_at"),
+    "normalize",
 )
 
 _VALUE_BASED = ("mixing_embed_dim", "mixing_init_scale", "double_q", "target_update_interval")
