@@ -153,6 +153,12 @@ def play_scripts() -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def last_in_training(runs: list[dict], name: str, digits: int) -> str:
+    """Median [quartiles] of what training logged at the end; nothing where it does not."""
+    curves = [run["curves"].get(name) for run in runs]
+    return "" if None in curves else middle([curve[-1][1] for curve in curves], digits)
+
+
 def script_rows(map_name: str) -> list[tuple[str, str, str]]:
     """Of each script its name, the share of battles that it wins and its return."""
     path = RESULTS / SCRIPTS_PLAYED
@@ -191,7 +197,7 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
     """Table of one map and budget, and its numbers."""
     runs = results([job(map_name, variant, s, frames) for variant in VARIANTS for s in seeds])
     first = next(iter(runs.values()))[0]
-    rows = [[name, "", won, "", paid] for name, won, paid in script_rows(map_name)]
+    rows = [[name, "", won, "", paid, "", ""] for name, won, paid in script_rows(map_name)]
     rows += [
         [
             variant,
@@ -199,12 +205,16 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
             middle([run["evaluation"][WON] for run in found], 2),
             middle([max(value for _, value in run["curves"][WON]) for run in found], 2),
             middle([run["evaluation"]["return_mean"] for run in found], 1),
+            last_in_training(found, "reward_mean", 3),
+            last_in_training(found, "novelty", 1),
         ]
         for variant, found in runs.items()
     ]
     random_team = first["random_team"]
-    plays = ["random play", "", f"{random_team[WON]:.2f}", "", f"{random_team['return_mean']:.1f}"]
+    played = [f"{random_team[WON]:.2f}", "", f"{random_team['return_mean']:.1f}"]
+    plays = ["random play", "", *played, "", ""]
     titles = ["team", "seeds", "won at the end", "won at best", "return (at most 20)"]
+    titles += ["reward of a step in training", "novelty of a step"]
     note = (
         f"Median [quartiles] over the seeds after {frames:,} frames, of {BATTLES} greedy battles from "
         f"the same starts. Made by `python benchmarks/smax_figure.py --map {map_name} "

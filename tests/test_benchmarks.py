@@ -95,7 +95,10 @@ def battle_run(variant: str, won: list[float], frames: tuple[int, ...] = (0, 10)
         "evaluation": {"win_rate": won[-1], "return_mean": 20 * won[-1]},
         "random_team": {"win_rate": 0.0, "return_mean": 1.5},
         "machine": {"torch": "1", "torchrl": "2", "python": "3", "cores": 2, "processor": "x"},
-        "curves": {"win_rate": [list(pair) for pair in zip(frames, won, strict=True)]},
+        "curves": {
+            "win_rate": [list(pair) for pair in zip(frames, won, strict=True)],
+            "reward_mean": [[0, None], [frames[-1], 0.125]],
+        },
     }
 
 
@@ -143,12 +146,14 @@ def test_the_report_has_a_row_for_each_variant_and_a_section_for_each_budget(sma
     assert page.startswith("before\n")
     assert page.endswith("after\n")
     lines = page.splitlines()
-    assert "| random play |  | 0.00 |  | 1.5 |" in lines
+    assert "| random play |  | 0.00 |  | 1.5 |  |  |" in lines
     # 0.25 and 0.5 at the end, 0.75 and 0.5 at best.
     assert any(
         line.startswith("| QMIX | 2 | 0.38 [0.31, 0.44] | 0.62 [0.56, 0.69]") for line in lines
     )
-    assert any(line.startswith("| VDN | 1 | 1.00 [1.00, 1.00]") for line in lines)
+    vdn = next(line for line in lines if line.startswith("| VDN | 1 | 1.00 [1.00, 1.00]"))
+    # No algorithm here has a novelty.
+    assert vdn.endswith("| 0.125 [0.125, 0.125] |  |")
     assert "### 2s3z, 10 frames" in lines
     assert "### 5m_vs_6m, 30 frames" in lines
     numbers = json.loads((tmp_path / "smax.json").read_text())
@@ -188,7 +193,7 @@ def test_the_page_has_a_row_for_each_script(smax_figure, tmp_path):
     (tmp_path / "smax_scripts.json").write_text(json.dumps(played))
     smax_figure.report()
     lines = (tmp_path / "docs" / "starcraft.md").read_text().splitlines()
-    assert "| a script |  | 0.25 |  | 8.0 |" in lines
+    assert "| a script |  | 0.25 |  | 8.0 |  |  |" in lines
 
 
 @pytest.fixture
