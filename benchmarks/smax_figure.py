@@ -159,12 +159,15 @@ def last_in_training(runs: list[dict], name: str, digits: int) -> str:
     return "" if None in curves else middle([curve[-1][1] for curve in curves], digits)
 
 
+def scripts_played(map_name: str) -> dict[str, dict[str, float]]:
+    """Evaluations of the scripts on a map; none if they were not played."""
+    path = RESULTS / SCRIPTS_PLAYED
+    return json.loads(path.read_text())[map_name] if path.exists() else {}
+
+
 def script_rows(map_name: str) -> list[tuple[str, str, str]]:
     """Of each script its name, the share of battles that it wins and its return."""
-    path = RESULTS / SCRIPTS_PLAYED
-    if not path.exists():
-        return []
-    played = json.loads(path.read_text())[map_name].items()
+    played = scripts_played(map_name).items()
     return [(name, f"{r[WON]:.2f}", f"{r['return_mean']:.1f}") for name, r in played]
 
 
@@ -221,7 +224,7 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
         f"--total-frames {frames}`: {versions(first['machine'])}."
     )
     name = f"smax_{map_name}_{frames}.png"
-    scripts = {script: float(won) for script, won, _ in script_rows(map_name)}
+    scripts = {script: played[WON] for script, played in scripts_played(map_name).items()}
     draw(RESULTS / name, runs, scripts, f"SMAX, {map_name}: median and quartiles (seeds)")
     numbers = {
         variant: {

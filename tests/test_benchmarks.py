@@ -9,7 +9,7 @@ import torch
 from scripts import ROOT, load, runs
 from tensordict import TensorDict
 
-from torchrl_alita.training import parse_config
+from torchrl_alita.training import loop, parse_config
 
 sparse_table = load("benchmarks", "sparse_table")
 
@@ -178,6 +178,8 @@ def test_the_scripts_attack_one_enemy_and_else_walk_east(smax_figure):
         ],
         dtype=torch.bool,
     )
+    # They fight the battles that the runs are evaluated in.
+    assert smax_figure.EVALUATION_SEED == loop._EVALUATION_SEED
     for last, attacked in ((False, 6), (True, 7)):
         batch = TensorDict({"agents": {"action_mask": mask}}, [])
         action = smax_figure.scripted(last)(batch)["agents", "action"]

@@ -122,13 +122,19 @@ def test_the_outside_checks_have_the_settings_of_our_recipe():
     assert worker.EVALUATION_SEED == loop._EVALUATION_SEED
 
 
-def test_the_report_is_of_the_results_that_are_there(tmp_path, monkeypatch):
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The page between whose markers a report writes, with the results beside it."""
     monkeypatch.setattr(figure, "RESULTS", tmp_path)
     monkeypatch.setattr(figure, "ROOT", tmp_path)
     (tmp_path / "pybullet").mkdir()
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "pybullet.md"
     page.write_text("before\n<!-- pybullet: begin -->\n<!-- pybullet: end -->\nafter\n")
+    return page
+
+
+def test_the_report_is_of_the_results_that_are_there(tmp_path, page):
     config = figure.Config(tasks=(HOPPER,), seeds=(0, 1), total_frames=40, report_only=True)
     with pytest.raises(FileNotFoundError, match="No result of 40 frames"):
         figure.report(config)
@@ -152,14 +158,8 @@ def test_the_report_is_of_the_results_that_are_there(tmp_path, monkeypatch):
     assert any(line.startswith(said) for line in lines)
 
 
-def test_the_report_keeps_what_was_trained_before_and_elsewhere(tmp_path, monkeypatch):
+def test_the_report_keeps_what_was_trained_before_and_elsewhere(tmp_path, page):
     """A series of one robot after a series of another, and two budgets on one page."""
-    monkeypatch.setattr(figure, "RESULTS", tmp_path)
-    monkeypatch.setattr(figure, "ROOT", tmp_path)
-    (tmp_path / "pybullet").mkdir()
-    (tmp_path / "docs").mkdir()
-    page = tmp_path / "docs" / "pybullet.md"
-    page.write_text("<!-- pybullet: begin -->\n<!-- pybullet: end -->\n")
     for frames, tasks in ((40, (HOPPER, "AntBulletEnv-v0")), (80, (HOPPER,))):
         for task in tasks:
             config = figure.Config(tasks=(task,), seeds=(0,), total_frames=frames)
