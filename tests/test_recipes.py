@@ -13,9 +13,10 @@ import pytest
 import torch
 from scripts import load
 
-from torchrl_alita.envs import make_env
+from torchrl_alita.envs import get_task, make_env
 from torchrl_alita.training import (
     StarCraftConfig,
+    evaluate,
     load_policy,
     parse_config,
     starcraft_task,
@@ -105,6 +106,12 @@ def test_every_algorithm_trains_a_robot_and_leaves_a_picture_of_it(tmp_path, opt
     for name in ("config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"):
         assert (run / name).exists(), name
     assert (run / "rollout.gif").stat().st_size > 1000
+    # The policy alone, of TwinALITA's two the chosen one, does what the run reports.
+    env = make_env(summary["task"], num_envs=2, n_agents=1, horizon=5)
+    asked = {"metrics": get_task(summary["task"]).metrics, "horizon": 5, "seed": 1_000_003}
+    result, _ = evaluate(load_policy(run, env), env, **asked)
+    assert result["return_mean"] == pytest.approx(summary["evaluation"]["return_mean"], abs=1e-5)
+    env.close()
 
 
 def test_a_recipes_presets_are_defaults_of_their_algorithm_alone():

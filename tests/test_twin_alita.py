@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,13 @@ from torchrl_alita import (
     TwinALITA,
 )
 from torchrl_alita.envs import TakeTurns, Task
-from torchrl_alita.training import TrainingConfig, checkpoint_difference, train
+from torchrl_alita.training import (
+    TrainingConfig,
+    checkpoint_difference,
+    load_policy,
+    read_component,
+    train,
+)
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.loop import _Session
 
@@ -595,6 +601,30 @@ def test_the_better_agent_is_chosen_on_other_episodes_than_the_reported_ones(tmp
     first, second, reported = (episodes["agents", "observation"][:2, 0] for episodes in seen)
     assert (first == second).all()
     assert (first != reported).any()
+
+
+@dataclass
+class LayersConfig(TrainingConfig):
+    """What load_policy reads of a recipe's."""
+
+    num_cells: tuple[int, ...] = (13,)
+    layer_norm: bool = False
+
+
+@pytest.mark.parametrize("choices", [(0, 1), (1, 0)])
+def test_the_policy_of_a_checkpoint_is_of_the_agent_chosen_until_then(tmp_path, choices):
+    config = LayersConfig(**vars(tiny(tmp_path / "run")))
+    train(config, partial(TwinALITA, **SMALL), task=task())
+    lines = ["frames,selection/chosen", "40,0.0", "60,", f"80,{choices[0]}", f"100,{choices[1]}"]
+    (tmp_path / "run" / "metrics.csv").write_text("\n".join(lines))
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    for checkpoint, chosen in zip(checkpoints, choices, strict=True):
+        both = read_component(checkpoint, "policy")
+        for name, value in load_policy(checkpoint, ENV).state_dict().items():
+            assert torch.equal(value, both[f"policies.{chosen}.{name}"])
+    (tmp_path / "run" / "metrics.csv").write_text("\n".join([lines[0], lines[-1]]))
+    with pytest.raises(ValueError, match="No evaluation"):
+        load_policy(checkpoints[0], ENV)
 
 
 def test_evaluation_leaves_the_turns_of_training_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,20 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms import Learner
-from torchrl_alita.modules import make_actor, make_qnetwork, make_recurrent_actor
+from torchrl_alita.modules import (
+    make_actor,
+    make_gaussian_actor,
+    make_qnetwork,
+    make_recurrent_actor,
+)
 from torchrl_alita.training.checkpoint import find_checkpoint, read_component
 from torchrl_alita.training.run import read_config
 
 __all__ = ["init_policy", "load_policy"]
+
+# Of agents that take turns, each is saved under this and its index.
+_IN_TURNS = "policies."
+_CHOSEN = "selection/chosen"
 
 
 def load_policy(
@@ -31,15 +41,18 @@ def load_policy(
 
     Returns:
         The module that :func:`torchrl_alita.modules.make_actor` makes, or
+        :func:`torchrl_alita.modules.make_gaussian_actor`,
         :func:`torchrl_alita.modules.make_recurrent_actor` or
         :func:`torchrl_alita.modules.make_qnetwork`, as the run's config says. One with a
         memory needs the transforms of
-        :func:`torchrl_alita.transforms.recurrent_transforms`.
+        :func:`torchrl_alita.transforms.recurrent_transforms`. Of the two agents of
+        :class:`torchrl_alita.TwinALITA` it is the one that the run's last evaluation up to
+        the checkpoint found better.
 
     Raises:
         ValueError: if there is no checkpoint, it is damaged or refused, the run's config
-            says nothing of its policies' layers, or the policies do not fit the
-            environment.
+            says nothing of its policies' layers, no evaluation chose one of its agents, or
+            the policies do not fit the environment.
 
     Examples:
         >>> import tempfile
@@ -65,7 +78,7 @@ def load_policy(
             "load_state_dict what read_component gives."
         )
     policy = _policy_of(config, env, device)
-    _load(policy, checkpoint)
+    _load(policy, _chosen(_saved(checkpoint), checkpoint), checkpoint)
     return policy
 
 
@@ -79,6 +92,10 @@ def _policy_of(
     layers = {"num_cells": config["num_cells"]}
     layer_norm = {"layer_norm": config.get("layer_norm", True)}
     recurrent = config.get("recurrent", False)
+    if config["algorithm"] in ("sac", "ppo", "tac"):
+        constant = {"constant_scale": config["algorithm"] == "ppo"}
+        # None of them shares parameters.
+        return make_gaussian_actor(env, **layers, **layer_norm, **constant, device=device)
     if config["algorithm"] in ("qmix", "vdn", "iql"):
         return make_qnetwork(env, recurrent=recurrent, **memory, **layers, **options)
     if recurrent:
@@ -101,13 +118,39 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
     """
     if algorithm.updates:
         raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")
-    _load(algorithm.actor, find_checkpoint(path))
+    checkpoint = find_checkpoint(path)
+    _load(algorithm.actor, _saved(checkpoint), checkpoint)
     for params, targets in algorithm.policy_params():
         targets.data.update_(params.data)
 
 
-def _load(policy: nn.Module, checkpoint: Path) -> None:
-    state = read_component(checkpoint, "policy", device="cpu")
+def _saved(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return read_component(checkpoint, "policy", device="cpu")
+
+
+def _chosen(state: dict[str, torch.Tensor], checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Of agents that take turns, the one that the last evaluation found better."""
+    if not all(name.startswith(_IN_TURNS) for name in state):
+        return state
+    frames = read_component(checkpoint, "progress")["frames"]
+    metrics = checkpoint.parent.parent / "metrics.csv"
+    lines = metrics.read_text().splitlines() if metrics.exists() else ()
+    chosen = [
+        float(row[_CHOSEN])
+        for row in csv.DictReader(lines)
+        if row.get(_CHOSEN) and int(row["frames"]) <= frames
+    ]
+    if not chosen:
+        raise ValueError(
+            f"No evaluation up to {checkpoint} chose one of its agents: read_component gives all."
+        )
+    prefix = f"{_IN_TURNS}{int(chosen[-1])}."
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def _load(policy: nn.Module, state: dict[str, torch.Tensor], checkpoint: Path) -> None:
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:
