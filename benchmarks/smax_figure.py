@@ -56,7 +56,10 @@ VARIANTS = {
 }
 MAPS = ("2s3z", "5m_vs_6m")
 WON = "win_rate"
-# Of an evaluation.
+RETURN = "return_mean"
+# Of an evaluation, what is drawn: its name and its largest value.
+SHOWN = {WON: ("battles won, greedy", 1), RETURN: ("return, greedy", 20)}
+# In an evaluation.
 BATTLES = 64
 # The training loop's.
 EVALUATION_SEED = 1_000_003
@@ -91,7 +94,7 @@ def job(map_name: str, variant: str, seed: int, frames: int) -> Job:
     options += ("--evaluation-interval", str(max(1_000, frames // 20)))
     options += ("--evaluation-episodes", str(BATTLES))
     name = f"{map_name}-{slug(variant)}-{frames}-seed{seed}.json"
-    curves = (f"evaluation/{WON}", "evaluation/return_mean", "training/reward_mean")
+    curves = (f"evaluation/{WON}", f"evaluation/{RETURN}", "training/reward_mean")
     curves += ("training/novelty", "training/saturated_share")
     return Job(variant, recipe, options, RESULTS / "smax" / name, curves)
 
@@ -168,31 +171,34 @@ def scripts_played(map_name: str) -> dict[str, dict[str, float]]:
 def script_rows(map_name: str) -> list[tuple[str, str, str]]:
     """Of each script its name, the share of battles that it wins and its return."""
     played = scripts_played(map_name).items()
-    return [(name, f"{r[WON]:.2f}", f"{r['return_mean']:.1f}") for name, r in played]
+    return [(name, f"{r[WON]:.2f}", f"{r[RETURN]:.1f}") for name, r in played]
 
 
-def draw(path, runs: dict[str, list[dict]], scripts: dict[str, float], title: str) -> None:
-    """Median win rate over the seeds, with the quartiles, as in the paper's figures."""
+def draw(path, runs: dict[str, list[dict]], scripts: dict[str, dict], title: str) -> None:
+    """Median win rate over the seeds, with the quartiles, as in the paper's figures; the return."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
-    axes = figure.subplots()
-    for variant, found in runs.items():
-        frames = [frame for frame, _ in found[0]["curves"][WON]]
-        columns = zip(*([value for _, value in run["curves"][WON]] for run in found), strict=True)
-        lower, middles, upper = zip(*(quartiles(list(column)) for column in columns), strict=True)
-        (line,) = axes.plot(frames, middles, label=f"{variant} ({len(found)})")
-        axes.fill_between(frames, lower, upper, color=line.get_color(), alpha=0.15)
-    for style, (name, won) in zip((":", "--"), scripts.items(), strict=False):
-        axes.axhline(won, linestyle=style, color="gray", linewidth=1, label=name)
-    axes.set_title(title)
-    axes.set_xlabel("environment frames")
-    axes.set_ylabel("battles won, greedy")
-    axes.set_ylim(0, 1)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = zip(figure.subplots(1, 2), SHOWN.items(), strict=True)
+    for axes, (name, (label, limit)) in panels:
+        for variant, found in runs.items():
+            frames = [frame for frame, _ in found[0]["curves"][name]]
+            curves = ([value for _, value in run["curves"][name]] for run in found)
+            points = (quartiles(list(column)) for column in zip(*curves, strict=True))
+            lower, middles, upper = zip(*points, strict=True)
+            (line,) = axes.plot(frames, middles, label=f"{variant} ({len(found)})")
+            axes.fill_between(frames, lower, upper, color=line.get_color(), alpha=0.15)
+        for style, (script, played) in zip((":", "--"), scripts.items(), strict=False):
+            options = {"linestyle": style, "color": "gray", "linewidth": 1, "label": script}
+            axes.axhline(played[name], **options)
+        axes.set_xlabel("environment frames")
+        axes.set_ylabel(label)
+        axes.set_ylim(0, limit)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=7)
     figure.savefig(path, dpi=110)
 
 
@@ -207,14 +213,14 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
             str(len(found)),
             middle([run["evaluation"][WON] for run in found], 2),
             middle([max(value for _, value in run["curves"][WON]) for run in found], 2),
-            middle([run["evaluation"]["return_mean"] for run in found], 1),
+            middle([run["evaluation"][RETURN] for run in found], 1),
             last_in_training(found, "reward_mean", 3),
             last_in_training(found, "novelty", 1),
         ]
         for variant, found in runs.items()
     ]
     random_team = first["random_team"]
-    played = [f"{random_team[WON]:.2f}", "", f"{random_team['return_mean']:.1f}"]
+    played = [f"{random_team[WON]:.2f}", "", f"{random_team[RETURN]:.1f}"]
     plays = ["random play", "", *played, "", ""]
     titles = ["team", "seeds", "won at the end", "won at best", "return (at most 20)"]
     titles += ["reward of a step in training", "novelty of a step"]
@@ -224,13 +230,13 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
         f"--total-frames {frames}`: {versions(first['machine'])}."
     )
     name = f"smax_{map_name}_{frames}.png"
-    scripts = {script: played[WON] for script, played in scripts_played(map_name).items()}
-    draw(RESULTS / name, runs, scripts, f"SMAX, {map_name}: median and quartiles (seeds)")
+    title = f"SMAX, {map_name}: median and quartiles (seeds)"
+    draw(RESULTS / name, runs, scripts_played(map_name), title)
     numbers = {
         variant: {
             "seeds": len(found),
             WON: [run["evaluation"][WON] for run in found],
-            "return_mean": [run["evaluation"]["return_mean"] for run in found],
+            RETURN: [run["evaluation"][RETURN] for run in found],
             "commands": [run["command"] for run in found],
         }
         for variant, found in runs.items()
@@ -240,7 +246,7 @@ def section(map_name: str, frames: int, seeds: list[int]) -> tuple[str, dict]:
             f"### {map_name}, {frames:,} frames",
             table(titles, [plays, *rows]),
             note,
-            f"![Win rates](../benchmarks/results/{name})",
+            f"![Win rates and returns](../benchmarks/results/{name})",
         ]
     )
     return text, numbers

@@ -97,6 +97,7 @@ def battle_run(variant: str, won: list[float], frames: tuple[int, ...] = (0, 10)
         "machine": {"torch": "1", "torchrl": "2", "python": "3", "cores": 2, "processor": "x"},
         "curves": {
             "win_rate": [list(pair) for pair in zip(frames, won, strict=True)],
+            "return_mean": [[frame, 20 * share] for frame, share in zip(frames, won, strict=True)],
             "reward_mean": [[0, None], [frames[-1], 0.125]],
         },
     }
