@@ -8,7 +8,10 @@ python recipes/alita_pybullet.py --resume runs/NAME
 
 Of TwinALITA's two agents the better one is evaluated, chosen on other episodes; both agents'
 steps are frames. td3 has the settings of TD3's paper and of stable-baselines3, which TwinALITA
-shares; sac, ppo and tac have those of their own papers, see PRESETS.
+shares; sac, ppo and tac have those of their own papers, see PRESETS. An update of TwinALITA is one
+of both its agents, made at every second frame: each agent is updated once for every step of its own,
+as in the authors' code. With --frames-per-update 1 each has as many updates as TD3's in as many
+frames, at twice the cost.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from torchrl_alita import DDPG, PPO, SAC, TAC, TD3, TwinALITA
 from torchrl_alita.training import TrainingConfig, parse_config, run_recipe
 
 ALGORITHMS = {"alita": TwinALITA, "td3": TD3, "ddpg": DDPG, "sac": SAC, "ppo": PPO, "tac": TAC}
-# What other algorithms than TD3 are run with.
+# What others than TD3 and DDPG are run with.
 PRESETS = {
+    "alita": {"frames_per_update": 2},
     "sac": {"algorithm": "sac", "lr": 3e-4},
     # Its paper has 2,048 steps for each update.
     "ppo": {
@@ -47,18 +51,19 @@ PRESETS = {
 MOST_EAGER_UPDATES = 5_000
 _NETWORKS = ("num_cells", "layer_norm", "gamma", "max_grad_norm")
 _COMPILED = ("tau", "compile", "compile_mode")
-_TD3 = ("policy_noise", "policy_delay")
+_DDPG = ("actor_lr", "critic_lr")
+_TD3 = (*_DDPG, "policy_noise", "policy_delay", "noise_clip")
 OPTIONS = {
     "alita": (
-        *(*_NETWORKS, *_COMPILED, *_TD3, "noise_clip"),
+        *(*_NETWORKS, *_COMPILED, *_TD3),
         *("form", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega", "estimator"),
         *("estimator_updates", "optimum", "optimum_at", "num_optimum_samples", "normalize"),
     ),
-    "td3": (*_NETWORKS, *_COMPILED, *_TD3, "noise_clip"),
-    "ddpg": (*_NETWORKS, *_COMPILED),
-    "sac": (*_NETWORKS, *_COMPILED),
-    "ppo": _NETWORKS,
-    "tac": (*_NETWORKS, *_COMPILED),
+    "td3": (*_NETWORKS, *_COMPILED, *_TD3),
+    "ddpg": (*_NETWORKS, *_COMPILED, *_DDPG),
+    "sac": (*_NETWORKS, *_COMPILED, "lr"),
+    "ppo": (*_NETWORKS, "lr"),
+    "tac": (*_NETWORKS, *_COMPILED, "lr"),
 }
 
 
@@ -83,8 +88,7 @@ class Config(TrainingConfig):
     frames_per_batch: int = 50
     """Environment steps between two rounds of updates."""
     frames_per_update: int = 1
-    """Environment steps for each update. An update of alita is one of both its agents; with 2
-    each is updated once for every step of its own, as in the authors' code."""
+    """Environment steps for each update. Default: 1; 2 for alita."""
     random_frames: int = 10_000
     """Environment steps of uniform random actions at the start, without updates."""
     batch_size: int = 256
@@ -165,10 +169,6 @@ def build(config: Config, env: EnvBase) -> Any:
     if "compile" in options and config.compile is None:
         updates = (config.total_frames - config.random_frames) // config.frames_per_update
         options["compile"] = updates > MOST_EAGER_UPDATES
-    if name in PRESETS:
-        options["lr"] = config.lr
-    else:
-        options |= {"actor_lr": config.actor_lr, "critic_lr": config.critic_lr}
     return ALGORITHMS[name](env, **options)
 
 

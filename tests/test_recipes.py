@@ -118,11 +118,14 @@ def test_a_recipes_presets_are_defaults_of_their_algorithm_alone():
     recipe = load("recipes", "alita_pybullet")
     config = {
         name: parse_config(recipe.Config, ["--algorithm", name], presets=recipe.PRESETS)
-        for name in ("td3", "tac", "ppo")
+        for name in ("td3", "tac", "ppo", "alita")
     }
-    assert [config[name].num_cells for name in config] == [(256, 256), (128, 128), (256, 256)]
-    assert [config[name].frames_per_batch for name in config] == [50, 50, 2_000]
-    assert [config[name].algorithm for name in config] == ["td3", "tac", "ppo"]
+    cells = [config[name].num_cells for name in config]
+    assert cells == [(256, 256), (128, 128), (256, 256), (256, 256)]
+    assert [config[name].frames_per_batch for name in config] == [50, 50, 2_000, 50]
+    assert [config[name].frames_per_update for name in config] == [1, 1, 1, 2]
+    assert [config[name].algorithm for name in config] == list(config)
+    assert parse_config(recipe.Config, [], presets=recipe.PRESETS).frames_per_update == 2
     asked = ["--algorithm", "ppo", "--frames-per-batch", "100", "--env", "AntBulletEnv-v0"]
     chosen = parse_config(recipe.Config, asked, presets=recipe.PRESETS)
     assert (chosen.frames_per_batch, chosen.task) == (100, "pybullet/AntBulletEnv-v0")
