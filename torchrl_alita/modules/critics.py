@@ -80,9 +80,10 @@ class _Critics(nn.Module):
         else:
             parts = joint_parts(observation, action, None if self.sees_all else self.scope)
         if self.share_params:
-            agent_id = self.agent_id.expand(*parts[0].shape[:-1], -1)
-            features = torch.cat([*parts, agent_id], -1).unsqueeze(-2)
-            return self.net(features.expand(*features.shape[:-2], self.num_critics, -1)).squeeze(-1)
+            parts = (*parts, self.agent_id.expand(*parts[0].shape[:-1], -1))
+            of_each = [part.unsqueeze(-2) for part in parts]
+            expanded = [part.expand(*part.shape[:-2], self.num_critics, -1) for part in of_each]
+            return self.net(*expanded).squeeze(-1)
         if self.num_critics > 1:
             parts = [part.repeat_interleave(self.num_critics, dim=-2) for part in parts]
         return self.net(*parts).squeeze(-1).unflatten(-1, (-1, self.num_critics))
