@@ -38,6 +38,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -241,16 +242,15 @@ def warm_up(contenders: dict[str, Any]) -> None:
     """The iteration that imports and compiles, two at a time: it has mostly one thread.
 
     With more of them the threads of the others would wait for each other. The last ones
-    compile longest, so each is paired with one of the first.
+    compile longest and begin.
     """
-    names = list(contenders)
-    while names:
-        pair = [names.pop(0), *names[-1:]]
-        names = names[:-1]
-        for name in pair:
-            contenders[name].start_turn()
-        for name in pair:
-            contenders[name].report()
+
+    def iterate(contender: Any) -> None:
+        contender.start_turn()
+        contender.report()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(iterate, reversed(contenders.values())))
 
 
 def measure(

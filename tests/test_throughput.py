@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
@@ -170,12 +171,27 @@ def test_one_works_at_a_time_forwards_and_then_backwards():
     assert texts[2] == "turn 2, b: 2.00 s"
 
 
-def test_two_compile_at_a_time_the_first_beside_the_last():
-    events = []
-    contenders = {name: Hand(name, [turn(1)], events) for name in "abc"}
-    throughput.warm_up(contenders)
-    starts = [("a", "start"), ("c", "start"), ("a", "report"), ("c", "report")]
-    assert events == [*starts, ("b", "start"), ("b", "report")]
+def test_two_compile_at_a_time_the_last_ones_first():
+    """A report waits for that of another, and a third never runs beside the two."""
+    together, running, most, order = Barrier(2, timeout=30), [], [], []
+
+    class Waiting:
+        def __init__(self, name: str):
+            self.name = name
+
+        def start_turn(self) -> None:
+            order.append(self.name)
+            running.append(self.name)
+            most.append(len(running))
+
+        def report(self) -> None:
+            together.wait()
+            running.remove(self.name)
+
+    throughput.warm_up({name: Waiting(name) for name in "abcd"})
+    assert set(order[:2]) == {"c", "d"}
+    assert sorted(order) == ["a", "b", "c", "d"]
+    assert max(most) == 2
 
 
 def test_speeds_are_medians_and_a_ratio_above_one_says_that_ours_is_faster():
