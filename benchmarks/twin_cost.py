@@ -1,7 +1,8 @@
 """What an update of TwinALITA costs, in percent of an update of TD3.
 
-    python benchmarks/twin_cost.py          # measure and write results/twin_cost.json
-    python benchmarks/twin_cost.py --quick  # fewer rounds; print, write nothing
+    python benchmarks/twin_cost.py                # measure, write the results and the table
+    python benchmarks/twin_cost.py --quick        # fewer rounds; print, write nothing
+    python benchmarks/twin_cost.py --report-only  # the table, from the results
 
 The work is that of recipes/alita_pybullet.py: batches of 256 transitions of one robot, 64 in a
 conditional batch, two hidden layers of 256. The transitions are random numbers of the sizes of
@@ -12,6 +13,8 @@ agents.
 The algorithms take turns, forwards and then backwards, after a round that does not count; a turn
 is so many updates that everything moves equally often. Each figure is the median over the
 rounds of the processor time of one thread, which other programs disturb least.
+
+The results are results/twin_cost.json; the table stands between the markers of docs/pybullet.md.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from runs import RESULTS, table
+from runs import RESULTS, ROOT, table, versions, write_between
 from tensordict import TensorDict
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
@@ -48,6 +51,7 @@ VARIANTS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "SAC": (SAC, {}),
     "TAC": (TAC, {}),
 }
+RESULT = "twin_cost.json"
 # Even: every second update of TD3 moves its policy.
 UPDATES = 20
 
@@ -70,6 +74,8 @@ class Config:
     """Transitions in the buffer."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Of the networks and the buffer."""
+    report_only: bool = False
+    """Measure nothing, write the table from the results."""
 
 
 class RandomRobot(EnvBase):
@@ -121,7 +127,8 @@ def updating(config: Config, name: str) -> Callable[[], None]:
         conditional_batch_size=64,
     )
     buffers = Buffers(training, algorithm)
-    collected = algorithm.prepare(env).rollout(1_000, break_when_any_done=False)
+    steps = min(1_000, config.stored // 100)
+    collected = algorithm.prepare(env).rollout(steps, break_when_any_done=False)
     while len(buffers.replay) < config.stored:
         buffers.extend(collected)
 
@@ -149,8 +156,16 @@ def measure(config: Config) -> dict[str, dict[str, float]]:
                 times[name].append(spent)
     found = {}
     for name, spent in times.items():
-        processor, wall = (1e3 * median(column) / UPDATES for column in zip(*spent, strict=True))
-        found[name] = {"processor_ms": round(processor, 3), "wall_ms": round(wall, 3)}
+        processor, wall = (
+            [1e3 * value / UPDATES for value in each] for each in zip(*spent, strict=True)
+        )
+        figures = {
+            "processor_ms": median(processor),
+            "processor_ms_min": min(processor),
+            "processor_ms_max": max(processor),
+            "wall_ms": median(wall),
+        }
+        found[name] = {key: round(value, 3) for key, value in figures.items()}
     base = found["TD3"]
     for row in found.values():
         row["percent_of_td3"] = round(100 * row["processor_ms"] / base["processor_ms"], 1)
@@ -158,19 +173,42 @@ def measure(config: Config) -> dict[str, dict[str, float]]:
     return found
 
 
+def cost_table(updates: dict[str, dict[str, float]]) -> str:
+    """A row for each algorithm."""
+    rows = []
+    for name, row in updates.items():
+        middle, least, largest = (row[f"processor_ms{end}"] for end in ("", "_min", "_max"))
+        spent = f"{middle:.1f} [{least:.1f}, {largest:.1f}]"
+        rows.append([name, spent, f"{row['percent_of_td3']:.0f}"])
+    return table(["algorithm", "update, ms of processor", "percent of TD3's"], rows)
+
+
+def report() -> None:
+    """Write the table of the results into the page."""
+    content = json.loads((RESULTS / RESULT).read_text())
+    config = content["config"]
+    note = (
+        f"Median [least, largest] of {config['rounds']} turns of {UPDATES} updates, one thread, "
+        f"{'compiled' if config['compile'] else 'not compiled'}; observations of "
+        f"{config['observation_size']} numbers, actions of {config['action_size']}. Made by "
+        f"`{content['command']}`: {versions(content['machine'])}."
+    )
+    text = f"{cost_table(content['updates'])}\n\n{note}"
+    write_between(ROOT / "docs" / "pybullet.md", "twin cost", text)
+
+
 def main(config: Config) -> None:
     """Measure, print and write."""
+    if config.report_only:
+        report()
+        return
     if config.quick:
         config.rounds = 2
     torch.set_num_threads(1)
     # Five algorithms share the functions of TwinALITA.
     torch._dynamo.config.recompile_limit = 64
     found = measure(config)
-    rows = [
-        [name, f"{row['processor_ms']:.1f}", f"{row['percent_of_td3']:.0f}"]
-        for name, row in found.items()
-    ]
-    print(table(["Algorithm", "update, ms of processor", "percent of TD3"], rows))
+    print(cost_table(found))
     if config.quick:
         return
     content = {
@@ -179,7 +217,8 @@ def main(config: Config) -> None:
         "updates": found,
         "machine": machine() | {"cpu": platform.processor() or platform.machine()},
     }
-    (RESULTS / "twin_cost.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / RESULT).write_text(json.dumps(content, indent=1) + "\n")
+    report()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torchrl_alita.training.buffers import Buffers
 throughput = load("benchmarks", "throughput")
 profile = load("benchmarks", "profile_update")
 scaling = load("benchmarks", "scaling")
+twin_cost = load("benchmarks", "twin_cost")
 
 SMALL = {"num_envs": 5, "batch_size": 7, "conditional_batch_size": 64, "num_cells": (11,)}
 
@@ -375,3 +377,47 @@ def test_the_page_is_what_the_committed_results_say(tmp_path, monkeypatch):
     scaling.report(json.loads(scaling.RESULT.read_text()))
     assert copied.read_text() == page
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_the_cost_of_an_update_is_a_median_in_percent_of_td3s(monkeypatch):
+    """Turns of 2 s and 5 s of the processor; the first and the third take ten times as long."""
+    clock = SimpleNamespace(spent=0.0)
+    monkeypatch.setattr(twin_cost.time, "process_time", lambda: clock.spent)
+    monkeypatch.setattr(twin_cost.time, "perf_counter", lambda: 3 * clock.spent)
+
+    def updating(config: object, name: str):
+        turns = iter([10, 1, 10, 1])
+        seconds = {"TD3": 2.0, "TwinALITA": 5.0}[name]
+
+        def some_updates() -> None:
+            clock.spent += next(turns) * seconds
+
+        return some_updates
+
+    monkeypatch.setattr(twin_cost, "updating", updating)
+    found = twin_cost.measure(twin_cost.Config(quick=True, rounds=3))
+    assert found["TD3"] == {
+        "processor_ms": 100.0,
+        "processor_ms_min": 100.0,
+        "processor_ms_max": 1000.0,
+        "wall_ms": 300.0,
+        "percent_of_td3": 100.0,
+        "wall_percent_of_td3": 100.0,
+    }
+    assert found["TwinALITA"]["percent_of_td3"] == 250.0
+    rows = twin_cost.cost_table(found).splitlines()
+    assert rows[-1] == "| TwinALITA | 250.0 [250.0, 2500.0] | 250 |"
+
+
+@pytest.mark.parametrize("name", ["TD3", "TwinALITA"])
+def test_what_is_timed_are_updates_of_the_algorithm(name, monkeypatch):
+    monkeypatch.setattr(twin_cost, "UPDATES", 2)
+    made = []
+
+    def remembered(make: type):
+        return lambda *args, **options: made.append(make(*args, **options)) or made[-1]
+
+    make, options = twin_cost.VARIANTS[name]
+    monkeypatch.setitem(twin_cost.VARIANTS, name, (remembered(make), options))
+    twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), name)()
+    assert made[0].updates == 2
