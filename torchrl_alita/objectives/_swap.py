@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from tensordict import TensorDictBase
 from torch import nn
 
@@ -14,16 +15,45 @@ Result = TypeVar("Result")
 def call_with(params: TensorDictBase, network: nn.Module, function: Callable[[], Result]) -> Result:
     """Call a function while a network holds the given parameters.
 
-    The network has its own again afterwards, also after an error: tensordict's context
-    leaves the given ones in place then, and a policy would act with its targets from
-    there on.
+    The network has its own again afterwards, also after an error: the context of
+    ``params.to_module(network)`` leaves the given ones in place then, and a policy would
+    act with its targets from there on. That context also makes a tensordict of the
+    network's own parameters, which takes ``torch.compile`` as long to trace as all else.
+
+    Args:
+        params: nested as the network is.
+        network: may have its parameters in ordinary modules and in tensordicts.
+        function: without arguments.
     """
-    error = None
-    with params.to_module(network, preserve_module_state=False):
-        try:
-            result = function()
-        except Exception as raised:
-            error = raised
-    if error is not None:
-        raise error
-    return result
+    own: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        _swap(network, params, own)
+        return function()
+    finally:
+        for holder, name, value in reversed(own):
+            holder[name] = value
+
+
+def _swap(
+    module: nn.Module, params: TensorDictBase, own: list[tuple[dict[str, Any], str, Any]]
+) -> None:
+    """Give a module these parameters, and add to a list where it had what."""
+    for name, value in params.items():
+        if isinstance(value, torch.Tensor):
+            holder = _holder(module, name)
+        elif isinstance(module._modules[name], TensorDictBase):
+            # TorchRL's networks of several agents: theirs are a TensorDictParams.
+            holder = module._modules
+        else:
+            _swap(module._modules[name], value, own)
+            continue
+        own.append((holder, name, holder[name]))
+        holder[name] = value
+
+
+def _holder(module: nn.Module, name: str) -> dict[str, Any]:
+    """Where a module has a tensor; one that another context has put there lies openly."""
+    for holder in (module._parameters, module._buffers):
+        if name in holder:
+            return holder
+    return module.__dict__
