@@ -421,3 +421,15 @@ def test_what_is_timed_are_updates_of_the_algorithm(name, monkeypatch):
     monkeypatch.setitem(twin_cost.VARIANTS, name, (remembered(make), options))
     twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), name)()
     assert made[0].updates == 2
+
+
+def test_the_table_of_costs_is_what_the_committed_results_say(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "pybullet.md").read_text()
+    (tmp_path / "docs").mkdir()
+    copy = tmp_path / "docs" / "pybullet.md"
+    copy.write_text(page)
+    monkeypatch.setattr(twin_cost, "ROOT", tmp_path)
+    runs.write_between(copy, "twin cost", "")
+    assert copy.read_text() != page
+    twin_cost.main(twin_cost.Config(report_only=True))
+    assert copy.read_text() == page
