@@ -72,6 +72,20 @@ def test_gradients_go_to_the_given_parameters_alone(network):
     assert all(tensor.grad is None for tensor in network.parameters())
 
 
+def test_a_stack_of_parameters_gives_a_stack_of_results(network):
+    given = [others(network), others(network).apply(lambda tensor: 2 * tensor)]
+    alone = [call_with(params, network, lambda: network(INPUTS)) for params in given]
+
+    def call(params: TensorDict) -> torch.Tensor:
+        return call_with(params, network, lambda: network(INPUTS))
+
+    own = own_of(network)
+    torch.testing.assert_close(
+        torch.vmap(call)(torch.stack(given).contiguous()), torch.stack(alone)
+    )
+    assert own_of(network) == own
+
+
 def test_after_an_error_a_network_has_its_own(network):
     own, before = own_of(network), network(INPUTS)
     with pytest.raises(ZeroDivisionError):
@@ -95,6 +109,24 @@ def test_one_swap_within_another_and_within_tensordicts_context(network):
         assert torch.equal(inner, alone[1])
         assert torch.equal(outer, alone[0])
     assert torch.equal(network(INPUTS), before)
+
+
+def test_tensordicts_context_within_leaves_a_network_its_own(network):
+    own, before = own_of(network), network(INPUTS)
+    given, other = others(network), others(network).apply(lambda tensor: 2 * tensor)
+
+    def shown() -> tuple[str, torch.Tensor]:
+        with other.to_module(network):
+            network(INPUTS)
+        # TorchRL's networks of several agents enter such a context to show themselves.
+        return repr(network), network(INPUTS)
+
+    alone = call_with(given, network, lambda: network(INPUTS))
+    _, within = call_with(given, network, shown)
+    assert torch.equal(within, alone)
+    assert own_of(network) == own
+    assert torch.equal(network(INPUTS), before)
+    assert torch.equal(call_with(given, network, lambda: network(INPUTS)), alone)
 
 
 def test_parameters_that_do_not_fit_are_an_error_and_change_nothing():

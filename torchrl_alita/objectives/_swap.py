@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, TensorDictParams
 from torch import nn
 
 Result = TypeVar("Result")
+# A module, which of its dicts, the name in it, and what was there.
+_Place = tuple[nn.Module, dict[str, Any], str, Any]
 
 
 def call_with(params: TensorDictBase, network: nn.Module, function: Callable[[], Result]) -> Result:
@@ -25,29 +27,30 @@ def call_with(params: TensorDictBase, network: nn.Module, function: Callable[[],
         network: may have its parameters in ordinary modules and in tensordicts.
         function: without arguments.
     """
-    own: list[tuple[dict[str, Any], str, Any]] = []
+    own: list[_Place] = []
     try:
         _swap(network, params, own)
         return function()
     finally:
-        for holder, name, value in reversed(own):
+        for module, holder, name, value in reversed(own):
+            if not torch.compiler.is_compiling():
+                # Another context within, as in the text of an error, moves tensors to there.
+                module.__dict__.pop(name, None)
             holder[name] = value
 
 
-def _swap(
-    module: nn.Module, params: TensorDictBase, own: list[tuple[dict[str, Any], str, Any]]
-) -> None:
+def _swap(module: nn.Module, params: TensorDictBase, own: list[_Place]) -> None:
     """Give a module these parameters, and add to a list where it had what."""
     for name, value in params.items():
         if isinstance(value, torch.Tensor):
             holder = _holder(module, name)
         elif isinstance(module._modules[name], TensorDictBase):
             # TorchRL's networks of several agents: theirs are a TensorDictParams.
-            holder = module._modules
+            holder, value = module._modules, TensorDictParams(value, no_convert=True)
         else:
             _swap(module._modules[name], value, own)
             continue
-        own.append((holder, name, holder[name]))
+        own.append((module, holder, name, holder[name]))
         holder[name] = value
 
 
