@@ -12,7 +12,7 @@ from torchrl_alita.modules._mlp import multi_agent_mlp
 from torchrl_alita.objectives._swap import call_with
 
 
-class Counted(nn.Module):
+class Shifted(nn.Module):
     """A linear layer and a buffer."""
 
     def __init__(self):
@@ -30,8 +30,8 @@ def torchrl_network() -> nn.Module:
 
 
 NETWORKS = {
-    "ordinary": Counted,
-    "nested": lambda: nn.Sequential(Counted(), nn.Sequential(nn.ReLU(), Counted())),
+    "ordinary": Shifted,
+    "nested": lambda: nn.Sequential(Shifted(), nn.Sequential(nn.ReLU(), Shifted())),
     "ours": lambda: multi_agent_mlp(in_features=2, out_features=2, num_agents=3, num_cells=[5]),
     "torchrl": torchrl_network,
 }
@@ -130,7 +130,7 @@ def test_tensordicts_context_within_leaves_a_network_its_own(network):
 
 
 def test_parameters_that_do_not_fit_are_an_error_and_change_nothing():
-    network = Counted()
+    network = Shifted()
     own = own_of(network)
     params = others(network).set(("other", "weight"), torch.zeros(2))
     with pytest.raises(KeyError, match="other"):
