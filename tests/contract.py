@@ -108,6 +108,23 @@ def only_losses_carry_gradient(make: MakeLoss, batch: TensorDictBase) -> None:
         assert value.requires_grad == key.startswith("loss_"), key
 
 
+def sends_no_gradient_into_the_batch(make: MakeLoss, batch: TensorDictBase) -> None:
+    """A rollout made with gradients has the graph of the policy in it."""
+    source = torch.ones((), requires_grad=True)
+    linked = batch.apply(lambda value: value * source if value.is_floating_point() else value)
+    loss, detached = make(), make()
+    torch.manual_seed(5)
+    total(loss(linked)).backward()
+    torch.manual_seed(5)
+    total(detached(batch)).backward()
+    assert source.grad is None
+    expected = gradients(detached)
+    for name, grad in gradients(loss).items():
+        assert (grad is None) == (expected[name] is None), name
+        if grad is not None:
+            _close(name, grad, expected[name])
+
+
 def unreduced_losses_have_the_batch_shape(make: MakeLoss, batch: TensorDictBase) -> None:
     whole, mean = make(reduction="none")(batch), make(reduction="mean")(batch)
     summed = make(reduction="sum")(batch)
@@ -203,6 +220,7 @@ LOSS_PROMISES = (
     follows_renamed_keys,
     refuses_an_unknown_key_name,
     only_losses_carry_gradient,
+    sends_no_gradient_into_the_batch,
     unreduced_losses_have_the_batch_shape,
     takes_batches_with_a_time_dimension,
     padding_reaches_neither_value_nor_gradient,

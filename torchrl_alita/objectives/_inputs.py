@@ -19,7 +19,10 @@ def unique(keys: list[NestedKey]) -> list[NestedKey]:
 def checked(
     loss: LossModule, tensordict: TensorDictBase, *, optional: Sequence[NestedKey] = ()
 ) -> TensorDictBase:
-    """The entries that a loss reads, with zeros where its mask hides a row.
+    """The entries that a loss reads, detached, with zeros where its mask hides a row.
+
+    A rollout that was made with gradients has the graph of the policy in it, and a loss
+    would climb through the stored actions too.
 
     A mask on the loss alone would protect its value but not its gradient: a zero
     gradient times a NaN is a NaN.
@@ -42,7 +45,7 @@ def checked(
         raise ValueError(f"The batch is empty: its entries begin with {tuple(rows)}.")
     mask = row_mask(loss, tensordict, rows)
     mask_keys = [key for key in loss._loss_mask_keys() if tensordict.get(key, None) is not None]
-    inputs = tensordict.select(*names, *mask_keys)
+    inputs = tensordict.select(*names, *mask_keys).detach()
     for name in names if mask is not None else ():
         value = inputs.get(name)
         shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
