@@ -39,6 +39,7 @@ from runs import (
     versions,
     write_between,
 )
+from scipy.stats import t
 
 TASKS = (
     "HalfCheetahBulletEnv-v0",
@@ -117,35 +118,12 @@ def job(contender: str, env_id: str, seed: int, config: Config) -> Job:
     return Job(contender, script, options, RESULTS / "pybullet" / name, _CURVES, folder)
 
 
-def t_quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t, by Simpson's rule and bisection.
-
-    Args:
-        degrees: of freedom, at least 1.
-    """
-    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
-    scale /= math.sqrt(degrees * math.pi)
-
-    def between(bound: float, steps: int = 400) -> float:
-        width = bound / steps
-        heights = [
-            (1 + (i * width) ** 2 / degrees) ** (-(degrees + 1) / 2) for i in range(steps + 1)
-        ]
-        odd, even = sum(heights[1:-1:2]), sum(heights[2:-1:2])
-        return 2 * scale * width / 3 * (heights[0] + 4 * odd + 2 * even + heights[-1])
-
-    low, high = 0.0, 13.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if between(middle) < 0.95 else (low, middle)
-    return low
-
-
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the mean, by Student's t; None of fewer than two values."""
     if len(values) < 2:
         return None
-    half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    quantile = float(t.ppf(0.975, len(values) - 1))
+    half = quantile * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
 
 

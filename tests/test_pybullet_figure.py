@@ -36,18 +36,12 @@ def run(seed: int, *values: float, every: int = 10) -> dict:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (9, 2.2622), (200, 1.9719)]
-)
-def test_quantiles_of_students_t_are_those_of_the_tables(degrees, quantile):
-    assert figure.t_quantile(degrees) == pytest.approx(quantile, abs=1e-4)
-
-
 def test_an_interval_and_a_quarter_of_a_deviation_by_hand():
     """Of 1, 2 and 6: mean 3, sample deviation sqrt(7)."""
     half = 4.302653 * 7**0.5 / 3**0.5
     assert figure.interval([1.0, 2.0, 6.0]) == pytest.approx((3 - half, 3 + half), abs=1e-5)
     assert figure.quarter([1.0, 2.0, 6.0]) == pytest.approx((3 - 7**0.5 / 4, 3 + 7**0.5 / 4))
+    assert figure.interval([2.0, 2.0]) == (2.0, 2.0)
     assert figure.interval([3.0]) is None
     assert figure.quarter([3.0]) is None
 
