@@ -214,7 +214,7 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     names = list(dict.fromkeys(name for task in content.values() for name in task["curves"]))
     colors = {name: f"C{number}" for number, name in enumerate(names)}
     figure = Figure(figsize=(3.6 * len(content), 6.4), layout="constrained")
-    panels = figure.subplots(2, len(content), squeeze=False, sharex="col", sharey="col")
+    panels = figure.subplots(2, len(content), squeeze=False, sharex="col")
     bands = {"quarter of a standard deviation": quarter, "95 % interval": interval}
     for row, (title, band) in zip(panels, bands.items(), strict=True):
         for axes, (env_id, task) in zip(row, content.items(), strict=True):
