@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,12 +285,23 @@ def section(content: dict[str, Any], picture: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def command(found: dict[str, dict[str, list[dict[str, Any]]]], total_frames: int) -> str:
+    """What trains these curves, and reports them."""
+    words = ["python", "benchmarks/pybullet_figure.py", "--total-frames", str(total_frames)]
+    contenders = {name for runs in found.values() for name in runs}
+    if set(found) != set(TASKS):
+        words += ["--tasks", *found]
+    if contenders != set(CONTENDERS):
+        words += ["--contenders", *(name for name in CONTENDERS if name in contenders)]
+    return shlex.join(words)
+
+
 def report(config: Config) -> None:
     """Aggregate, draw, and write the tables of all budgets that are there."""
     found = gather(config)
     any_run = next(iter(next(iter(found.values())).values()))[0]
     content = {
-        "command": f"python benchmarks/pybullet_figure.py --total-frames {config.total_frames}",
+        "command": command(found, config.total_frames),
         "total_frames": config.total_frames,
         "evaluation_episodes": config.evaluation_episodes,
         "reached": f"mean over the evaluations in the last {LAST_PART:.0%} of a run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import shlex
 
 import pytest
 import torch
@@ -64,6 +65,18 @@ def test_ours_is_good_within_their_interval_or_above_it(ours, good):
     assert outcome["within_or_better"] is good
     assert (outcome["ours"], outcome["theirs"]) == (ours, 3.0)
     assert figure.check([ours], [3.0])["within_or_better"] is None
+
+
+def test_the_command_names_what_is_not_everything():
+    """A shell must read it: some names have blanks."""
+    hopper = {"ALITA, no F": [], "TD3": []}
+    words = shlex.split(figure.command({"HopperBulletEnv-v0": hopper}, 300))
+    assert words[2:] == [
+        *("--total-frames", "300", "--tasks", "HopperBulletEnv-v0"),
+        *("--contenders", "ALITA, no F", "TD3"),
+    ]
+    every = {task: {name: [] for name in figure.CONTENDERS} for task in figure.TASKS}
+    assert shlex.split(figure.command(every, 300))[2:] == ["--total-frames", "300"]
 
 
 def test_an_unknown_contender_is_told_the_known_ones():
