@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import shlex
+from statistics import stdev
 
 import pytest
 import torch
@@ -35,6 +36,16 @@ def run(seed: int, *values: float, every: int = 10) -> dict:
             "torch": "2", "torchrl": "0", "python": "3", "cores": 2, "processor": "x",
         },
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (9, 2.2622), (200, 1.9719)]
+)
+def test_quantiles_of_students_t_are_those_of_the_tables(degrees, quantile):
+    values = [float(number) for number in range(degrees + 1)]
+    low, high = figure.interval(values)
+    error = stdev(values) / len(values) ** 0.5
+    assert (high - low) / 2 / error == pytest.approx(quantile, abs=1e-4)
 
 
 def test_an_interval_and_a_quarter_of_a_deviation_by_hand():
