@@ -10,7 +10,8 @@ own training loop. They take turns, forwards and backwards, so that a change of 
 load meets all of them; who does not have the turn sleeps. A turn is one iteration: 6,000 frames
 of simple_spread in 60 environments, stored, and 60 updates of 1,024 transitions out of a buffer
 of one million. The first iterations of each, two or with --quick one, do not count: they hold
-imports and compilation, and are made by two contenders at a time.
+imports and compilation. The compiler keeps what it made, so the first call on a machine takes
+longer than the next.
 
 Actors and critics have two hidden layers of 128 with LayerNorm and ReLU, one actor and one
 critic for each agent: BenchMARL runs with LayerNorm, share_policy_params=False and
@@ -38,7 +39,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -183,12 +183,9 @@ class Contender:
         raise RuntimeError(f"{self.name} ended with {self.process.returncode}:\n" + "\n".join(said))
 
     def close(self) -> None:
-        """Let it end."""
-        try:
-            self.process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
+        """End it: it has reported all that is asked of it, and keeps nothing."""
+        self.process.kill()
+        self.process.communicate()
 
 
 def start(name: str, n_agents: int, config: Config, python: Path, folder: str) -> Contender:
@@ -238,21 +235,6 @@ def take_turns(
     return reports
 
 
-def warm_up(contenders: dict[str, Any]) -> None:
-    """The iteration that imports and compiles, two at a time: it has mostly one thread.
-
-    With more of them the threads of the others would wait for each other. The last ones
-    compile longest and begin.
-    """
-
-    def iterate(contender: Any) -> None:
-        contender.start_turn()
-        contender.report()
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(iterate, reversed(contenders.values())))
-
-
 def measure(
     n_agents: int, config: Config, python: Path
 ) -> tuple[dict[str, dict], dict[str, list[Turn]]]:
@@ -266,9 +248,8 @@ def measure(
             contenders[name] = start(name, n_agents, config, python, folder)
             stack.callback(contenders[name].close)
         versions = {name: contender.report() for name, contender in contenders.items()}
-        warm_up(contenders)
-        if not config.quick:
-            take_turns(contenders, 1)
+        # They import and compile.
+        take_turns(contenders, 1 if config.quick else 2)
 
         def say(text: str) -> None:
             print(f"N={n_agents}, {text}", file=sys.stderr, flush=True)

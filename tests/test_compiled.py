@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from fakes import H, T, TargetEnv, random_batch
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs import TransformedEnv
 
@@ -59,6 +60,16 @@ def assert_close(found: MADDPG, expected: MADDPG) -> None:
         torch.testing.assert_close(ours[key], value, rtol=1e-3, atol=1e-5, msg=key)
 
 
+@pytest.fixture
+def kept():
+    """A graph that is compiled here is kept for the next process, or can be found there."""
+    counters.clear()
+    yield
+    assert counters["aot_autograd"]["ok"] > 0
+    assert counters["aot_autograd"]["autograd_cache_bypass"] == 0
+
+
+@pytest.mark.usefixtures("kept")
 def test_compiled_and_eager_updates_agree():
     """With clones, an update has all there is: three compiled functions, draws, bonuses."""
     eager, compiled = (make(estimator="clones", compile=c) for c in (False, True))
@@ -74,6 +85,7 @@ def test_compiled_and_eager_updates_agree():
     assert all(f.compiled is not None for f in (compiled._gradient, *functions))
 
 
+@pytest.mark.usefixtures("kept")
 def test_compiled_and_eager_updates_of_recurrent_policies_agree():
     """Sequences, in which episodes begin; an update unrolls the policies several times."""
     env = TargetEnv(discrete=True, has_state=True)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torchrl.modules import MultiAgentMLP
 
 from torchrl_alita._checks import sizes
+from torchrl_alita._precision import all_digits
 
 
 class PlainMultiAgentMLP(MultiAgentMLP):
@@ -56,7 +57,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             *layers, last = net
             for layer in layers:
                 hidden = layer(hidden)
-            with _all_digits(hidden):
+            with all_digits(hidden):
                 return last(hidden.to(last.weight.dtype))
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
@@ -69,15 +70,10 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         hidden = hidden.expand(-1, *batch_size, -1).reshape(self.n_agents, -1, hidden.shape[-1])
         for layer in layers[:-1]:
             hidden = _stacked_layer(layer, hidden)
-        with _all_digits(hidden):
+        with all_digits(hidden):
             for last in layers[-1:]:
                 hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
         return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
-
-
-def _all_digits(values: torch.Tensor) -> torch.autocast:
-    """For the last layer: a difference of two values needs more than mixed precision has."""
-    return torch.autocast(values.device.type, enabled=False)
 
 
 def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

@@ -19,6 +19,7 @@ from torchrl_alita._checks import (
     check_share,
     require_written,
 )
+from torchrl_alita._precision import all_digits
 from torchrl_alita.envs.layout import (
     ACTION,
     ACTION_VALUE,
@@ -215,8 +216,7 @@ class ValueDecompositionLoss(LossModule):
         # TorchRL's mixers view their inputs, which must lie in one piece.
         inputs = inputs.set(keys.local_value, local).contiguous()
         params = self.target_mixer_network_params if target else self.mixer_network_params
-        # It ends in values, whose differences need more digits than mixed precision has.
-        with torch.autocast(local.device.type, enabled=False):
+        with all_digits(local):
             return call_with(params, network, lambda: network(inputs).get(keys.global_value))
 
     @torch.no_grad()
