@@ -163,8 +163,9 @@ def test_the_optima_are_lower_bounds_and_the_enumerated_one_is_exact():
 
     def optimum(**options) -> torch.Tensor:
         loss = estimated("marginal", game, logits, **options)
-        policy = loss._policy(batch)
-        found = loss._placed_optimum(batch, batch, policy)[0]
+        policy, everybody = loss._policy(batch), tuple(range(N))
+        value = loss._influenced_value(batch, policy, everybody)
+        found = loss._placed_optimum(batch, batch, policy, everybody, value)[0]
         return found[:, 0, :, 0].mT
 
     torch.testing.assert_close(optimum(optimum="enumerated"), truth)

@@ -378,6 +378,24 @@ def test_a_joint_action_for_each_critic_gives_what_a_loop_over_the_critics_gives
         torch.testing.assert_close(together[:, i], alone[:, i])
 
 
+@pytest.mark.parametrize("agents", [(1, 2), (2, 0), (1,)], ids=str)
+@pytest.mark.parametrize("scope", SCOPES.values(), ids=SCOPES)
+@pytest.mark.parametrize("share_params", [False, True])
+@pytest.mark.parametrize("num_critics", [1, 2])
+@pytest.mark.parametrize("joint", [(N, A), (N, N, A)], ids=["one", "each"])
+def test_the_critics_of_some_agents_alone_give_what_they_give_among_all(
+    env, joint, num_critics, share_params, scope, agents
+):
+    critic = make_critic(env, num_critics=num_critics, share_params=share_params, scope=scope)
+    seen, action = batch()[OBSERVATION], torch.randn(B, *joint)
+    alone, among = critic.module(seen, action, agents), critic.module(seen, action)
+    torch.testing.assert_close(alone, among[:, list(agents)])
+    parameters = list(critic.parameters())
+    found = torch.autograd.grad(alone.square().sum(), parameters)
+    expected = torch.autograd.grad(among[:, list(agents)].square().sum(), parameters)
+    torch.testing.assert_close(found, expected)
+
+
 def test_one_agent_trains_its_own_critics_alone(env):
     critic = make_critic(env, num_critics=2)
     evaluate(critic, batch())[:, 1].sum().backward()

@@ -17,7 +17,7 @@ from fakes import (
     table_critic,
 )
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.data import OneHot
 from torchrl.modules import MultiAgentMLP, ProbabilisticActor, TanhNormal
@@ -445,6 +445,77 @@ def test_listed_influencees_alone_count():
     assert result["gap"].shape == (1,)
 
 
+@pytest.mark.parametrize("kind", ["marginal", "clones"])
+@pytest.mark.parametrize("influencer", range(N))
+def test_critics_of_the_influencees_alone_change_no_value_and_no_gradient(influencer, kind):
+    """In a sequence the critics cannot leave agents out; the draws of both are the same."""
+
+    def updates(wrap) -> list[torch.Tensor]:
+        torch.manual_seed(5)
+        actor, critic = make_actor(ENV, num_cells=(11,)), make_critic(ENV, num_cells=(11,))
+        maddpg = partner(actor, wrap(critic))
+        estimator = (
+            maddpg if kind == "marginal" else InfluenceEstimatorLoss(maddpg, influencer=influencer)
+        )
+        loss = InfluenceLoss(
+            actor,
+            estimator,
+            influencer=influencer,
+            num_optimum_samples=4,
+            action_spec=ENV.full_action_spec_unbatched["agents", "action"],
+        )
+        torch.manual_seed(6)
+        losses = loss(random_batch())
+        total = losses["loss_influence"]
+        trained = list(actor.parameters())
+        if kind == "clones":
+            total = total + estimator(random_batch())["loss_estimator"]
+            trained += list(estimator.parameters())
+        return [losses["gap"], *torch.autograd.grad(total, trained, allow_unused=True)]
+
+    torch.testing.assert_close(updates(lambda critic: critic), updates(TensorDictSequential))
+
+
+def test_a_policy_that_is_handed_to_both_losses_is_computed_once_with_the_same_gradient():
+    torch.manual_seed(0)
+    calls = []
+
+    class Counted(nn.Linear):
+        def forward(self, seen: torch.Tensor) -> torch.Tensor:
+            calls.append(seen)
+            return super().forward(seen).tanh()
+
+    keys = {"in_keys": [("agents", "observation")], "out_keys": [("agents", "action")]}
+    actor = TensorDictModule(Counted(O, A), **keys)
+    maddpg = partner(actor)
+    influence = InfluenceLoss(actor, maddpg)
+    batch = random_batch()
+
+    def gradient(policy) -> tuple[torch.Tensor, ...]:
+        losses = maddpg(batch, policy=policy)
+        losses.update(influence(batch, policy=policy))
+        total = losses["loss_actor"] + losses["loss_influence"]
+        return torch.autograd.grad(total, list(actor.parameters()))
+
+    expected, alone = gradient(None), len(calls)
+    calls.clear()
+    torch.testing.assert_close(gradient(maddpg.policy(batch)), expected)
+    assert len(calls) == alone - 1
+
+
+def test_a_policy_is_refused_where_its_distribution_is_needed_or_it_has_no_action():
+    env = TargetEnv(discrete=True)
+    actor, critic = make_actor(env, num_cells=(11,)), make_critic(env, num_cells=(11,))
+    maddpg = partner(actor, critic)
+    batch = env.rollout(3).reshape(-1)
+    policy = maddpg.policy(batch)
+    drawn = InfluenceLoss(actor, maddpg, num_action_samples="all")
+    with pytest.raises(ValueError, match=r"goes with gradient='pathwise'.*got .*'all'"):
+        drawn(batch, policy=policy)
+    with pytest.raises(KeyError, match=r"has no .*'agents.*action"):
+        InfluenceLoss(actor, maddpg)(batch, policy=policy.exclude(("agents", "action")))
+
+
 def test_the_marginal_estimate_averages_over_the_others_stochastic_actions():
     """Q_1 = 2 * (a_0 + a_2 first entries)^2-free, linear: E Q is Q at the mean action."""
     torch.manual_seed(0)
@@ -469,11 +540,11 @@ def test_the_marginal_estimate_averages_over_the_others_stochastic_actions():
         actor, maddpg, optimum="policy", influencees=[1], num_action_samples=20_000
     )
     torch.manual_seed(1)
-    value = loss._influenced_value(batch, loss._policy(batch))
+    value = loss._influenced_value(batch, loss._policy(batch), [1])
     distribution = actor.get_dist(batch.select(("agents", "observation")))
     torch.manual_seed(2)
     expected = distribution.sample((20_000,))[:, 0, 2].sum(-1).mean()
-    torch.testing.assert_close(value[0, 1, 0], expected, rtol=0, atol=0.03)
+    torch.testing.assert_close(value[0, 0, 0], expected, rtol=0, atol=0.03)
 
 
 class _Split(nn.Module):

@@ -251,10 +251,12 @@ class ALITA(MADDPG):
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self._rewarded(batch)  # Eq. 10, 11
-        losses = super()._losses(batch)  # Eq. 1, 2
+        # Of one-hot actions every term has draws of its own.
+        policy = None if self.layout.discrete else self.maddpg.policy(batch)
+        losses = self.maddpg(batch, policy=policy)  # Eq. 1, 2
         losses.update(self.novelty_loss(recent_batch))
         for influence in self.influences:  # Eq. 4, 7, 9
-            result = influence(batch)
+            result = influence(batch, policy=policy)
             k = influence.influencer
             losses.set(f"loss_influence_{k}", result["loss_influence"])
             losses.set(f"influence_{k}", result["influence"])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torchrl.modules import MultiAgentMLP
 
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import sizes
 from torchrl_alita._precision import all_digits
 
@@ -41,14 +42,20 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         first = self._empty_net[0]
         return first.weight, first.bias
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Several inputs are read as one, side by side, without being joined."""
+    def forward(self, *inputs: torch.Tensor, agents: Sequence[int] | None = None) -> torch.Tensor:
+        """Several inputs are read as one, side by side, without being joined.
+
+        Args:
+            inputs: ``[*B, N, F]`` each.
+            agents: M of the N agents whose parameters are separate; the inputs are theirs.
+        """
         net = self._empty_net
+        num_agents = self.n_agents if agents is None else len(agents)
         given = [tuple(part.shape[-2:]) for part in inputs]
         features = sum(size for _, size in given)
-        if any(agents != self.n_agents for agents, _ in given) or features != net.in_features:
+        if any(count != num_agents for count, _ in given) or features != net.in_features:
             raise ValueError(
-                f"The network takes (agents, features) {(self.n_agents, net.in_features)}, got "
+                f"The network takes (agents, features) {(num_agents, net.in_features)}, got "
                 f"{given[0] if len(given) == 1 else given}."
             )
         inputs = _like(net[0].weight, inputs)
@@ -61,19 +68,24 @@ class PlainMultiAgentMLP(MultiAgentMLP):
                 return last(hidden.to(last.weight.dtype))
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
-        weights = first.weight.split([size for _, size in given], dim=-1)
+        weight, bias = _of(first.weight, agents), _of(first.bias, agents)
+        weights = weight.split([size for _, size in given], dim=-1)
         products = [
             _product(part.movedim(-2, 0), w) for part, w in zip(inputs, weights, strict=True)
         ]
-        hidden = sum(products) + _for_each_row(first.bias, products[0].ndim)
+        hidden = sum(products) + _for_each_row(bias, products[0].ndim)
         batch_size = torch.broadcast_shapes(*(part.shape[:-2] for part in inputs))
-        hidden = hidden.expand(-1, *batch_size, -1).reshape(self.n_agents, -1, hidden.shape[-1])
+        hidden = hidden.expand(-1, *batch_size, -1).reshape(num_agents, -1, hidden.shape[-1])
         for layer in layers[:-1]:
-            hidden = _stacked_layer(layer, hidden)
+            hidden = _stacked_layer(layer, hidden, agents)
         with all_digits(hidden):
             for last in layers[-1:]:
-                hidden = _stacked_layer(last, hidden.to(last.weight.dtype))
-        return hidden.reshape(self.n_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
+                hidden = _stacked_layer(last, hidden.to(last.weight.dtype), agents)
+        return hidden.reshape(num_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
+
+
+def _of(parameter: torch.Tensor, agents: Sequence[int] | None) -> torch.Tensor:
+    return parameter if agents is None else of_agents(parameter, agents, 0)
 
 
 def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -109,18 +121,21 @@ def _for_each_row(bias: torch.Tensor, ndim: int) -> torch.Tensor:
     return bias.view(bias.shape[0], *(1,) * (ndim - 2), bias.shape[1])
 
 
-def _stacked_layer(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """One layer of N agents, its parameters stacked, ``[N, B, in] -> [N, B, out]``."""
-    if isinstance(layer, nn.Linear):
-        return _product(inputs, layer.weight) + layer.bias.unsqueeze(1)
-    if isinstance(layer, nn.LayerNorm):
-        normalized = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
-        return torch.addcmul(layer.bias.unsqueeze(1), normalized, layer.weight.unsqueeze(1))
+def _stacked_layer(
+    layer: nn.Module, inputs: torch.Tensor, agents: Sequence[int] | None
+) -> torch.Tensor:
+    """One layer of all agents, or of M, its parameters stacked, ``[M, B, in] -> [M, B, out]``."""
     if isinstance(layer, nn.ReLU) and torch.compiler.is_compiling():
         # The compiler would keep the sign for the gradient as booleans, which cost more on a
         # CPU than everything else between two products.
         return inputs * inputs.detach().sign().clamp_min(0)
-    return layer(inputs)
+    if not isinstance(layer, nn.Linear | nn.LayerNorm):
+        return layer(inputs)
+    weight, bias = _of(layer.weight, agents), _of(layer.bias, agents).unsqueeze(1)
+    if isinstance(layer, nn.Linear):
+        return _product(inputs, weight) + bias
+    normalized = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+    return torch.addcmul(bias, normalized, weight.unsqueeze(1))
 
 
 def multi_agent_mlp(

@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.envs import EnvBase
 
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import check_at_least_one, check_choice
 from torchrl_alita.envs.layout import (
     ACTION,
@@ -30,8 +31,11 @@ CRITIC_INPUTS = ("observations", "state")
 class _Critics(nn.Module):
     """C critics of each of N agents, ``[*B, N, O], [*B, N, A] -> [*B, N, C]``.
 
-    In the place of the observations they may read a state ``[*B, S]``.
+    In the place of the observations they may read a state ``[*B, S]``. The critics of M
+    ``agents`` alone give ``[*B, M, C]``.
     """
+
+    chooses_agents = True
 
     def __init__(
         self,
@@ -73,20 +77,30 @@ class _Critics(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self.sees_all = bool(self.scope.all())
 
-    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        observation: torch.Tensor,
+        action: torch.Tensor,
+        agents: Sequence[int] | None = None,
+    ) -> torch.Tensor:
         _check_sizes(observation, action, self.sizes)
         if self.reads_state:
             parts = _state_parts(observation, action)
         else:
             parts = joint_parts(observation, action, None if self.sees_all else self.scope)
+        if agents is not None:
+            parts = [of_agents(part, agents, -2) for part in parts]
         if self.share_params:
-            parts = (*parts, self.agent_id.expand(*parts[0].shape[:-1], -1))
+            index = self.agent_id if agents is None else of_agents(self.agent_id, agents, 0)
+            parts = (*parts, index.expand(*parts[0].shape[:-1], -1))
             of_each = [part.unsqueeze(-2) for part in parts]
             expanded = [part.expand(*part.shape[:-2], self.num_critics, -1) for part in of_each]
             return self.net(*expanded).squeeze(-1)
-        if self.num_critics > 1:
-            parts = [part.repeat_interleave(self.num_critics, dim=-2) for part in parts]
-        return self.net(*parts).squeeze(-1).unflatten(-1, (-1, self.num_critics))
+        count = self.num_critics
+        if count > 1:
+            parts = [part.repeat_interleave(count, dim=-2) for part in parts]
+        nets = agents and [agent * count + c for agent in agents for c in range(count)]
+        return self.net(*parts, agents=nets).squeeze(-1).unflatten(-1, (-1, count))
 
 
 def make_critic(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -9,6 +12,7 @@ from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import check_share, require_written
 from torchrl_alita.envs.layout import IS_INIT, next_key
 from torchrl_alita.objectives._inputs import unique
@@ -16,7 +20,11 @@ from torchrl_alita.objectives._swap import call_with
 
 
 def run(
-    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase, key: NestedKey
+    network: TensorDictModuleBase,
+    params: TensorDictBase,
+    inputs: TensorDictBase,
+    key: NestedKey,
+    **options: Any,
 ) -> torch.Tensor:
     """Run a network with the given parameters, also with a stack of them.
 
@@ -28,9 +36,30 @@ def run(
     require_written(network, key)
 
     def call(params: TensorDictBase) -> torch.Tensor:
-        return call_with(params, network, lambda: network(inputs.copy()).get(key))
+        return call_with(params, network, lambda: network(inputs.copy(), **options).get(key))
 
     return torch.vmap(call)(params) if params.batch_dims else call(params)
+
+
+def run_of(
+    agents: Sequence[int] | None,
+    network: TensorDictModuleBase,
+    params: TensorDictBase,
+    inputs: TensorDictBase,
+    key: NestedKey,
+) -> torch.Tensor:
+    """As :func:`run`, of M agents alone, ``[(C,) *B, M, C]``; None for all.
+
+    A network with separate parameters for each agent, as of ``make_critic``, leaves the
+    others out; of any other what they get is dropped.
+    """
+    if agents is None:
+        return run(network, params, inputs, key)
+    if not getattr(network, "chooses_agents", False):
+        return of_agents(run(network, params, inputs, key), agents, -2)
+    # A batch's groups may be of N agents, and what is written is of M.
+    alone = TensorDict({name: inputs.get(name) for name in network.in_keys})
+    return run(network, params, alone, key, agents=agents)
 
 
 def lowest(values: torch.Tensor, num_stacked: int) -> torch.Tensor:
@@ -105,12 +134,15 @@ class PartnerCritics:
         *,
         keys: LossModule._AcceptedKeys,
         params: TensorDictBase | None = None,
+        agents: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """Q_i of a joint action, ``[*B, N, A] -> [*B, N, 1]``, without critics' gradient."""
+        """Q_i of a joint action, ``[*B, N, A] -> [*B, N, 1]``, without critics' gradient.
+
+        Of M ``agents`` alone, ``[*B, M, 1]``.
+        """
         params = self.params.data if params is None else params
-        values = run(
-            self.network, params, inputs.copy().set(keys.action, action), keys.state_action_value
-        )
+        inputs = inputs.copy().set(keys.action, action)
+        values = run_of(agents, self.network, params, inputs, keys.state_action_value)
         return lowest(values, params.batch_dims)
 
     def next_action(self, inputs: TensorDictBase, action: NestedKey) -> torch.Tensor:

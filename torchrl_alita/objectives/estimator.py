@@ -12,6 +12,7 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import nn
 from torchrl.objectives import LossModule
 
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import (
     REDUCTIONS,
     check_choice,
@@ -20,7 +21,7 @@ from torchrl_alita._checks import (
     listed_agents,
 )
 from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
-from torchrl_alita.objectives._critics import PartnerCritics, lowest, run
+from torchrl_alita.objectives._critics import PartnerCritics, lowest, run_of
 from torchrl_alita.objectives._inputs import checked, unique
 
 __all__ = ["InfluenceEstimatorLoss"]
@@ -168,24 +169,33 @@ class InfluenceEstimatorLoss(LossModule):
         action = self.tensor_keys.action
         return [key for key in self.estimator_network.in_keys if key != action]
 
-    def influenced_value(self, inputs: TensorDictBase, action: torch.Tensor) -> torch.Tensor:
-        """Estimates of q_i at a joint action, ``[*B, N, A] -> [*B, N, 1]``.
+    def influenced_value(
+        self,
+        inputs: TensorDictBase,
+        action: torch.Tensor,
+        agents: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Estimates of q_i at a joint action, ``[*B, N, A] -> [*B, M, 1]``.
 
         The estimator gets no gradient, the action does.
 
         Args:
             inputs: what the estimator reads besides the action.
             action: ``[*B, N, A]``.
+            agents: M indices. Default: all N.
 
         Returns:
-            ``[*B, N, 1]``; only the influencees' entries mean anything.
+            ``[*B, M, 1]``; only the influencees' entries mean anything.
         """
         inputs = inputs.copy().set(self.tensor_keys.action, action)
         params = self.estimator_network_params.data
-        return lowest(self._heads(inputs, params), params.batch_dims)
+        return lowest(self._heads(inputs, params, agents), params.batch_dims)
 
-    def _heads(self, inputs: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
-        return run(self.estimator_network, params, inputs, self.tensor_keys.state_action_value)
+    def _heads(
+        self, inputs: TensorDictBase, params: TensorDictBase, agents: Sequence[int] | None
+    ) -> torch.Tensor:
+        key = self.tensor_keys.state_action_value
+        return run_of(agents, self.estimator_network, params, inputs, key)
 
     def value_target(self, tensordict: TensorDictBase) -> torch.Tensor:
         """What the estimates are drawn to, the right side of Eq. 6 and 8, ``-> [*B, N, 1]``.
@@ -218,8 +228,8 @@ class InfluenceEstimatorLoss(LossModule):
         else:
             agents = batch.get(self.tensor_keys.action).shape[:-1]
             check_same_shape(batch, given, (*agents, 1))
-        error = (self._heads(batch, self.estimator_network_params) - target).square()
-        error = error[..., list(influencees), :].sum((-1, -2))
+        estimate = self._heads(batch, self.estimator_network_params, influencees)
+        error = (estimate - of_agents(target, influencees, -2)).square().sum((-1, -2))
         if self.estimator_network_params.batch_dims:
             error = error.sum(0)
         return TensorDict({"loss_estimator": self._reduce_loss(error, tensordict=batch)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import (
     REDUCTIONS,
     check_choice,
@@ -25,6 +27,7 @@ from torchrl_alita._checks import (
     check_whole,
     default_influencees,
     listed_agents,
+    require_keys,
 )
 from torchrl_alita.envs.layout import (
     ACTION,
@@ -139,15 +142,18 @@ class InfluenceLoss(LossModule):
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F) and,
-    detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee.
+    detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee. It may be
+    given, as ``policy``, what ``MADDPGLoss.policy`` says of the same batch and actors, where
+    it needs their actions alone: with ``"pathwise"`` and ``num_action_samples=1``.
 
     Raises:
         ValueError: if an argument is out of range or unknown, two do not go together, the
             influencer is among its influencees, or the estimator is trained for others;
             when called, if an agent is not in the batch, the others have more joint
             actions than the budget, a batch for ``gradient="score"`` has no dimension
-            of time, or the actor's distribution cannot give what the gradient needs.
-        KeyError: when called, if the batch lacks a key.
+            of time, the actor's distribution cannot give what the gradient needs, or a
+            policy is given where its distribution is needed.
+        KeyError: when called, if the batch or a given policy lacks a key.
 
     Examples:
         >>> from torchrl.objectives import SoftUpdate
@@ -322,25 +328,26 @@ class InfluenceLoss(LossModule):
         return unique([keys.action, *read, *following, next_key(keys.terminated)])
 
     @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+    def forward(
+        self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
+    ) -> TensorDictBase:
         batch = checked(self, tensordict)
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
         influencees = default_influencees(
             self.influencer, self.influencees, num_agents, in_turns=self.in_turns
         )
-        chosen = list(influencees)
         # Before the running scale is touched.
-        self._check_batch(batch, len(chosen))
-        policy = self._policy(batch)
+        self._check_batch(batch, len(influencees))
+        policy = self._policy(batch, policy)
         check_same_shape(batch, self.tensor_keys.action, policy.action.shape)
-        value = self._influenced_value(batch, policy)
+        value = self._influenced_value(batch, policy, influencees)
         with torch.no_grad():
-            optimum, terminated = self._placed_optimum(batch, tensordict, policy, value.detach())
-            optimum = optimum[..., chosen, :]
+            optimum, terminated = self._placed_optimum(
+                batch, tensordict, policy, influencees, value.detach()
+            )
             scale = self._scale(optimum, row_mask(self, batch, optimum.shape[:-2]))
-        value = value[..., chosen, :]
         gap = functional.influence_gap(value, optimum, terminated=terminated, scale=scale)
-        weights = check_weights(None, len(chosen)) if self.weights is None else self.weights
+        weights = check_weights(None, len(influencees)) if self.weights is None else self.weights
         weights = weights.to(gap)
         influence = functional.influence(gap, weights).squeeze(-1)
         with torch.no_grad():
@@ -378,8 +385,16 @@ class InfluenceLoss(LossModule):
                 f"{tuple(batch.batch_size)}."
             )
 
-    def _policy(self, batch: TensorDictBase) -> _Policy:
+    def _policy(self, batch: TensorDictBase, given: TensorDictBase | None = None) -> _Policy:
         """What the policies do in the batch's states; the actions carry gradient."""
+        if given is not None:
+            if (self.gradient, self.num_action_samples) != ("pathwise", 1):
+                raise ValueError(
+                    f"policy goes with gradient='pathwise' and num_action_samples=1, got "
+                    f"{self.gradient!r} and {self.num_action_samples!r}, which need a distribution."
+                )
+            require_keys(given, [self.tensor_keys.action])
+            return _Policy(action=given.get(self.tensor_keys.action))
         if self.gradient == "pathwise" and self.num_action_samples == 1:
             own = run(self.actor_network, self.actor_network_params, batch, self.tensor_keys.action)
             return _Policy(action=own)
@@ -396,8 +411,10 @@ class InfluenceLoss(LossModule):
             )
         return _Policy(action=distribution.rsample(), distribution=distribution)
 
-    def _influenced_value(self, batch: TensorDictBase, policy: _Policy) -> torch.Tensor:
-        """q_i at the influencer's action, averaged over the others', ``[*B, N, 1]``."""
+    def _influenced_value(
+        self, batch: TensorDictBase, policy: _Policy, influencees: Sequence[int]
+    ) -> torch.Tensor:
+        """q_i at the influencer's action, averaged over the others', ``[*B, M, 1]``."""
         own = policy.action if self.gradient == "pathwise" else batch.get(self.tensor_keys.action)
         others, shares = self._others(policy)
         is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
@@ -406,9 +423,9 @@ class InfluenceLoss(LossModule):
         if self.num_action_samples != 1:
             batch = batch.expand(joint.shape[0], *batch.batch_size)
         if self.estimator is not None:
-            value = self.estimator.influenced_value(batch, joint)
+            value = self.estimator.influenced_value(batch, joint, influencees)
         else:
-            value = self.critics.value(batch, joint, keys=self.tensor_keys)
+            value = self.critics.value(batch, joint, keys=self.tensor_keys, agents=influencees)
         if self.num_action_samples == 1:
             return value
         return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
@@ -457,32 +474,33 @@ class InfluenceLoss(LossModule):
         batch: TensorDictBase,
         tensordict: TensorDictBase,
         policy: _Policy,
-        value: torch.Tensor | None = None,
+        influencees: Sequence[int],
+        value: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """max_u Q_i at the current or at the next state, and what ends before the latter."""
+        """max_u Q_i ``[*B, M, 1]`` at the current or next state, and what ends before the latter."""
         keys = self.tensor_keys
         if self.optimum == "td_target":
-            return self.critics.td_target(batch, keys=keys, gamma=self.gamma), None
+            target = self.critics.td_target(batch, keys=keys, gamma=self.gamma)
+            return of_agents(target, influencees, -2), None
         if self.optimum_at == "current":
             mask = tensordict.get(keys.action_mask, None)
             own, stored = policy.action.detach(), batch.get(keys.action)
             if self.in_turns:
-                return self._optimum(batch, self._partner_action(batch), [stored, own], mask), None
+                partner_action = self._partner_action(batch)
+                return self._optimum(batch, partner_action, [stored, own], mask, influencees), None
             # The marginal estimate at the policies' one action is Q_i there already.
             known = self.estimator is None and policy.distribution is None
             policy_value = value if known else None
-            return self._optimum(batch, own, [stored], mask, policy_value), None
+            return self._optimum(batch, own, [stored], mask, influencees, policy_value), None
         network, params = self.actor_network, self.actor_network_params
         unrolled = unroll(network, params, batch)
         following = following_inputs(network, self.critics.in_keys(keys.action), batch, unrolled)
         own = run_step(network, params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
         terminated = batch.get(next_key(keys.terminated))
-        if self.in_turns:
-            return self._optimum(
-                following, self._partner_action(following), [own], mask
-            ), terminated
-        return self._optimum(following, own, [], mask), terminated
+        candidates = [own] if self.in_turns else []
+        own = self._partner_action(following) if self.in_turns else own
+        return self._optimum(following, own, candidates, mask, influencees), terminated
 
     def _partner_action(self, inputs: TensorDictBase) -> torch.Tensor:
         """What the influencee's own policy does where it acts alone, ``[*B, 1, A]``."""
@@ -495,25 +513,26 @@ class InfluenceLoss(LossModule):
         policy_action: torch.Tensor,
         candidates: list[torch.Tensor],
         mask: torch.Tensor | None,
+        influencees: Sequence[int],
         policy_value: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """max_u Q_i for every agent, ``[*B, N, 1]``; candidates are for ``"sampled"``."""
+        """max_u Q_i for each influencee, ``[*B, M, 1]``; candidates are for ``"sampled"``."""
         mask = None if mask is None else functional.allowed_actions(mask)
 
-        def critic(action: torch.Tensor) -> torch.Tensor:
-            expanded = inputs.expand(action.shape[0], *inputs.batch_size)
-            return self.critics.value(expanded, action, keys=self.tensor_keys)
-
-        def critic_of_one(action: torch.Tensor) -> torch.Tensor:
-            return self.critics.value(inputs, action, keys=self.tensor_keys)
+        def critic(
+            action: torch.Tensor, agents: Sequence[int] | None = influencees
+        ) -> torch.Tensor:
+            several = action.ndim > policy_action.ndim
+            seen = inputs.expand(len(action), *inputs.batch_size) if several else inputs
+            return self.critics.value(seen, action, keys=self.tensor_keys, agents=agents)
 
         if self.optimum == "enumerated":
-            return self._enumerated_optimum(critic, policy_action, mask)
-        # One by one where another term evaluates the same: a compiled update does it once.
-        optimum = critic_of_one(policy_action) if policy_value is None else policy_value
+            return self._enumerated_optimum(critic, policy_action, mask, influencees)
+        optimum = critic(policy_action) if policy_value is None else policy_value
         for candidate in candidates if self.optimum == "sampled" else ():
-            value = critic_of_one(candidate.to(policy_action.dtype))
-            optimum = torch.maximum(optimum, value)
+            # Of all agents: a compiled update has this already, from the critics' loss.
+            value = critic(candidate.to(policy_action.dtype), None)
+            optimum = torch.maximum(optimum, of_agents(value, influencees, -2))
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
                 self.num_optimum_samples,
@@ -527,13 +546,16 @@ class InfluenceLoss(LossModule):
 
     def _enumerated_optimum(
         self,
-        critic: Callable[[torch.Tensor], torch.Tensor],
+        critic: Callable[..., torch.Tensor],
         policy_action: torch.Tensor,
         mask: torch.Tensor | None,
+        influencees: Sequence[int],
     ) -> torch.Tensor:
         num_agents, num_actions = policy_action.shape[-2:]
         if num_actions**num_agents > self.enumeration_budget:
-            return coordinate_ascent(critic, policy_action, allowed=mask)
+            # Every critic climbs with a joint action of its own.
+            reached = coordinate_ascent(partial(critic, agents=None), policy_action, allowed=mask)
+            return of_agents(reached, influencees, -2)
         every = enumerate_joint_actions(num_agents, num_actions, device=policy_action.device)
         every = every.view(-1, *(1,) * (policy_action.ndim - 2), num_agents, num_actions)
         every = every.expand(-1, *policy_action.shape).to(policy_action.dtype)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
+from torchrl.envs.utils import set_exploration_type
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
@@ -70,7 +71,8 @@ class MADDPGLoss(LossModule):
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_actor``, ``loss_qvalue`` and,
-    detached, ``pred_value`` and ``target_value``, the mean over agents.
+    detached, ``pred_value`` and ``target_value``, the mean over agents. It may be given, as
+    ``policy``, what :meth:`policy` says of the same batch.
 
     Raises:
         ValueError: if gamma is outside [0, 1], a noise is negative, the bounds are no
@@ -182,14 +184,48 @@ class MADDPGLoss(LossModule):
             [keys.action, *self.critics.in_keys(keys.action), *self.critics.target_keys(keys)]
         )
 
+    def policy(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """What the actors write for a batch, with their gradient.
+
+        Where another loss needs the same, as InfluenceLoss does, hand it to both: the
+        actors then compute once, and once backwards, of the sum of the losses.
+
+        Args:
+            tensordict: batch ``[*B]``, as of ``forward``.
+
+        Returns:
+            The batch with it ``[*B]``: the actions ``[*B, N, A]``, or with
+            ``own_actions="all"`` what their distribution is made of.
+
+        Raises:
+            ValueError: if the batch is empty or its entries do not fit each other.
+            TypeError: if the actors compute in another dtype.
+            KeyError: if the batch lacks a key.
+
+        Examples:
+            >>> from torchrl_alita.envs import make_env
+            >>> from torchrl_alita.modules import make_actor, make_critic
+            >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+            >>> maddpg = MADDPGLoss(make_actor(env), make_critic(env))
+            >>> batch = env.rollout(4).reshape(-1)
+            >>> policy = maddpg.policy(batch)
+            >>> policy["agents", "action"].shape
+            torch.Size([20, 3, 2])
+            >>> losses = maddpg(batch, policy=policy)
+        """
+        with set_exploration_type(self.deterministic_sampling_mode):
+            return self._policy(checked(self, tensordict))
+
     @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+    def forward(
+        self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
+    ) -> TensorDictBase:
         batch = checked(self, tensordict, optional=[self.tensor_keys.priority_weight])
         weights = self._maybe_get_priority_weight(batch)
         target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
-        policy = self._policy(batch)
+        policy = self._policy(batch) if policy is None else policy
         gain = self._gain(batch, policy).sum(-1)
         if self.penalized:
             logits = policy.get(self.tensor_keys.logits)

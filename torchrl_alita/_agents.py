@@ -1,0 +1,31 @@
+"""Entries of some agents alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def of_agents(tensor: torch.Tensor, agents: Sequence[int], dim: int) -> torch.Tensor:
+    """The entries of these agents, in their order, along a dimension of all agents.
+
+    A view where the agents lie side by side, or where their entries are one and the same. A
+    list as an index would be carried to the device at every call.
+    """
+    if tensor.stride(dim) == 0:
+        return tensor.narrow(dim, 0, len(agents))
+    runs = [tensor.narrow(dim, first, count) for first, count in _runs(agents)]
+    return runs[0] if len(runs) == 1 else torch.cat(runs, dim)
+
+
+def _runs(agents: Sequence[int]) -> list[tuple[int, int]]:
+    """First index and length of each run of indices that lie side by side."""
+    runs: list[tuple[int, int]] = []
+    for agent in agents:
+        first, count = runs[-1] if runs else (agent, 0)
+        if agent == first + count:
+            runs[-1:] = [(first, count + 1)]
+        else:
+            runs.append((agent, 1))
+    return runs
