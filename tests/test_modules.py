@@ -387,6 +387,7 @@ def test_the_critics_of_some_agents_alone_give_what_they_give_among_all(
     env, joint, num_critics, share_params, scope, agents
 ):
     critic = make_critic(env, num_critics=num_critics, share_params=share_params, scope=scope)
+    assert critic.chooses_agents  # the losses ask for it
     seen, action = batch()[OBSERVATION], torch.randn(B, *joint)
     alone, among = critic.module(seen, action, agents), critic.module(seen, action)
     torch.testing.assert_close(alone, among[:, list(agents)])

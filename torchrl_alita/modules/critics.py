@@ -35,6 +35,7 @@ class _Critics(nn.Module):
     ``agents`` alone give ``[*B, M, C]``.
     """
 
+    # The losses ask this before they name agents.
     chooses_agents = True
 
     def __init__(
