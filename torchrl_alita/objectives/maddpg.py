@@ -203,10 +203,12 @@ class MADDPGLoss(LossModule):
             KeyError: if the batch lacks a key.
 
         Examples:
+            >>> from torchrl.objectives import SoftUpdate
             >>> from torchrl_alita.envs import make_env
             >>> from torchrl_alita.modules import make_actor, make_critic
             >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
             >>> maddpg = MADDPGLoss(make_actor(env), make_critic(env))
+            >>> updater = SoftUpdate(maddpg, tau=0.01)
             >>> batch = env.rollout(4).reshape(-1)
             >>> policy = maddpg.policy(batch)
             >>> policy["agents", "action"].shape
