@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -215,7 +216,7 @@ def test_a_contender_works_when_it_is_told_to_until_it_is_closed(tmp_path):
         assert contender.report() == i
     assert contender.process.poll() is None
     contender.close()
-    assert contender.process.returncode is not None
+    assert contender.process.returncode == -signal.SIGKILL
 
 
 def test_a_contender_that_ends_says_why(tmp_path):

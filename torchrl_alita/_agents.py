@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 
 
-def of_agents(tensor: torch.Tensor, agents: Sequence[int], dim: int) -> torch.Tensor:
-    """The entries of these agents, in their order, along a dimension of all agents.
+def of_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) -> torch.Tensor:
+    """The entries of these agents, in their order, along a dimension of all agents; None for all.
 
     A view where the agents lie side by side, or where their entries are one and the same. A
     list as an index would be carried to the device at every call.
     """
+    if agents is None:
+        return tensor
     if tensor.stride(dim) == 0:
         return tensor.narrow(dim, 0, len(agents))
     runs = [tensor.narrow(dim, first, count) for first, count in _runs(agents)]

@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -263,7 +264,7 @@ class ALITA(MADDPG):
             team = default_influencees(k, influence.influencees, self.layout.num_agents)
             for i, gap in zip(team, result["gap"], strict=True):
                 losses.set(f"gap_{k}_{i}", gap)
-        novelty = batch.get(next_key(NOVELTY))[..., list(self.influencers), :]
+        novelty = of_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)
         losses.set("novelty", novelty.mean())
         losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
         return losses

@@ -68,7 +68,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
                 return last(hidden.to(last.weight.dtype))
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
-        weight, bias = _of(first.weight, agents), _of(first.bias, agents)
+        weight, bias = of_agents(first.weight, agents, 0), of_agents(first.bias, agents, 0)
         weights = weight.split([size for _, size in given], dim=-1)
         products = [
             _product(part.movedim(-2, 0), w) for part, w in zip(inputs, weights, strict=True)
@@ -82,10 +82,6 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             for last in layers[-1:]:
                 hidden = _stacked_layer(last, hidden.to(last.weight.dtype), agents)
         return hidden.reshape(num_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
-
-
-def _of(parameter: torch.Tensor, agents: Sequence[int] | None) -> torch.Tensor:
-    return parameter if agents is None else of_agents(parameter, agents, 0)
 
 
 def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -131,7 +127,7 @@ def _stacked_layer(
         return inputs * inputs.detach().sign().clamp_min(0)
     if not isinstance(layer, nn.Linear | nn.LayerNorm):
         return layer(inputs)
-    weight, bias = _of(layer.weight, agents), _of(layer.bias, agents).unsqueeze(1)
+    weight, bias = of_agents(layer.weight, agents, 0), of_agents(layer.bias, agents, 0).unsqueeze(1)
     if isinstance(layer, nn.Linear):
         return _product(inputs, weight) + bias
     normalized = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)

@@ -89,11 +89,10 @@ class _Critics(nn.Module):
             parts = _state_parts(observation, action)
         else:
             parts = joint_parts(observation, action, None if self.sees_all else self.scope)
-        if agents is not None:
-            parts = [of_agents(part, agents, -2) for part in parts]
         if self.share_params:
-            index = self.agent_id if agents is None else of_agents(self.agent_id, agents, 0)
-            parts = (*parts, index.expand(*parts[0].shape[:-1], -1))
+            parts = (*parts, self.agent_id.expand(*parts[0].shape[:-1], -1))
+        parts = [of_agents(part, agents, -2) for part in parts]
+        if self.share_params:
             of_each = [part.unsqueeze(-2) for part in parts]
             expanded = [part.expand(*part.shape[:-2], self.num_critics, -1) for part in of_each]
             return self.net(*expanded).squeeze(-1)

@@ -53,9 +53,7 @@ def run_of(
     A network with separate parameters for each agent, as of ``make_critic``, leaves the
     others out; of any other what they get is dropped.
     """
-    if agents is None:
-        return run(network, params, inputs, key)
-    if not getattr(network, "chooses_agents", False):
+    if agents is None or not getattr(network, "chooses_agents", False):
         return of_agents(run(network, params, inputs, key), agents, -2)
     # A batch's groups may be of N agents, and what is written is of M.
     alone = TensorDict({name: inputs.get(name) for name in network.in_keys})

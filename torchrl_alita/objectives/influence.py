@@ -498,8 +498,9 @@ class InfluenceLoss(LossModule):
         own = run_step(network, params, following, keys.action)
         mask = tensordict.get(next_key(keys.action_mask), None)
         terminated = batch.get(next_key(keys.terminated))
-        candidates = [own] if self.in_turns else []
-        own = self._partner_action(following) if self.in_turns else own
+        candidates = []
+        if self.in_turns:
+            own, candidates = self._partner_action(following), [own]
         return self._optimum(following, own, candidates, mask, influencees), terminated
 
     def _partner_action(self, inputs: TensorDictBase) -> torch.Tensor:

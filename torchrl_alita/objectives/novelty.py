@@ -13,6 +13,7 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import REDUCTIONS, agent_indices, check_agent_range, check_choice
 from torchrl_alita.envs.layout import ACTION, OBSERVATION
 from torchrl_alita.objectives._inputs import checked
@@ -97,7 +98,7 @@ class NoveltyLoss(LossModule):
         observation, action = (batch.get(key) for key in self.in_keys)
         check_agent_range("influencer", self.influencers, observation.shape[-2])
         inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
-        inputs = inputs[..., list(self.influencers), :]
+        inputs = of_agents(inputs, self.influencers, -2)
         reconstruction = call_with(
             self.autoencoder_params, self.autoencoder, lambda: self.autoencoder(inputs)
         )

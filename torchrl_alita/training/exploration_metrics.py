@@ -16,6 +16,7 @@ from torch import nn
 from torchrl.data import OneHot
 from torchrl.envs import EnvBase
 
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -240,7 +241,7 @@ class Coverage(TensorDictModuleBase):
     def _index(self, tensordict: TensorDictBase) -> torch.Tensor:
         """Place of the joint cell of each entry of the batch, ``[*B] -> [n]``."""
         require_keys(tensordict, self.in_keys)
-        cell = self.cells(_of_agents(tensordict.get(self.in_keys[0]), self.agents))
+        cell = self.cells(_listed(tensordict.get(self.in_keys[0]), self.agents))
         cell = cell.reshape(tensordict.numel(), -1)
         if cell.shape[-1] != len(self.places):
             raise ValueError(
@@ -363,7 +364,7 @@ class VisitMap(TensorDictModuleBase):
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
-        cell = self.cells(_of_agents(tensordict.get(self.in_keys[0]), self.agents))
+        cell = self.cells(_listed(tensordict.get(self.in_keys[0]), self.agents))
         cell = cell.reshape(-1, len(self.names), 2)
         rows, columns = self.grid
         thing = torch.arange(len(self.names), device=cell.device)
@@ -655,12 +656,11 @@ def _game_parts(game: PushBox | SecretRoom, max_cells: int) -> list[TensorDictMo
     return [coverage, VisitMap(cells, num_agents=num_agents), SecretRoomEvents(game)]
 
 
-def _of_agents(entry: torch.Tensor, agents: Sequence[int] | None) -> torch.Tensor:
+def _listed(entry: torch.Tensor, agents: Sequence[int] | None) -> torch.Tensor:
     """Entries of the listed agents, ``[*B, N, F] -> [*B, n, F]``."""
-    if agents is None:
-        return entry
-    check_agent_range("agents", agents, entry.shape[-2])
-    return entry[..., list(agents), :]
+    if agents is not None:
+        check_agent_range("agents", agents, entry.shape[-2])
+    return of_agents(entry, agents, -2)
 
 
 def _places(sizes: Sequence[int], *, exact: bool) -> torch.Tensor:

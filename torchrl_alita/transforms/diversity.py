@@ -13,6 +13,7 @@ from torchrl.envs import ExplorationType, Transform, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
 from torchrl_alita import functional
+from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -183,7 +184,7 @@ class DiversityPenalty(Transform):
     def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
         weights = self._weights(tensordict.get(self.in_keys[1]).shape[-2], novelty)
         distance = self._distance(tensordict).unsqueeze(-2)
-        novelty = novelty[..., list(self.influencers), :].unsqueeze(-3)
+        novelty = of_agents(novelty, self.influencers, -2).unsqueeze(-3)
         if self.weight == "min_max":
             return -(weights * functional.min_max(novelty) * distance).sum(-2)
         omega = (self.omega if self.omega.ndim == 0 else self.omega[:, None, None]).to(distance)
