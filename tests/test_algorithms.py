@@ -105,10 +105,29 @@ def test_symmetric_makes_everybody_influencer_and_influencee():
     assert (rewarded[next_key(DIVERSITY_PENALTY)] < 0).all()
 
 
-def test_two_influencers_have_an_autoencoder_and_an_influence_each():
-    algorithm = ALITA(ENV, influencers=(2, 0), **SMALL)
+def test_two_influencers_have_an_autoencoder_and_an_estimator_each():
+    algorithm = ALITA(ENV, influencers=(2, 0), estimator="clones", **SMALL)
     assert algorithm.autoencoder.num_influencers == 2
-    assert [loss.influencer for loss in algorithm.influences] == [2, 0]
+    assert [loss.influencers for loss in algorithm.influences] == [(2,), (0,)]
+    assert [loss.influencer for loss in algorithm.estimators] == [2, 0]
+
+
+@pytest.mark.parametrize("influencees", [None, (1, 2)])
+def test_one_loss_of_all_influencers_logs_what_a_loss_for_each_does(influencees):
+    """The marginal estimate of Symmetric; only what is evaluated at once is named otherwise."""
+    options = {"influencers": "all", "influencees": influencees, "num_optimum_samples": 0}
+    torch.manual_seed(0)
+    algorithm = ALITA(ENV, **options, **SMALL)
+    (influence,) = algorithm.influences
+    assert influence.influencers == (0, 1, 2)
+    logs = algorithm.update(random_batch())
+    for k in range(N):
+        torch.manual_seed(0)
+        alone = ALITA(ENV, **{**options, "influencers": k}, **SMALL).update(random_batch())
+        names = {key for key in alone.keys() if key.startswith((f"influence_{k}", f"gap_{k}"))}  # noqa: SIM118
+        assert len(names) == 3 - (k in (influencees or ()))
+        for name in names:
+            torch.testing.assert_close(logs[name], alone[name])
 
 
 def test_a_random_influencer_follows_the_seed_and_varies_with_it():

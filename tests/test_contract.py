@@ -137,6 +137,7 @@ LOSSES = {
     "influence_clones_next": lambda **kw: influence("clones", optimum_at="next", **kw),
     "influence_centralized_policy": lambda **kw: influence("centralized", optimum="policy", **kw),
     "influence_score": scored,
+    "influence_of_several": lambda **kw: influence(influencer=(2, 0), **kw),
     "recurrent_maddpg": recurrent,
     "recurrent_influence": lambda **kw: InfluenceLoss(
         (source := recurrent()).actor_network, source, optimum_at="next", **kw

@@ -221,6 +221,17 @@ def test_the_influence_needs_one_weight_for_each_influencee(count):
         F.influence(torch.zeros(B, N, 1), torch.ones(count))
 
 
+@pytest.mark.parametrize("shape", [(2, N - 1), (1, 2, N), ()])
+def test_weights_of_several_influencers_have_a_row_of_all_influencees_each(shape):
+    gap = torch.arange(float(B * N)).view(B, N, 1)
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    expected = torch.cat([F.influence(gap, row) for row in weights], -1)
+    assert expected.shape == (B, 2)
+    torch.testing.assert_close(F.influence(gap, weights), expected)
+    with pytest.raises(ValueError, match=rf"\(K, {N}\) or \({N},\), got"):
+        F.influence(gap, torch.ones(shape))
+
+
 def test_a_target_is_the_reward_and_the_discounted_next_value():
     target = F.td_target(
         reward=torch.tensor([[1.0], [2.0]]),

@@ -834,7 +834,7 @@ ARGUMENTS = {
         "reduction": "name",
     },
     _influence: {
-        "influencer": "index",
+        "influencer": "indices",
         "influencees": "indices",
         "influence_coeff": "non_negative",
         "optimum": "name",

@@ -476,6 +476,139 @@ def test_critics_of_the_influencees_alone_change_no_value_and_no_gradient(influe
     torch.testing.assert_close(updates(lambda critic: critic), updates(TensorDictSequential))
 
 
+WITH_SEVERAL = {
+    "all": {},
+    "some": {"influencer": (2, 0)},
+    "some_influencees": {"influencer": (2, 1), "influencees": (2, 0, 1)},
+    "an_adversary": {"influencees": (2, 1), "influencer": (1, 2)},
+    "weights": {"weights": (0.3, 0.7)},
+    "next": {"optimum_at": "next"},
+    "policy": {"optimum": "policy", "optimum_at": "next"},
+    "td_target": {"optimum": "td_target"},
+    "rows": {"reduction": "none"},
+}
+
+
+@pytest.mark.parametrize("env", [ENV, TargetEnv(discrete=True)], ids=["continuous", "one_hot"])
+@pytest.mark.parametrize("num_critics", [1, 2])
+@pytest.mark.parametrize("name", WITH_SEVERAL)
+def test_several_influencers_have_the_values_and_the_gradient_of_a_loss_for_each(
+    name, num_critics, env
+):
+    options = {"influencer": range(N), **WITH_SEVERAL[name]}
+    influencers, asked = options.pop("influencer"), options.pop("influencees", None)
+    actor = make_actor(env, num_cells=(11,))
+    maddpg = partner(actor, make_critic(env, num_cells=(11,), num_critics=num_critics))
+    if "optimum" not in options:
+        spec = env.full_action_spec_unbatched["agents", "action"]
+        options |= {"num_optimum_samples": 4, "action_spec": spec}
+    batch = env.rollout(5).reshape(-1)
+    batch["collector", "mask"] = torch.arange(len(batch)) != 1
+
+    def update(**agents) -> tuple[TensorDict, list[torch.Tensor]]:
+        torch.manual_seed(6)
+        losses = InfluenceLoss(actor, maddpg, **agents, **options)(batch)
+        total = losses["loss_influence"].sum()
+        return losses, list(torch.autograd.grad(total, list(actor.parameters())))
+
+    together, gradient = update(influencer=influencers, influencees=asked)
+    losses, gradients = [], []
+    gaps = dict(zip(asked or range(N), together["gap"], strict=True))
+    for k, value in zip(influencers, together["influence"], strict=True):
+        team = [agent for agent in asked or range(N) if agent != k]
+        alone, own = update(influencer=k, influencees=team)
+        torch.testing.assert_close(value, alone["influence"])
+        torch.testing.assert_close(torch.stack([gaps[i] for i in team]), alone["gap"])
+        losses.append(alone["loss_influence"])
+        gradients.append(own)
+    torch.testing.assert_close(together["loss_influence"], sum(losses))
+    torch.testing.assert_close(gradient, [sum(of_each) for of_each in zip(*gradients, strict=True)])
+    assert all(one.abs().sum() > 0 for one in gradient)
+
+
+def test_the_gaps_of_several_influencers_are_normalized_by_one_scale():
+    maddpg = partner()
+    plain, normalized = (
+        InfluenceLoss(maddpg.actor_network, maddpg, influencer=(0, 2), normalize=normalize)
+        for normalize in (False, True)
+    )
+    expected, result = plain(random_batch()), normalized(random_batch())
+    scale = normalized.value_norm.scale().squeeze()
+    assert scale != 1
+    torch.testing.assert_close(result["gap"] * scale, expected["gap"])
+    torch.testing.assert_close(result["influence"] * scale**2, expected["influence"])
+
+
+def test_several_influencers_move_towards_their_teammates_optima():
+    """dF_k/da_k = sum_i alpha_{k,i} 2 g_i w_ik: 2 * (-6) * 1, times lambda 0.1, for each of both.
+
+    A critic that hangs on its own agent alone moves nobody: none influences itself.
+    """
+    batch = random_batch()
+    batch["agents", "action"][:] = 1.0
+    for weight, expected in (
+        (torch.ones(N, N, A), [0.0, -1.2, -1.2]),
+        (torch.eye(N).unsqueeze(-1).expand(N, N, A), [0.0, 0.0, 0.0]),
+    ):
+        actor = constant_actor(torch.zeros(N, A))
+        maddpg = partner(actor, linear_critic(weight))
+        InfluenceLoss(actor, maddpg, influencer=(1, 2))(batch)["loss_influence"].backward()
+        expected = torch.tensor(expected).unsqueeze(-1).expand(N, A)
+        torch.testing.assert_close(actor.module.action.grad, expected)
+
+
+def test_several_influencers_ask_the_critics_as_often_as_one():
+    calls = []
+
+    class Counted(nn.Module):
+        def forward(self, *seen: torch.Tensor, agents=None) -> torch.Tensor:
+            calls.append(seen)
+            return critic.module(*seen, agents=agents)
+
+    critic = make_critic(ENV, num_cells=(11,))
+    counted = TensorDictModule(Counted(), in_keys=critic.in_keys, out_keys=critic.out_keys)
+    maddpg = partner(critic=counted)
+    counts = []
+    for influencer in (0, range(N)):
+        calls.clear()
+        InfluenceLoss(maddpg.actor_network, maddpg, influencer=influencer)(random_batch())
+        counts.append(len(calls))
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_action_samples": 2},
+        {"num_action_samples": "all"},
+        {"gradient": "score"},
+    ],
+)
+def test_several_influencers_are_refused_where_they_do_not_see_the_same(options):
+    env = TargetEnv(discrete=True)
+    actor, critic = make_actor(env, num_cells=(11,)), make_critic(env, num_cells=(11,))
+    maddpg = partner(actor, critic)
+    with pytest.raises(ValueError, match=r"Several influencers \[0, 1\] .*a loss for each"):
+        InfluenceLoss(actor, maddpg, influencer=(0, 1), **options)
+    InfluenceLoss(actor, maddpg, influencer=(0, 1))
+
+
+def test_several_influencers_are_refused_with_what_is_no_maddpg_and_without_influencees():
+    maddpg = partner()
+    with pytest.raises(ValueError, match=r"Several influencers .*InfluenceEstimatorLoss"):
+        InfluenceLoss(maddpg.actor_network, InfluenceEstimatorLoss(maddpg), influencer=(0, 1))
+    with pytest.raises(ValueError, match="influencees must be distinct agents"):
+        InfluenceLoss(maddpg.actor_network, maddpg, influencer=(0, 1), influencees=[1])
+    with pytest.raises(ValueError, match=r"weights must be 1, .* got \[0.5, 0.5\]"):
+        InfluenceLoss(
+            maddpg.actor_network,
+            maddpg,
+            influencer=(0, 1),
+            influencees=[1, 2],
+            weights=[0.5, 0.5],
+        )
+
+
 def test_a_policy_that_is_handed_to_both_losses_is_computed_once_with_the_same_gradient():
     torch.manual_seed(0)
     calls = []

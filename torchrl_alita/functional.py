@@ -293,7 +293,7 @@ def influence_gap(
 
 
 def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    r"""Influence of one policy on a team, Eq. 4 and 9, ``[*B, M, 1] -> [*B, 1]``.
+    r"""Influence of a policy on a team, Eq. 4 and 9, ``[*B, M, 1] -> [*B, 1]``.
 
     .. math:: F(\pi_1) = \sum_i \alpha_i \, g_i(s, a_1)^2
 
@@ -302,10 +302,11 @@ def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
     Args:
         gap: ``[*B, M, 1]`` of M influencees, see :func:`influence_gap`.
-        weights: alpha ``[M]``, positive, summing to 1.
+        weights: alpha ``[M]``, positive, summing to 1; or ``[K, M]`` of K influencers, 0
+            where one is to leave an influencee out, as itself.
 
     Returns:
-        ``[*B, 1]``, non-negative.
+        ``[*B, 1]``, non-negative; ``[*B, K]`` with weights of K influencers.
 
     Raises:
         ValueError: if there is not one weight for each influencee.
@@ -313,12 +314,15 @@ def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     Examples:
         >>> influence(torch.tensor([[1.0], [-3.0]]), torch.tensor([0.5, 0.5]))
         tensor([5.])
+        >>> influence(torch.tensor([[1.0], [-3.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        tensor([9., 1.])
     """
-    if weights.shape != gap.shape[-2:-1]:
+    if weights.shape[-1:] != gap.shape[-2:-1] or weights.ndim > 2:
         raise ValueError(
-            f"weights must have the shape {tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
+            f"weights must have the shape (K, {gap.shape[-2]}) or {tuple(gap.shape[-2:-1])}, got "
+            f"{tuple(weights.shape)}."
         )
-    return (weights.unsqueeze(-1) * gap.square()).sum(-2)
+    return (weights * gap.mT.square()).sum(-1)
 
 
 def discounted_past(

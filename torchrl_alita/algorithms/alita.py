@@ -18,8 +18,6 @@ from torchrl_alita._checks import (
     check_choice,
     check_non_negative,
     check_positive,
-    default_influencees,
-    listed_agents,
     sizes,
 )
 from torchrl_alita.algorithms._compiled import differentiate
@@ -156,11 +154,15 @@ class ALITA(MADDPG):
 
         self.estimators: list[InfluenceEstimatorLoss] = []
         self.influences: list[InfluenceLoss] = []
-        for influencer in self.influencers if influence_coeff else ():
-            others = None if influencees is None else [i for i in influencees if i != influencer]
-            agents = {"influencer": influencer, "influencees": others}
-            # Said now, not at the first update.
-            default_influencees(*listed_agents(influencer, others), layout.num_agents)
+        num_action_samples = self._num_action_samples(num_action_samples)
+        # What all influencers see is then the same, and one loss is of all of them.
+        together = estimator == "marginal" and num_action_samples == 1
+        groups = [self.influencers] if together else [(k,) for k in self.influencers]
+        for group in groups if influence_coeff else ():
+            others = influencees
+            if influencees is not None and len(group) == 1:
+                others = [agent for agent in influencees if agent not in group]
+            agents = {"influencer": group if len(group) > 1 else group[0], "influencees": others}
             source = self.maddpg
             if estimator != "marginal":
                 network = (
@@ -175,10 +177,10 @@ class ALITA(MADDPG):
                 source.set_keys(reward=self.maddpg.tensor_keys.reward)
                 self.estimators.append(source)
                 self.conditional_samplers.append(
-                    ConditionalSampler(influencer=influencer, kind=conditional)
+                    ConditionalSampler(influencer=source.influencer, kind=conditional)
                 )
-                self.modules[f"estimator_{influencer}"] = source
-                name = f"estimator_{influencer}"
+                name = f"estimator_{source.influencer}"
+                self.modules[name] = source
                 self.optimizers[name] = make_optimizer(source, lr=estimator_lr)
             influence = InfluenceLoss(
                 self.actor,
@@ -189,13 +191,15 @@ class ALITA(MADDPG):
                 optimum_at=optimum_at,
                 num_optimum_samples=num_optimum_samples if optimum == "sampled" else 0,
                 action_spec=self.action_spec,
-                num_action_samples=self._num_action_samples(num_action_samples),
+                num_action_samples=num_action_samples,
                 normalize=normalize,
                 **agents,
             ).to(self.device)
+            # Said now, not at the first update.
+            influence.influencees_among(layout.num_agents)
             self._draw_actions(influence)
             self.influences.append(influence)
-            self.modules[f"influence_{influencer}"] = influence
+            self.modules[_name(influence)] = influence
         self._estimations = {
             f"estimator_{estimator.influencer}": (
                 self._compiled(partial(self._targeted, estimator)),
@@ -258,12 +262,13 @@ class ALITA(MADDPG):
         losses.update(self.novelty_loss(recent_batch))
         for influence in self.influences:  # Eq. 4, 7, 9
             result = influence(batch, policy=policy)
-            k = influence.influencer
-            losses.set(f"loss_influence_{k}", result["loss_influence"])
-            losses.set(f"influence_{k}", result["influence"])
-            team = default_influencees(k, influence.influencees, self.layout.num_agents)
-            for i, gap in zip(team, result["gap"], strict=True):
-                losses.set(f"gap_{k}_{i}", gap)
+            losses.set(f"loss_{_name(influence)}", result["loss_influence"])
+            influencees = influence.influencees_among(self.layout.num_agents)
+            gaps = dict(zip(influencees, result["gap"].unbind(), strict=True))
+            values = result["influence"].view(-1).unbind()
+            for k, value in zip(influence.influencers, values, strict=True):
+                losses.set(f"influence_{k}", value)
+                losses.update({f"gap_{k}_{i}": gap for i, gap in gaps.items() if i != k})
         novelty = of_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)
         losses.set("novelty", novelty.mean())
         losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
@@ -289,6 +294,10 @@ class ALITA(MADDPG):
             loss = gradient(batch)["loss_estimator"]
             norm = self._follow(optimizer)
         return {f"loss_{name}": loss, f"grad_norm_{name}": norm}
+
+
+def _name(influence: InfluenceLoss) -> str:
+    return "_".join(["influence", *map(str, influence.influencers)])
 
 
 def _resolve(

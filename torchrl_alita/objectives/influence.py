@@ -19,6 +19,7 @@ from torchrl_alita import functional
 from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import (
     REDUCTIONS,
+    agent_indices,
     check_choice,
     check_non_negative,
     check_number,
@@ -50,6 +51,7 @@ from torchrl_alita.objectives._inputs import checked, row_mask, unique
 from torchrl_alita.objectives._others import every_other_action
 from torchrl_alita.objectives._swap import call_with
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
+from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.optimum import (
     best_candidate,
     coordinate_ascent,
@@ -79,7 +81,9 @@ class InfluenceLoss(LossModule):
         \left(q_i^{\pi_1}(x, \pi(x)) - \max_u Q_i(x, u)\right)^2
 
     Source: https://arxiv.org/abs/2108.12581. Gradient goes to the influencer's policy
-    alone; the optimum carries none. The influenced value q_i comes from the estimator:
+    alone; the optimum carries none. Of K influencers (all N of them are Symmetric of
+    Sec. 4.3) the loss is the sum of theirs, and F of each goes to its own policy alone.
+    The influenced value q_i comes from the estimator:
 
     * an :class:`InfluenceEstimatorLoss`, with its clones or its centralized network; or
     * the partner's loss itself (MADDPGLoss, DDPGLoss, TD3Loss): the ``marginal``
@@ -105,9 +109,14 @@ class InfluenceLoss(LossModule):
     Args:
         actor_network: the policies of all agents.
         estimator: see above. It is borrowed, its parameters are no part of this loss.
-        influencer: index of the influencer.
-        influencees: indices. Default: everybody but the influencer.
-        weights: alpha, positive, summing to 1, one for each influencee. Default: equal.
+        influencer: index of the influencer, or indices of several. At one action of each
+            policy all of them see the same values, which are evaluated once for all. So
+            several go with MADDPGLoss as the estimator, ``gradient="pathwise"`` and
+            ``num_action_samples=1``; elsewhere, make a loss for each and add them up.
+        influencees: indices. Default: everybody but the influencer. Of several
+            influencers, each leaves itself out.
+        weights: alpha, positive, summing to 1, one for each influencee of an influencer.
+            Default: equal.
         influence_coeff: lambda, at least 0. Default: 0.1, Appendix D.1.
         optimum: what stands for max_u Q_i. ``"policy"``: Q_i at the current joint
             policy. ``"sampled"``: the best of that, of the batch's joint action (at the
@@ -142,13 +151,15 @@ class InfluenceLoss(LossModule):
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F) and,
-    detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee. It may be
-    given, as ``policy``, what ``MADDPGLoss.policy`` says of the same batch and actors, where
-    it needs their actions alone: with ``"pathwise"`` and ``num_action_samples=1``.
+    detached, ``influence`` (F; of several influencers ``[K]``) and ``gap`` ``[M]``, the mean
+    gap of each influencee. It may be given, as ``policy``, what ``MADDPGLoss.policy`` says of
+    the same batch and actors, where it needs their actions alone: with ``"pathwise"`` and
+    ``num_action_samples=1``.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, two do not go together, the
-            influencer is among its influencees, or the estimator is trained for others;
+        ValueError: if an argument is out of range or unknown, two do not go together, a
+            single influencer is among its influencees, one of several has none but itself,
+            or the estimator is trained for others;
             when called, if an agent is not in the batch, the others have more joint
             actions than the budget, a batch for ``gradient="score"`` has no dimension
             of time, the actor's distribution cannot give what the gradient needs, or a
@@ -210,7 +221,7 @@ class InfluenceLoss(LossModule):
         actor_network: TensorDictModuleBase,
         estimator: LossModule,
         *,
-        influencer: int = 0,
+        influencer: int | Sequence[int] = 0,
         influencees: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         influence_coeff: float = 0.1,
@@ -279,22 +290,33 @@ class InfluenceLoss(LossModule):
                 f"stochastic actor, with get_dist; a deterministic one has a single action."
             )
         check_non_negative(influence_coeff=influence_coeff)
-        influencer, influencees = listed_agents(influencer, influencees, in_turns=in_turns)
-        if weights is not None:
-            weights = check_weights(weights, None if influencees is None else len(influencees))
+        influencers = agent_indices("influencer", influencer)
+        if influencees is not None:
+            influencees = agent_indices("influencees", influencees)
+        for k in influencers:
+            team = listed_agents(k, _team(k, influencers, influencees), in_turns=in_turns)[1]
+            if weights is not None:
+                weights = check_weights(weights, team and len(team), dtype=torch.float64).tolist()
+        one_action = (gradient, num_action_samples) == ("pathwise", 1)
+        if len(influencers) > 1 and not (one_action and isinstance(estimator, MADDPGLoss)):
+            raise ValueError(
+                f"Several influencers {list(influencers)} go with MADDPGLoss, gradient='pathwise' "
+                f"and num_action_samples=1, got {type(estimator).__name__}, {gradient!r} and "
+                f"{num_action_samples!r}: make a loss for each of them."
+            )
         self.convert_to_functional(actor_network, "actor_network")
         self.register_coeff_buffer("influence_coeff", float(influence_coeff))
-        self.register_buffer("weights", weights)
+        self.weights = weights
         trained = isinstance(estimator, InfluenceEstimatorLoss)
-        asked = (influencer, influencees)
-        if trained and (estimator.influencer, estimator.influencees) != asked:
+        asked = (influencers, influencees)
+        if trained and ((estimator.influencer,), estimator.influencees) != asked:
             raise ValueError(
                 f"The estimator is trained for influencer {estimator.influencer} and influencees "
                 f"{estimator.influencees}, not for {influencer} and {influencees}."
             )
         self.__dict__["estimator"] = estimator if trained else None
         self.__dict__["critics"] = estimator.critics if trained else PartnerCritics(estimator)
-        self.influencer = influencer
+        self.influencers = influencers
         self.influencees = influencees
         self.optimum = optimum
         self.optimum_at = optimum_at
@@ -332,48 +354,82 @@ class InfluenceLoss(LossModule):
         self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
     ) -> TensorDictBase:
         batch = checked(self, tensordict)
-        num_agents = batch.get(self.tensor_keys.action).shape[-2]
-        influencees = default_influencees(
-            self.influencer, self.influencees, num_agents, in_turns=self.in_turns
-        )
         # Before the running scale is touched.
-        self._check_batch(batch, len(influencees))
+        influencees, alpha = self._checked_teams(batch)
         policy = self._policy(batch, policy)
         check_same_shape(batch, self.tensor_keys.action, policy.action.shape)
-        value = self._influenced_value(batch, policy, influencees)
+        mask = row_mask(self, batch, policy.action.shape[:-2])
+        if len(self.influencers) == 1:
+            value = self._influenced_value(batch, policy, influencees)
+        else:
+            value = self._value_to_all(batch, policy, influencees, alpha)
         with torch.no_grad():
             optimum, terminated = self._placed_optimum(
                 batch, tensordict, policy, influencees, value.detach()
             )
-            scale = self._scale(optimum, row_mask(self, batch, optimum.shape[:-2]))
+            scale = self._scale(optimum, mask)
         gap = functional.influence_gap(value, optimum, terminated=terminated, scale=scale)
-        weights = check_weights(None, len(influencees)) if self.weights is None else self.weights
-        weights = weights.to(gap)
-        influence = functional.influence(gap, weights).squeeze(-1)
-        with torch.no_grad():
-            mean_influence = self._reduce_loss(influence, tensordict=batch, reduction="mean")
-            gaps = [
-                self._reduce_loss(one, tensordict=batch, reduction="mean")
-                for one in gap.squeeze(-1).unbind(-1)
-            ]
+        weights = gap.new_tensor(alpha)
+        influence = functional.influence(gap, weights)
+        means = _means(influence.detach(), mask)
         if self.gradient == "score":
-            influence = self._scored(batch, policy, influence, value / scale, gap, weights)
+            total = self._scored(batch, policy, influence, value / scale, gap, weights)
+        elif len(self.influencers) == 1:
+            total = influence.squeeze(-1)
+        else:
+            total = _valued(influence.sum(-1), gap.square().sum((-2, -1)))
         return TensorDict(
             {
-                "loss_influence": self.influence_coeff
-                * self._reduce_loss(influence, tensordict=batch),
-                "influence": mean_influence,
-                "gap": torch.stack(gaps),
+                "loss_influence": self.influence_coeff * self._reduce_loss(total, tensordict=batch),
+                "influence": means.squeeze(0) if len(self.influencers) == 1 else means,
+                "gap": _means(gap.detach().squeeze(-1), mask),
             }
         )
 
-    def _check_batch(self, batch: TensorDictBase, num_influencees: int) -> None:
-        if self.weights is not None and len(self.weights) != num_influencees:
-            raise ValueError(
-                f"weights must be {num_influencees}, one for each influencee, got "
-                f"{len(self.weights)}."
+    def influencees_among(self, num_agents: int) -> tuple[int, ...]:
+        """Indices of the influencees, in the order of ``gap`` ``[M]``.
+
+        Args:
+            num_agents: N.
+
+        Returns:
+            M indices; with several influencers, of all whom any of them influences.
+
+        Raises:
+            ValueError: if an agent is not among so many.
+        """
+        first, *others = self._teams(num_agents)
+        return (self.influencees or tuple(range(num_agents))) if others else first
+
+    def _teams(self, num_agents: int) -> list[tuple[int, ...]]:
+        """The influencees of each influencer."""
+        return [
+            default_influencees(
+                influencer,
+                _team(influencer, self.influencers, self.influencees),
+                num_agents,
+                in_turns=self.in_turns,
             )
+            for influencer in self.influencers
+        ]
+
+    def _checked_teams(self, batch: TensorDictBase) -> tuple[tuple[int, ...], list[list[float]]]:
+        """The M influencees, and each influencer's alpha ``[K, M]``: 0 for itself.
+
+        What the batch shows to be wrong is said here.
+        """
         agents = batch.get(self.tensor_keys.action).shape[-2:]
+        teams = self._teams(agents[0])
+        influencees = self.influencees_among(agents[0])
+        alpha = []
+        for team in teams:
+            weights = [1 / len(team)] * len(team) if self.weights is None else self.weights
+            if len(weights) != len(team):
+                raise ValueError(
+                    f"weights must be {len(team)}, one for each influencee, got {len(weights)}."
+                )
+            of_team = dict(zip(team, weights, strict=True))
+            alpha.append([of_team.get(agent, 0.0) for agent in influencees])
         if self.action_low is not None and self.action_low.shape != agents:
             raise ValueError(
                 f"action_spec must have the shape {tuple(agents)} of the agents' actions, got "
@@ -384,6 +440,7 @@ class InfluenceLoss(LossModule):
                 f"gradient='score' needs a batch [*B, T] with a dimension of time, got "
                 f"{tuple(batch.batch_size)}."
             )
+        return influencees, alpha
 
     def _policy(self, batch: TensorDictBase, given: TensorDictBase | None = None) -> _Policy:
         """What the policies do in the batch's states; the actions carry gradient."""
@@ -418,7 +475,7 @@ class InfluenceLoss(LossModule):
         own = policy.action if self.gradient == "pathwise" else batch.get(self.tensor_keys.action)
         others, shares = self._others(policy)
         is_influencer = torch.zeros(own.shape[-2], 1, dtype=torch.bool, device=own.device)
-        is_influencer[self.influencer] = True
+        is_influencer[self.influencers[0]] = True
         joint = torch.where(is_influencer, own.to(others.dtype), others)
         if self.num_action_samples != 1:
             batch = batch.expand(joint.shape[0], *batch.batch_size)
@@ -430,6 +487,28 @@ class InfluenceLoss(LossModule):
             return value
         return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
 
+    def _value_to_all(
+        self,
+        batch: TensorDictBase,
+        policy: _Policy,
+        influencees: Sequence[int],
+        alpha: Sequence[Sequence[float]],
+    ) -> torch.Tensor:
+        """q_i at the policies' actions, the same for all influencers, ``[*B, M, 1]``.
+
+        The gradient of critic i with regard to influencer k's action is scaled by alpha_{k, i}:
+        that of the sum of all g_i^2 is then that of all F_k, each with regard to its own policy.
+        """
+        own = policy.action
+        num_agents = own.shape[-2]
+        shares = [[0.0] * num_agents for _ in range(num_agents)]
+        for k, of_team in zip(self.influencers, alpha, strict=True):
+            for i, share in zip(influencees, of_team, strict=True):
+                shares[i][k] = share
+        fixed = own.detach().unsqueeze(-3)
+        joint = fixed + own.new_tensor(shares).unsqueeze(-1) * (own.unsqueeze(-3) - fixed)
+        return self.critics.value(batch, joint, keys=self.tensor_keys, agents=influencees)
+
     def _others(self, policy: _Policy) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Joint actions of the others ``[M, *B, N, A]``, or ``[*B, N, A]`` of a single one.
 
@@ -438,7 +517,7 @@ class InfluenceLoss(LossModule):
         if self.num_action_samples == "all":
             probabilities = policy.distribution.probs.detach()
             return every_other_action(
-                probabilities, self.influencer, budget=self.enumeration_budget
+                probabilities, self.influencers[0], budget=self.enumeration_budget
             )
         if self.num_action_samples == 1:
             drawn = self.gradient == "score"
@@ -454,9 +533,9 @@ class InfluenceLoss(LossModule):
         gap: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        """Theorem 1: the value of F ``[*B, T]`` with the gradient of its score function."""
+        """Theorem 1: the value of F ``[*B, T, 1] -> [*B, T]``, the gradient of its score."""
         done = batch.get(next_key(self.tensor_keys.done))
-        weight = functional.influence_score(value, gap, weights, done, self.gamma)
+        weight = functional.influence_score(value, gap, weights[0], done, self.gamma)
         action = batch.get(self.tensor_keys.action)
         log_prob = policy.distribution.log_prob(action)
         if log_prob.shape == action.shape:
@@ -466,8 +545,8 @@ class InfluenceLoss(LossModule):
                 f"gradient='score' needs each agent's log-probability {tuple(action.shape[:-1])}, "
                 f"the actor's distribution gives {tuple(log_prob.shape)}."
             )
-        score = weight.squeeze(-1) * log_prob[..., self.influencer]
-        return influence.detach() + score - score.detach()
+        score = weight.squeeze(-1) * log_prob[..., self.influencers[0]]
+        return _valued(influence.squeeze(-1), score)
 
     def _placed_optimum(
         self,
@@ -571,6 +650,28 @@ class InfluenceLoss(LossModule):
         if self.training:
             self.value_norm.update(optimum if mask is None else _same_moments(optimum, mask))
         return self.value_norm.scale()
+
+
+def _team(
+    influencer: int, influencers: Sequence[int], influencees: Sequence[int] | None
+) -> Sequence[int] | None:
+    """Whom one of the influencers is asked to influence; a single one may not name itself."""
+    if influencees is None or len(influencers) == 1:
+        return influencees
+    return tuple(agent for agent in influencees if agent != influencer)
+
+
+def _valued(value: torch.Tensor, climbed: torch.Tensor) -> torch.Tensor:
+    """The one's value with the other's gradient."""
+    return value.detach() + climbed - climbed.detach()
+
+
+def _means(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Means over the shown rows, ``[*B, M] -> [M]``."""
+    rows = values.reshape(-1, values.shape[-1])
+    if mask is None:
+        return rows.mean(0)
+    return rows.where(mask.reshape(-1, 1), 0).sum(0) / mask.sum().clamp_min(1)
 
 
 def _same_moments(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
