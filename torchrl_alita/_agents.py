@@ -21,6 +21,25 @@ def of_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) -> t
     return runs[0] if len(runs) == 1 else torch.cat(runs, dim)
 
 
+def to_agents(
+    tensor: torch.Tensor, agents: Sequence[int], num_agents: int, dim: int
+) -> torch.Tensor:
+    """The reverse of :func:`of_agents`: these agents' entries among all N, zero for the others."""
+    shape = list(tensor.shape)
+    shape[dim] = num_agents
+    result, taken = tensor.new_zeros(shape), 0
+    for first, count in _runs(agents):
+        result.narrow(dim, first, count).copy_(tensor.narrow(dim, taken, count))
+        taken += count
+    return result
+
+
+def index_of(agents: Sequence[int], device: torch.device) -> torch.Tensor:
+    """The indices as a tensor ``[K]`` that is made on the device."""
+    runs = [torch.arange(first, first + count, device=device) for first, count in _runs(agents)]
+    return runs[0] if len(runs) == 1 else torch.cat(runs)
+
+
 def _runs(agents: Sequence[int]) -> list[tuple[int, int]]:
     """First index and length of each run of indices that lie side by side."""
     runs: list[tuple[int, int]] = []

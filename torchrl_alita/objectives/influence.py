@@ -16,7 +16,7 @@ from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import index_of, of_agents, to_agents
 from torchrl_alita._checks import (
     REDUCTIONS,
     agent_indices,
@@ -296,7 +296,7 @@ class InfluenceLoss(LossModule):
         for k in influencers:
             team = listed_agents(k, _team(k, influencers, influencees), in_turns=in_turns)[1]
             if weights is not None:
-                weights = check_weights(weights, team and len(team), dtype=torch.float64).tolist()
+                weights = check_weights(weights, team and len(team))
         one_action = (gradient, num_action_samples) == ("pathwise", 1)
         if len(influencers) > 1 and not (one_action and isinstance(estimator, MADDPGLoss)):
             raise ValueError(
@@ -306,7 +306,7 @@ class InfluenceLoss(LossModule):
             )
         self.convert_to_functional(actor_network, "actor_network")
         self.register_coeff_buffer("influence_coeff", float(influence_coeff))
-        self.weights = weights
+        self.register_buffer("weights", weights)
         trained = isinstance(estimator, InfluenceEstimatorLoss)
         asked = (influencers, influencees)
         if trained and ((estimator.influencer,), estimator.influencees) != asked:
@@ -355,21 +355,21 @@ class InfluenceLoss(LossModule):
     ) -> TensorDictBase:
         batch = checked(self, tensordict)
         # Before the running scale is touched.
-        influencees, alpha = self._checked_teams(batch)
+        influencees = self._checked_influencees(batch)
         policy = self._policy(batch, policy)
         check_same_shape(batch, self.tensor_keys.action, policy.action.shape)
         mask = row_mask(self, batch, policy.action.shape[:-2])
         if len(self.influencers) == 1:
             value = self._influenced_value(batch, policy, influencees)
         else:
-            value = self._value_to_all(batch, policy, influencees, alpha)
+            value = self._value_to_all(batch, policy, influencees)
         with torch.no_grad():
             optimum, terminated = self._placed_optimum(
                 batch, tensordict, policy, influencees, value.detach()
             )
             scale = self._scale(optimum, mask)
         gap = functional.influence_gap(value, optimum, terminated=terminated, scale=scale)
-        weights = gap.new_tensor(alpha)
+        weights = self._alpha(influencees, gap)
         influence = functional.influence(gap, weights)
         means = _means(influence.detach(), mask)
         if self.gradient == "score":
@@ -413,23 +413,15 @@ class InfluenceLoss(LossModule):
             for influencer in self.influencers
         ]
 
-    def _checked_teams(self, batch: TensorDictBase) -> tuple[tuple[int, ...], list[list[float]]]:
-        """The M influencees, and each influencer's alpha ``[K, M]``: 0 for itself.
-
-        What the batch shows to be wrong is said here.
-        """
+    def _checked_influencees(self, batch: TensorDictBase) -> tuple[int, ...]:
+        """Indices of the M influencees; what the batch shows to be wrong is said here."""
         agents = batch.get(self.tensor_keys.action).shape[-2:]
-        teams = self._teams(agents[0])
-        influencees = self.influencees_among(agents[0])
-        alpha = []
-        for team in teams:
-            weights = [1 / len(team)] * len(team) if self.weights is None else self.weights
-            if len(weights) != len(team):
+        for team in self._teams(agents[0]):
+            if self.weights is not None and len(self.weights) != len(team):
                 raise ValueError(
-                    f"weights must be {len(team)}, one for each influencee, got {len(weights)}."
+                    f"weights must be {len(team)}, one for each influencee, got "
+                    f"{len(self.weights)}."
                 )
-            of_team = dict(zip(team, weights, strict=True))
-            alpha.append([of_team.get(agent, 0.0) for agent in influencees])
         if self.action_low is not None and self.action_low.shape != agents:
             raise ValueError(
                 f"action_spec must have the shape {tuple(agents)} of the agents' actions, got "
@@ -440,7 +432,18 @@ class InfluenceLoss(LossModule):
                 f"gradient='score' needs a batch [*B, T] with a dimension of time, got "
                 f"{tuple(batch.batch_size)}."
             )
-        return influencees, alpha
+        return self.influencees_among(agents[0])
+
+    def _alpha(self, influencees: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """The weights of each influencer, ``[K, M]``: 0 for itself."""
+        if self.in_turns:
+            return like.new_ones(1, 1)
+        own = index_of(self.influencers, like.device).unsqueeze(-1)
+        others = (own != index_of(influencees, like.device)).to(like.dtype)
+        if self.weights is None:
+            return others / others.sum(-1, keepdim=True)
+        place = (others.cumsum(-1) - 1).clamp(min=0).long()
+        return others * self.weights.to(like)[place]
 
     def _policy(self, batch: TensorDictBase, given: TensorDictBase | None = None) -> _Policy:
         """What the policies do in the batch's states; the actions carry gradient."""
@@ -488,11 +491,7 @@ class InfluenceLoss(LossModule):
         return value.mean(0) if shares is None else (shares[..., None, None] * value).sum(0)
 
     def _value_to_all(
-        self,
-        batch: TensorDictBase,
-        policy: _Policy,
-        influencees: Sequence[int],
-        alpha: Sequence[Sequence[float]],
+        self, batch: TensorDictBase, policy: _Policy, influencees: Sequence[int]
     ) -> torch.Tensor:
         """q_i at the policies' actions, the same for all influencers, ``[*B, M, 1]``.
 
@@ -501,12 +500,12 @@ class InfluenceLoss(LossModule):
         """
         own = policy.action
         num_agents = own.shape[-2]
-        shares = [[0.0] * num_agents for _ in range(num_agents)]
-        for k, of_team in zip(self.influencers, alpha, strict=True):
-            for i, share in zip(influencees, of_team, strict=True):
-                shares[i][k] = share
+        # Rows are critics, columns the agents that act.
+        shares = self._alpha(influencees, own).mT
+        shares = to_agents(shares, influencees, num_agents, 0)
+        shares = to_agents(shares, self.influencers, num_agents, 1).unsqueeze(-1)
         fixed = own.detach().unsqueeze(-3)
-        joint = fixed + own.new_tensor(shares).unsqueeze(-1) * (own.unsqueeze(-3) - fixed)
+        joint = fixed + shares * (own.unsqueeze(-3) - fixed)
         return self.critics.value(batch, joint, keys=self.tensor_keys, agents=influencees)
 
     def _others(self, policy: _Policy) -> tuple[torch.Tensor, torch.Tensor | None]:

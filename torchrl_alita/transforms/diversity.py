@@ -13,7 +13,7 @@ from torchrl.envs import ExplorationType, Transform, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
 from torchrl_alita import functional
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import index_of, of_agents, to_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -153,13 +153,13 @@ class DiversityPenalty(Transform):
             raise ValueError(
                 f"omega must be one number or {num_agents}, got {self.omega.tolist()}."
             )
-        penalized = range(num_agents) if self.influencees is None else self.influencees
-        rows = []
-        for agent in range(num_agents):
-            others = sum(k != agent for k in self.influencers)
-            share = 1 / others if others and agent in penalized else 0.0
-            rows.append([share * (k != agent) for k in self.influencers])
-        return like.new_tensor(rows).unsqueeze(-1)
+        agents = torch.arange(num_agents, device=like.device).unsqueeze(-1)
+        others = (agents != index_of(self.influencers, like.device)).to(like.dtype)
+        shares = others / others.sum(-1, keepdim=True).clamp(min=1)
+        if self.influencees is not None:
+            penalized = shares.new_ones(len(self.influencees), 1)
+            shares = shares * to_agents(penalized, self.influencees, num_agents, 0)
+        return shares.unsqueeze(-1)
 
     def _distance(self, tensordict: TensorDictBase) -> torch.Tensor:
         action = tensordict.get(self.in_keys[1])

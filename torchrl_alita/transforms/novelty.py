@@ -13,7 +13,7 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import of_agents, to_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -100,9 +100,7 @@ class NoveltyReward(Transform):
             )
         novelty = functional.novelty(inputs, self.autoencoder(inputs))
         novelty = novelty.sqrt() if self.distance == "euclidean" else novelty
-        result = novelty.new_zeros(*observation.shape[:-1], 1)
-        result[..., list(self.influencers), :] = novelty
-        return result
+        return to_agents(novelty, self.influencers, num_agents, -2)
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:
