@@ -109,6 +109,7 @@ class ConditionalSampler(Sampler):
         self.action = action
         self.turn = turn
         self._newest = torch.empty(0, dtype=torch.long)
+        self._length: int | None = None  # of the storage when it was last looked at
 
     def mark_update(self, index: int | torch.Tensor, *, storage: Storage | None = None) -> None:
         index = torch.as_tensor(index, dtype=torch.long).reshape(-1)
@@ -131,7 +132,7 @@ class ConditionalSampler(Sampler):
         if storage.ndim != 1:
             raise ValueError(f"The storage must have one dimension, got {storage.ndim}.")
         if self.kind == "uniform":
-            return torch.randint(length, (batch_size,), generator=self._rng), {}
+            return self._randint(length, batch_size, getattr(storage, "device", None)), {}
         if batch_size < self.num_anchors:
             raise ValueError(
                 f"A batch of {batch_size} cannot hold {self.num_anchors} anchors; "
@@ -148,9 +149,12 @@ class ConditionalSampler(Sampler):
         # Column by column, so that cutting to size takes from every anchor alike.
         return chosen.T.reshape(-1)[:batch_size], {}
 
-    def _randint(self, high: int, size: int, device: torch.device | str) -> torch.Tensor:
+    def _randint(self, high: int, size: int, device: torch.device | str | None) -> torch.Tensor:
+        if self._rng is None:
+            return torch.randint(high, (size,), device=device)
         # The generator of a buffer lives on the CPU.
-        return torch.randint(high, (size,), generator=self._rng).to(device)
+        drawn = torch.randint(high, (size,), generator=self._rng)
+        return drawn.to(device, non_blocking=True)
 
     def _situation(self, storage: Storage) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the influencer's stored observations and actions."""
@@ -175,7 +179,10 @@ class ConditionalSampler(Sampler):
 
     def _anchors(self, storage: Storage, length: int, device: torch.device) -> torch.Tensor:
         newest = self._newest.to(device)
-        newest = newest[newest < length]  # the storage may have been emptied
+        if self._length is None or length < self._length:  # it may have been emptied
+            newest = newest[newest < length]
+            self._newest = newest
+        self._length = length
         if newest.numel() == 0:  # or filled before this sampler came
             newest = torch.arange(max(0, length - self.anchor_window), length, device=device)
             if self.turn is not None:
@@ -188,22 +195,26 @@ class ConditionalSampler(Sampler):
         equal = (held == self._features(situation, candidates)).all(-1)
         equal = torch.cat([torch.ones_like(equal[:, :1]), equal], dim=1)
         index = torch.cat([anchors.unsqueeze(1), candidates.expand(anchors.numel(), -1)], dim=1)
-        drawn = torch.multinomial(equal.float().cpu(), count, replacement=True, generator=self._rng)
+        weights = equal.float() if self._rng is None else equal.float().cpu()
+        drawn = torch.multinomial(weights, count, replacement=True, generator=self._rng)
         return index.gather(1, drawn.to(index.device))
 
     def _nearest(self, situation, anchors, candidates, count: int) -> torch.Tensor:
-        # Each row once, or an anchor's nearest would be its own copies.
-        pool, position = torch.cat([anchors, candidates]).unique(return_inverse=True)
+        pool = torch.cat([anchors, candidates]).sort().values
+        # Each row counts once, or an anchor's nearest would be its own copies.
+        first = torch.cat([pool.new_ones(1), pool.diff()]) != 0
         features = self._features(situation, pool)
+        share = (first.to(features.dtype) / first.sum()).unsqueeze(-1)
         # Centered, since the distances are computed as differences of squares.
-        features = features - features.mean(0)
-        features = features / features.square().mean(0).sqrt().clamp_min(1e-6)
-        distance = torch.cdist(features[position[: anchors.numel()]], features)
-        # Where the pool is smaller than a share, its members come more than once.
-        count_in_pool = min(count, pool.numel())
-        nearest = distance.topk(count_in_pool, dim=1, largest=False).indices
-        nearest = nearest.repeat(1, -(-count // count_in_pool))[:, :count]
-        return pool[nearest]
+        mean = (share * features).sum(0)
+        deviation = (share * (features - mean).square()).sum(0).sqrt().clamp_min(1e-6)
+        held = (self._features(situation, anchors) - mean) / deviation
+        distance = torch.cdist(held, (features - mean) / deviation).masked_fill(~first, torch.inf)
+        closest = min(count, len(pool))
+        nearest = distance.topk(closest, dim=1, largest=False).indices
+        # Where there are fewer rows than a share, they come more than once.
+        turn = torch.arange(count, device=pool.device) % first.sum().clamp(max=closest)
+        return pool[nearest[:, turn]]
 
     @staticmethod
     def _features(situation: tuple[torch.Tensor, ...], index: torch.Tensor) -> torch.Tensor:
@@ -212,13 +223,13 @@ class ConditionalSampler(Sampler):
         return torch.cat([view[index].flatten(1).to(dtype) for view in situation], dim=-1)
 
     def _empty(self) -> None:
-        self._newest = self._newest[:0]
+        self._newest, self._length = self._newest[:0], None
 
     def state_dict(self) -> dict[str, Any]:
         return {"newest": self._newest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._newest = state_dict["newest"].clone()
+        self._newest, self._length = state_dict["newest"].clone(), None
 
     def dumps(self, path: str | Path) -> None:
         path = Path(path)
