@@ -84,6 +84,7 @@ WHOLE = {
         {"estimator": "centralized", "influencers": "all"},
     ),
 }
+AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 ASYMMETRIC = {
     "symmetric": "marginal",
     "symmetric_clones": "clones",
@@ -164,13 +165,13 @@ def updating(algorithm: MADDPG, batch: TensorDictBase) -> Callable[[], Any]:
 def measure_agents(config: Config) -> list[dict[str, Any]]:
     """An update of each algorithm against N."""
     calls, rows = {}, {}
-    names = ("maddpg", "alita", "alita_clones")
     for num_agents in config.n_agents:
         env = task_env(settings("maddpg", n_agents=num_agents))
         batch = transitions(env, settings("maddpg").batch_size)
-        for name in names:
-            options = {"compiled": config.compile, "n_agents": num_agents}
-            algorithm = build_algorithm(settings(name, **options), env)
+        for name in AGAINST_AGENTS:
+            _, base, options = WHOLE[name]
+            chosen = settings(base, compiled=config.compile, n_agents=num_agents, **options)
+            algorithm = build_algorithm(chosen, env)
             key = f"{name}, {num_agents}"
             calls[key] = updating(algorithm, batch)
             size = layout_of(env).observation_size
@@ -400,12 +401,12 @@ def agents_table(rows: Sequence[dict[str, Any]]) -> str:
     titles = ["algorithm", "N", "features of an observation", *TIMES]
     cells = [
         [
-            ALGORITHMS[row["algorithm"]][0],
+            WHOLE[row["algorithm"]][0],
             str(row["n_agents"]),
             str(row["observation_size"]),
             *times_cells(row),
         ]
-        for row in sorted(rows, key=lambda row: list(ALGORITHMS).index(row["algorithm"]))
+        for row in sorted(rows, key=lambda row: AGAINST_AGENTS.index(row["algorithm"]))
     ]
     return table(titles, cells)
 
@@ -523,7 +524,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     agents, buffer, environments, terms = figure.subplots(2, 2).flat
     series = (
-        (agents, "agents", "algorithm", "n_agents", "wall_ms", lambda name: ALGORITHMS[name][0]),
+        (agents, "agents", "algorithm", "n_agents", "wall_ms", lambda name: WHOLE[name][0]),
         (buffer, "buffer", "stage", "buffer_size", "wall_ms", BUFFER_STAGES.get),
         (environments, "environments", "task", "num_envs", "frames_per_second", str),
     )

@@ -1,4 +1,4 @@
-"""Updates and samples on a device that has no numbers: main() prints what would be waited for.
+"""Updates, samples and steps on a device without numbers: main() prints what they wait for.
 
 What is computed there has a shape, a dtype and a device and no values, so that no such device need
 be in the machine. It is stricter than one. Whatever reads a value (``item``, ``nonzero``, a boolean
@@ -14,13 +14,15 @@ import io
 import json
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cloudpickle
 import torch
 from fakes import B, H, TargetEnv, random_batch, sequences
 from tensordict import TensorDict
+from tensordict.nn import TensorDictSequential
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,11 +30,14 @@ from torch.utils.backend_registration import (
     _DummyBackendModule,
     _setup_privateuseone_for_python_backend,
 )
+from torchrl.envs import EnvBase
 
 from torchrl_alita import ALITA, DDPG, IQL, MADDPG, PPO, QMIX, SAC, TAC, TD3, VDN, TwinALITA
 from torchrl_alita.data.conditional import KINDS
-from torchrl_alita.training import TrainingConfig
+from torchrl_alita.envs import make_env
+from torchrl_alita.training import RecipeConfig, TrainingConfig, build_algorithm
 from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.loop import _exploration
 
 SMALL = {"num_cells": (13,)}
 ONE_HOT = TargetEnv(discrete=True)
@@ -57,7 +62,10 @@ def without_values(
 
 
 class _Mover(cloudpickle.Pickler):
-    """Puts a tensor of the device in the place of each tensor, once; and the device's name."""
+    """Puts a tensor of the device in the place of each tensor, once, and the device's name.
+
+    In the place of a generator, which would have numbers: draws are then the device's own.
+    """
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -66,6 +74,8 @@ class _Mover(cloudpickle.Pickler):
             return without_values, (parameter, value.requires_grad, value.dtype, *layout)
         if isinstance(value, torch.device):
             return device, ()
+        if isinstance(value, torch.Generator):
+            return type(None), ()
         return super().reducer_override(value)
 
 
@@ -174,6 +184,11 @@ ALGORITHMS: dict[str, Callable[[], Any]] = {
 }
 
 
+ACTED = {
+    f"{task}, {exploration}": (task, exploration)
+    for task in ("push_box", "secret_room")
+    for exploration in ("independent", "team")
+}
 SAMPLED = {
     "replay": {"estimator": "marginal"},
     **{kind: {"estimator": "clones", "conditional": kind} for kind in KINDS},
@@ -201,6 +216,54 @@ def updates() -> dict[str, list[str]]:
     return found
 
 
+@contextmanager
+def answered(answer: bool) -> Iterator[None]:
+    """What is asked of a tensor, as whether actions are allowed, has this answer."""
+    asked = {(torch.Tensor, "__bool__"): lambda *_: answer, (torch, "equal"): lambda *_: True}
+    before = {(owner, name): getattr(owner, name) for owner, name in asked}
+    for (owner, name), reply in asked.items():
+        setattr(owner, name, reply)
+    try:
+        yield
+    finally:
+        for (owner, name), function in before.items():
+            setattr(owner, name, function)
+
+
+def act(policy: TensorDictSequential, env: EnvBase, observed: TensorDict, answer: bool) -> None:
+    with answered(answer):
+        env._reset(None)
+        for _ in range(2):
+            env._step(policy(observed))
+
+
+def steps() -> dict[str, list[str]]:
+    """Acting and exploring in the package's own environments.
+
+    Each asks once or twice a step, on purpose: both answers are gone through.
+    """
+    found = {}
+    for name, (task, exploration) in ACTED.items():
+        torch.manual_seed(0)
+        sizes = {"n_agents": 2, "num_envs": B, "horizon": 20}
+        config = RecipeConfig(
+            task=task,
+            exploration=exploration,
+            frames_per_batch=20 * B,
+            frames_per_update=B,
+            **sizes,
+        )
+        env = make_env(task, seed=0, **sizes)
+        algorithm = build_algorithm(config, env)
+        policy = TensorDictSequential(algorithm.actor, _exploration(config, algorithm))
+        found[name] = [
+            transfer
+            for answer in (True, False)
+            for transfer in transfers_of(act, policy, env, env.reset(), answer)
+        ]
+    return found
+
+
 def samples() -> dict[str, list[str]]:
     sizes = {"total_frames": 500, "num_envs": B, "frames_per_batch": 40 * B, "frames_per_update": B}
     config = TrainingConfig(
@@ -219,4 +282,5 @@ def samples() -> dict[str, list[str]]:
 def main() -> None:
     _setup_privateuseone_for_python_backend(NAME, backend_module=Runtime())
     planted = {name: transfers_of(call, torch.ones(B)) for name, call in PLANTED.items()}
-    print(json.dumps({"updates": updates(), "samples": samples(), "planted": planted}))
+    found = {"updates": updates(), "samples": samples(), "steps": steps(), "planted": planted}
+    print(json.dumps(found))

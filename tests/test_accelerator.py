@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerator import ALGORITHMS, PLANTED, SAMPLED
+from accelerator import ACTED, ALGORITHMS, PLANTED, SAMPLED
 
 # What TorchRL asks of values in eager mode: whether bounds are in order, whether a value is NaN.
 OF_TORCHRL = {
@@ -48,3 +48,7 @@ def test_an_update_makes_all_it_needs_on_the_device_and_reads_nothing_back(found
 
 def test_a_buffer_on_the_device_is_sampled_without_waiting(found):
     assert found["samples"] == {kind: [] for kind in SAMPLED}
+
+
+def test_policies_and_environments_compute_where_they_are(found):
+    assert found["steps"] == {name: [] for name in ACTED}

@@ -150,17 +150,34 @@ def test_an_update_never_waits_for_the_device(make_algorithm, estimator):
     assert not made.counts.keys() & SYNCHRONIZATIONS
 
 
-def test_the_number_of_operations_does_not_grow_with_the_agents():
-    """Loops over agents would show: a team of seven takes no more calls than one of three."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"estimator": "clones"},
+        {"estimator": "centralized"},
+        {"influencers": "all"},
+        {"influencers": "all", "optimum_at": "next", "normalize": True},
+        None,
+    ],
+    ids=["alita", "clones", "centralized", "symmetric", "symmetric_next", "maddpg"],
+)
+def test_the_number_of_operations_does_not_grow_with_the_agents(options):
+    """Loops over agents would show: a team of seven takes no more calls than one of three.
+
+    But for its logs, of which each gap is detached by itself.
+    """
     counts = []
     for num_agents in (3, 7):
         env = TargetEnv(n_agents=num_agents)
         torch.manual_seed(0)
-        algorithm = MADDPG(env, **SMALL)
+        algorithm = MADDPG(env, **SMALL) if options is None else ALITA(env, **SMALL, **options)
         batch = env.rollout(4).reshape(-1)
-        algorithm.update(batch)
+        conditional = [batch for _ in algorithm.conditional_samplers]
+        algorithm.update(batch, conditional)
         with Operations() as made:
-            algorithm.update(batch)
+            algorithm.update(batch, conditional)
+        assert made.counts.pop("detach") > 0
         counts.append(made.counts)
     assert counts[0] == counts[1]
 
