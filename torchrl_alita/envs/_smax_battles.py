@@ -169,12 +169,6 @@ class Battles:
         self.num_agents, self.num_enemies = len(units.allies), len(units.enemies)
         self.observation_size = self.game.obs_size
         self.state_size = self.game.state_size
-        # Places are in units of the field, as an agent's own is in what it observes: SMAX has
-        # them up to 32 beside numbers up to 1.
-        rows = jnp.ones((self.num_agents + self.num_enemies, len(self.game.own_features)))
-        field = jnp.array([self.game.map_width, self.game.map_height])
-        rows = rows.at[:, 1:3].set(1 / field).reshape(-1)
-        self._units = jnp.ones(self.state_size).at[: rows.size].set(rows)
         self.num_actions = self.game.num_ally_actions
         batched_step = jax.vmap(self._step_one, (0, 0, None))
         self._step = jax.jit(batched_step, donate_argnums=0)
@@ -292,8 +286,27 @@ class Battles:
         return {
             "observation": jnp.stack([observation[name] for name in names]),
             "action_mask": jnp.stack([available[name] for name in names]) > 0,
-            "state": observation["world_state"] * self._units,
+            "state": self._scaled(observation["world_state"], state.state),
         }
+
+    def _scaled(self, world_state: Any, units: Any) -> Any:
+        """The state ``[S]``, its units as they observe themselves, in numbers up to 1.
+
+        SMAX has places up to 32 there, and cooldowns in seconds, which count on below 0, where
+        a weapon is ready: to 30 and more if a unit does not shoot.
+        """
+        import jax.numpy as jnp
+
+        names = self.game.own_features
+        size = (self.num_agents + self.num_enemies) * len(names)
+        rows = world_state[:size].reshape(-1, len(names))
+        place = [names.index("position_x"), names.index("position_y")]
+        field = jnp.array([self.game.map_width, self.game.map_height])
+        rows = rows.at[:, jnp.array(place)].divide(field)
+        full = self.game.unit_type_weapon_cooldowns[units.unit_types]
+        cooldown = jnp.clip(units.unit_weapon_cooldowns / full, 0, 1) * units.unit_alive
+        rows = rows.at[:, names.index("weapon_cooldown")].set(cooldown)
+        return jnp.concatenate([rows.reshape(-1), world_state[size:]])
 
     def _standing(self, state: Any, limit: Any) -> dict:
         """Flags and counts ``[1]``."""

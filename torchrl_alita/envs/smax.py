@@ -76,8 +76,9 @@ class SMAXEnv(EnvBase):
     ``[B, N, L]``: north, east, south, west, stop, attack enemy 0, 1, ...
     ``("agents", "action_mask")`` is bool ``[B, N, L]``; a dead agent can only stop, which
     then does nothing. ``"state"`` ``[B, S]`` is a row of health, x and y in units of the
-    field's edge (in SMAX itself they are not: 32 is its edge), cooldown in seconds
-    and one-hot type for each unit, zero for the dead, then the sides, then the types.
+    field's edge, cooldown from 0 (ready) to 1 and one-hot type for each unit, as it observes
+    itself, zero for the dead, then the sides, then the types. (In SMAX itself the edge is 32
+    there, and cooldowns are in seconds, without end below 0.)
     ``("next", "agents", "reward")`` is ``[B, N, 1]``. ``"battle_won"`` bool,
     ``"dead_agents"`` and ``"dead_enemies"`` long are ``[B, 1]``.
 
