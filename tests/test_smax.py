@@ -152,6 +152,7 @@ class BareBattle:
 
     def __init__(self, key, horizon: int):
         self.game, self.key = bare(horizon), key
+        self.cooldowns = torch.tensor(self.game.unit_type_weapon_cooldowns.tolist())
 
     def _next_key(self):
         import jax
@@ -190,16 +191,22 @@ class BareBattle:
         names = self.game.agents
         return {
             "observation": torch.tensor([observation[name].tolist() for name in names]),
-            "state": in_fields(torch.tensor(observation["world_state"].tolist())),
+            "state": in_units(torch.tensor(observation["world_state"].tolist()), self.cooldowns),
             "mask": torch.tensor([available[name].tolist() for name in names]) > 0,
         }
 
 
-def in_fields(state: torch.Tensor) -> torch.Tensor:
-    """SMAX's state of health, x, y, cooldown, 6 types; then 2 numbers for each unit."""
+def in_units(state: torch.Tensor, cooldowns: torch.Tensor) -> torch.Tensor:
+    """SMAX's state of health, x, y, cooldown, 6 types; then 2 numbers for each unit.
+
+    With places from 0 to 1, and cooldowns from ready to just shot.
+    """
     state = state.clone()
     rows = state[: len(state) // 12 * 10].view(-1, 10)
     rows[:, 1:3] /= 32
+    # The dead have no type.
+    full = (rows[:, 4:] @ cooldowns).clamp(min=0.1)
+    rows[:, 3] = (rows[:, 3] / full).clamp(0, 1)
     return state
 
 
@@ -276,6 +283,22 @@ def test_a_shot_takes_13_of_the_150_points_of_one_of_5_enemies():
     assert flags(step) == set()
     row = step["state"][:, 4 * 10 : 5 * 10]
     torch.testing.assert_close(row[:, :2], torch.tensor([[137 / 150, 17.425 / 32]] * NUM_ENVS))
+
+
+def test_a_weapon_that_is_long_ready_is_as_one_that_is_ready():
+    """In the state as in what an agent observes of itself; SMAX counts on below 0."""
+    env = battles()
+    put(env, a0=(160, 16, 16), a2=(160, 2, 30), e1=(150, 19, 16))
+    shot = act(env, ATTACK + 1)
+    # A stalker's takes 1.87 s, of which half a second is over.
+    cooldown = shot["state"][:, : 8 * 10].view(NUM_ENVS, 8, 10)[..., 3]
+    assert (cooldown[:, 0] > 0.3).all()
+    assert (cooldown[:, 1:] == 0).all()
+    torch.testing.assert_close(cooldown[:, 0], shot[OBSERVATION][:, 0, -10 + 3])
+    for _ in range(20):
+        state = act(env, STOP, STOP, STOP)["state"]
+        assert (state[:, : 8 * 10] >= 0).all()
+        assert (state[:, : 8 * 10] <= 1).all()
 
 
 def test_the_dead_can_only_stop():

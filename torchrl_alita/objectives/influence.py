@@ -397,6 +397,20 @@ class InfluenceLoss(LossModule):
 
         Raises:
             ValueError: if an agent is not among so many.
+
+        Examples:
+            >>> from torchrl.objectives import SoftUpdate
+            >>> from torchrl_alita.envs import make_env
+            >>> from torchrl_alita.modules import make_actor, make_critic
+            >>> from torchrl_alita.objectives import MADDPGLoss
+            >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+            >>> actor = make_actor(env)
+            >>> maddpg = MADDPGLoss(actor, make_critic(env))
+            >>> updater = SoftUpdate(maddpg, tau=0.01)
+            >>> InfluenceLoss(actor, maddpg, influencer=1).influencees_among(3)
+            (0, 2)
+            >>> InfluenceLoss(actor, maddpg, influencer=(0, 1)).influencees_among(3)
+            (0, 1, 2)
         """
         first, *others = self._teams(num_agents)
         return (self.influencees or tuple(range(num_agents))) if others else first
