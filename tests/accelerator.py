@@ -30,7 +30,7 @@ from torch.utils.backend_registration import (
     _DummyBackendModule,
     _setup_privateuseone_for_python_backend,
 )
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, TransformedEnv
 
 from torchrl_alita import ALITA, DDPG, IQL, MADDPG, PPO, QMIX, SAC, TAC, TD3, VDN, TwinALITA
 from torchrl_alita.data.conditional import KINDS
@@ -189,9 +189,13 @@ ACTED = {
     for task in ("push_box", "secret_room")
     for exploration in ("independent", "team")
 }
-SAMPLED = {
-    "replay": {"estimator": "marginal"},
-    **{kind: {"estimator": "clones", "conditional": kind} for kind in KINDS},
+SAMPLED: dict[str, Callable[[], Any]] = {
+    "replay": lambda: continuous(ALITA),
+    **{
+        kind: lambda kind=kind: continuous(ALITA, estimator="clones", conditional=kind)
+        for kind in KINDS
+    },
+    "sequences": lambda: ALITA(STATE, **SMALL, **MEMORY),
 }
 # Each is a way to wait for the device, or to miss it.
 PLANTED: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -267,13 +271,23 @@ def steps() -> dict[str, list[str]]:
 def samples() -> dict[str, list[str]]:
     sizes = {"total_frames": 500, "num_envs": B, "frames_per_batch": 40 * B, "frames_per_update": B}
     config = TrainingConfig(
-        batch_size=32, conditional_batch_size=64, random_frames=0, recent_frames=100, **sizes
+        batch_size=32,
+        conditional_batch_size=64,
+        sequence_length=4,
+        burn_in=2,
+        random_frames=0,
+        recent_frames=100,
+        **sizes,
     )
     found = {}
-    for name, options in SAMPLED.items():
+    for name, make in SAMPLED.items():
         torch.manual_seed(0)
-        buffers = Buffers(config, continuous(ALITA, **options))
-        buffers.extend(TargetEnv().rollout(40, break_when_any_done=False))
+        algorithm = make()
+        env = STATE if algorithm.recurrent else TargetEnv()
+        for transform in algorithm.env_transforms():
+            env = TransformedEnv(env, transform)
+        buffers = Buffers(config, algorithm)
+        buffers.extend(env.rollout(40, algorithm.actor, break_when_any_done=False).detach())
         buffers.sample()
         found[name] = transfers_of(Buffers.sample, buffers)
     return found

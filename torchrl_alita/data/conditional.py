@@ -11,6 +11,7 @@ from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
 from torchrl_alita._checks import check_at_least_one, whole
+from torchrl_alita.data._draw import random_rows
 from torchrl_alita.envs.layout import ACTION, OBSERVATION
 
 __all__ = ["ConditionalSampler"]
@@ -150,11 +151,7 @@ class ConditionalSampler(Sampler):
         return chosen.T.reshape(-1)[:batch_size], {}
 
     def _randint(self, high: int, size: int, device: torch.device | str | None) -> torch.Tensor:
-        if self._rng is None:
-            return torch.randint(high, (size,), device=device)
-        # The generator of a buffer lives on the CPU.
-        drawn = torch.randint(high, (size,), generator=self._rng)
-        return drawn.to(device, non_blocking=True)
+        return random_rows(high, size, generator=self._rng, device=device)
 
     def _situation(self, storage: Storage) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the influencer's stored observations and actions."""

@@ -11,6 +11,7 @@ from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
 from torchrl_alita._checks import check_at_least_one
+from torchrl_alita.data._draw import random_rows
 
 __all__ = ["SequenceSampler", "as_sequences"]
 
@@ -83,12 +84,13 @@ class SequenceSampler(Sampler):
             raise ValueError(
                 f"batch_size must be a multiple of the length, {self.length}, got {batch_size}."
             )
-        count = (batch_size // self.length,)
-        first = torch.randint(steps - self.length + 1, count, generator=self._rng)
-        env = torch.randint(self.num_envs, count, generator=self._rng)
+        count = batch_size // self.length
+        place = {"generator": self._rng, "device": getattr(storage, "device", None)}
+        first = random_rows(steps - self.length + 1, count, **place)
+        env = random_rows(self.num_envs, count, **place)
         # Counted from the oldest step, which is the first until the storage is full.
         oldest = self._end // self.num_envs if rows == storage.max_size else 0
-        step = (oldest + first[:, None] + torch.arange(self.length)) % steps
+        step = (oldest + first[:, None] + torch.arange(self.length, device=first.device)) % steps
         return (step * self.num_envs + env[:, None]).reshape(-1), {}
 
     def state_dict(self) -> dict[str, Any]:
