@@ -47,7 +47,7 @@ class QMIX(Learner):
         mixing_embed_dim: width of the mixer's layers.
         mixing_init_scale: what the mixer's first parameters are multiplied with, positive.
             As TorchRL draws them, the team's value is several times the sum of the agents',
-            with their errors, and in StarCraft's battles the values diverged. Default: 0.3.
+            with their errors, and in SMAX's battles learning began later. Default: 0.3.
         double_q: see :class:`torchrl_alita.objectives.ValueDecompositionLoss`.
         gamma: discount factor of a step. Default: 0.99, PyMARL's.
         optimizer: ``"rmsprop"`` with a decay of 0.99, or ``"adam"``.
