@@ -147,8 +147,7 @@ def transitions(algorithm: Any) -> TensorDict:
 
 
 def updated(algorithm: Any, batch: TensorDict) -> None:
-    samplers = getattr(algorithm, "conditional_samplers", ())
-    algorithm.update(batch, *([[batch for _ in samplers]] if samplers else []))
+    algorithm.update(batch, [batch for _ in algorithm.conditional_samplers])
 
 
 def continuous(make: Callable[..., Any], **options: Any) -> Any:

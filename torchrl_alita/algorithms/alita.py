@@ -159,10 +159,8 @@ class ALITA(MADDPG):
         together = estimator == "marginal" and num_action_samples == 1
         groups = [self.influencers] if together else [(k,) for k in self.influencers]
         for group in groups if influence_coeff else ():
-            others = influencees
-            if influencees is not None and len(group) == 1:
-                others = [agent for agent in influencees if agent not in group]
-            agents = {"influencer": group if len(group) > 1 else group[0], "influencees": others}
+            # Of several, the loss leaves each out of its own.
+            others = None if influencees is None else [i for i in influencees if (i,) != group]
             source = self.maddpg
             if estimator != "marginal":
                 network = (
@@ -171,7 +169,11 @@ class ALITA(MADDPG):
                     else None
                 )
                 source = InfluenceEstimatorLoss(
-                    self.maddpg, kind=estimator, estimator_network=network, **agents
+                    self.maddpg,
+                    kind=estimator,
+                    estimator_network=network,
+                    influencer=group[0],
+                    influencees=others,
                 ).to(self.device)
                 self._draw_actions(source)
                 source.set_keys(reward=self.maddpg.tensor_keys.reward)
@@ -185,6 +187,8 @@ class ALITA(MADDPG):
             influence = InfluenceLoss(
                 self.actor,
                 source,
+                influencer=group,
+                influencees=others,
                 weights=weights,
                 influence_coeff=influence_coeff,
                 optimum=optimum,
@@ -193,7 +197,6 @@ class ALITA(MADDPG):
                 action_spec=self.action_spec,
                 num_action_samples=num_action_samples,
                 normalize=normalize,
-                **agents,
             ).to(self.device)
             # Said now, not at the first update.
             influence.influencees_among(layout.num_agents)

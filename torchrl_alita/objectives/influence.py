@@ -430,8 +430,9 @@ class InfluenceLoss(LossModule):
     def _checked_influencees(self, batch: TensorDictBase) -> tuple[int, ...]:
         """Indices of the M influencees; what the batch shows to be wrong is said here."""
         agents = batch.get(self.tensor_keys.action).shape[-2:]
-        for team in self._teams(agents[0]):
-            if self.weights is not None and len(self.weights) != len(team):
+        influencees = self.influencees_among(agents[0])
+        for team in () if self.weights is None else self._teams(agents[0]):
+            if len(self.weights) != len(team):
                 raise ValueError(
                     f"weights must be {len(team)}, one for each influencee, got "
                     f"{len(self.weights)}."
@@ -446,7 +447,7 @@ class InfluenceLoss(LossModule):
                 f"gradient='score' needs a batch [*B, T] with a dimension of time, got "
                 f"{tuple(batch.batch_size)}."
             )
-        return self.influencees_among(agents[0])
+        return influencees
 
     def _alpha(self, influencees: Sequence[int], like: torch.Tensor) -> torch.Tensor:
         """The weights of each influencer, ``[K, M]``: 0 for itself."""
