@@ -68,7 +68,8 @@ from torchrl_alita import (
     make_influence_network,
 )
 from torchrl_alita.envs import MarkovGame
-from torchrl_alita.envs.layout import (
+from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
+from torchrl_alita.layout import (
     ACTION,
     DONE,
     LOGITS,
@@ -78,7 +79,6 @@ from torchrl_alita.envs.layout import (
     VALUE,
     next_key,
 )
-from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
 from torchrl_alita.objectives.optimum import (
     enumerate_joint_actions,
     uniform_joint_actions,

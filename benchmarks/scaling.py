@@ -59,7 +59,7 @@ from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms import MADDPG
-from torchrl_alita.envs.layout import layout_of
+from torchrl_alita.layout import layout_of
 from torchrl_alita.modules import make_actor
 from torchrl_alita.training import build_algorithm
 from torchrl_alita.training.buffers import Buffers

@@ -7,7 +7,7 @@ import torch
 from fakes import B, N, TargetEnv, random_batch
 
 from torchrl_alita import ALITA, DDPG, MADDPG
-from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, next_key
+from torchrl_alita.layout import DIVERSITY_PENALTY, NOVELTY, next_key
 
 ENV = TargetEnv()
 SMALL = {"num_cells": (13,)}

@@ -17,7 +17,7 @@ from torchrl.objectives import SoftUpdate, TargetNetUpdater
 from torchrl_alita._checks import check_choice, check_number, check_positive
 from torchrl_alita.algorithms._compiled import Compiled
 from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.envs.layout import ACTION, LOGITS, layout_of
+from torchrl_alita.layout import ACTION, LOGITS, layout_of
 from torchrl_alita.transforms import recurrent_transforms
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")

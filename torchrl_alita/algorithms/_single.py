@@ -11,7 +11,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import require_keys
 from torchrl_alita.algorithms._learner import Learner
-from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
+from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
 
 __all__ = ["SingleAgent", "read_agents_layout", "scalars"]
 

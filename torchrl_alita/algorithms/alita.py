@@ -25,7 +25,7 @@ from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms.maddpg import MADDPG
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
-from torchrl_alita.envs.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
+from torchrl_alita.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
 from torchrl_alita.modules import Autoencoder, make_influence_network
 from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward

@@ -13,7 +13,7 @@ from torchrl.objectives import LossModule
 from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer, soft_update
-from torchrl_alita.envs.layout import LOGITS, PARAM, layout_of
+from torchrl_alita.layout import LOGITS, PARAM, layout_of
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
 

@@ -22,7 +22,7 @@ from torchrl_alita.algorithms._single import (
     read_agents_layout,
     scalars,
 )
-from torchrl_alita.envs.layout import ACTION, LOG_PROB, STATE_VALUE, VALUE_TARGET
+from torchrl_alita.layout import ACTION, LOG_PROB, STATE_VALUE, VALUE_TARGET
 from torchrl_alita.modules import make_gaussian_actor, make_value
 
 __all__ = ["PPO"]

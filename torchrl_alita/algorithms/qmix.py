@@ -15,7 +15,7 @@ from torchrl.objectives import HardUpdate
 from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import OPTIMIZERS, Learner, make_optimizer
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     CHOSEN_ACTION_VALUE,
     OBSERVATION,
     STATE,

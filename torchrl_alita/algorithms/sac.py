@@ -19,7 +19,7 @@ from torchrl_alita.algorithms._single import (
     read_agents_layout,
     scalars,
 )
-from torchrl_alita.envs.layout import STATE_VALUE, VALUE
+from torchrl_alita.layout import STATE_VALUE, VALUE
 from torchrl_alita.modules import make_critic, make_gaussian_actor
 
 __all__ = ["SAC"]

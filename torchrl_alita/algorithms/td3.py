@@ -24,7 +24,7 @@ from torchrl_alita.algorithms._single import (
     read_agents_layout,
     scalars,
 )
-from torchrl_alita.envs.layout import ACTION, VALUE
+from torchrl_alita.layout import ACTION, VALUE
 from torchrl_alita.modules import make_actor, make_critic
 
 __all__ = ["TD3"]

@@ -25,7 +25,7 @@ from torchrl_alita.algorithms.td3 import critics_losses, td3_loss
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.envs import TakeTurns
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     DIVERSITY_PENALTY,
     NOVELTY,

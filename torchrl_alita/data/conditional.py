@@ -12,7 +12,7 @@ from torchrl.data.replay_buffers.storages import Storage
 
 from torchrl_alita._checks import check_at_least_one, whole
 from torchrl_alita.data._draw import random_rows
-from torchrl_alita.envs.layout import ACTION, OBSERVATION
+from torchrl_alita.layout import ACTION, OBSERVATION
 
 __all__ = ["ConditionalSampler"]
 

@@ -2,7 +2,6 @@
 
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
-from torchrl_alita.envs.layout import Layout, layout_of
 from torchrl_alita.envs.push_box import PushBox, draw_push_box, push_box_metrics, push_box_task
 from torchrl_alita.envs.registry import Task, get_task, make_env, register_task
 from torchrl_alita.envs.secret_room import (
@@ -14,6 +13,7 @@ from torchrl_alita.envs.secret_room import (
 from torchrl_alita.envs.turns import TakeTurns
 from torchrl_alita.envs.vmas import StreamedVmasEnv, spread_metrics
 from torchrl_alita.envs.vmas_state import VmasState
+from torchrl_alita.layout import Layout, layout_of
 
 __all__ = [
     "EnvironmentState",

@@ -21,7 +21,7 @@ from torchrl_alita._checks import (
     require_keys,
 )
 from torchrl_alita._extras import import_extra
-from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, next_key
+from torchrl_alita.layout import ACTION, DONE, OBSERVATION, next_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +195,7 @@ def _refuse(requirement: str, wrong: torch.Tensor, values: list) -> None:
 
 
 def set_specs(env: EnvBase, *, observation_size: int, num_actions: int) -> torch.Tensor | None:
-    """The specs of a game with N agents; see :mod:`torchrl_alita.envs.layout`.
+    """The specs of a game with N agents; see :mod:`torchrl_alita.layout`.
 
     Returns:
         The mask ``[B, N, L]`` that the action's spec and its clones share, if the game

@@ -26,8 +26,8 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
-from torchrl_alita.envs.layout import ACTION, OBSERVATION, REWARD, next_key
 from torchrl_alita.envs.registry import Task
+from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -34,8 +34,8 @@ from torchrl.envs import (
 from torchrl_alita._checks import check_at_least_one, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
-from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, next_key
 from torchrl_alita.envs.registry import Task, register_task
+from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,8 +14,8 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita.envs import _grid
-from torchrl_alita.envs.layout import ACTION, OBSERVATION, TERMINATED, next_key
 from torchrl_alita.envs.registry import Task, register_task
+from torchrl_alita.layout import ACTION, OBSERVATION, TERMINATED, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

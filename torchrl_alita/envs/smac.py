@@ -26,8 +26,8 @@ from torchrl.envs import ActionMask, EnvBase, ParallelEnv, SerialEnv, Transforme
 from torchrl_alita._checks import check_at_least_one, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, next_key
 from torchrl_alita.envs.registry import Task, register_task
+from torchrl_alita.layout import ACTION, ACTION_MASK, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

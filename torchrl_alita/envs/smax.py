@@ -27,9 +27,9 @@ from torchrl_alita.envs._smax_battles import (
     placed,
     units_of_smax,
 )
-from torchrl_alita.envs.layout import ACTION, next_key
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.envs.smac import _draw_unit, smac_metrics
+from torchrl_alita.layout import ACTION, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from torchrl.data import Categorical, Composite
 from torchrl.envs import Transform
 
 from torchrl_alita._checks import check_whole, whole
-from torchrl_alita.envs.layout import TURN
+from torchrl_alita.layout import TURN
 
 __all__ = ["TakeTurns"]
 

@@ -17,8 +17,8 @@ from torchrl.envs import EnvBase, StepCounter, TransformedEnv, VmasEnv
 
 from torchrl_alita._checks import checked_seed
 from torchrl_alita._extras import import_extra
-from torchrl_alita.envs.layout import OBSERVATION, next_key
 from torchrl_alita.envs.registry import Task, register_task
+from torchrl_alita.layout import OBSERVATION, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,7 +15,7 @@ from torchrl.data import Bounded, TensorSpec
 from torchrl.envs import EnvBase
 from torchrl.modules import TanhModule
 
-from torchrl_alita.envs.layout import ACTION, LOGITS, OBSERVATION, PARAM, Layout, layout_of
+from torchrl_alita.layout import ACTION, LOGITS, OBSERVATION, PARAM, Layout, layout_of
 from torchrl_alita.modules._mlp import multi_agent_mlp
 from torchrl_alita.modules.one_hot import GumbelOneHot
 

@@ -12,7 +12,8 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import check_at_least_one, check_choice
-from torchrl_alita.envs.layout import (
+from torchrl_alita.functional import joint_parts
+from torchrl_alita.layout import (
     ACTION,
     OBSERVATION,
     STATE,
@@ -20,7 +21,6 @@ from torchrl_alita.envs.layout import (
     layout_of,
     state_size_of,
 )
-from torchrl_alita.functional import joint_parts
 from torchrl_alita.modules._mlp import multi_agent_mlp
 
 __all__ = ["make_critic", "make_influence_network"]

@@ -12,7 +12,7 @@ from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor, TanhNormal
 
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     LOC,
     LOG_PROB,

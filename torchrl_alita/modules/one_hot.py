@@ -9,7 +9,7 @@ from torch.distributions import OneHotCategorical
 
 from torchrl_alita import functional
 from torchrl_alita._checks import check_positive
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, LOGITS
+from torchrl_alita.layout import ACTION, ACTION_MASK, LOGITS
 
 __all__ = ["GumbelOneHot", "StraightThroughOneHot"]
 

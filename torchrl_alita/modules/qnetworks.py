@@ -10,7 +10,8 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequ
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
-from torchrl_alita.envs.layout import (
+from torchrl_alita.functional import allowed_actions
+from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     ACTION_VALUE,
@@ -18,7 +19,6 @@ from torchrl_alita.envs.layout import (
     OBSERVATION,
     layout_of,
 )
-from torchrl_alita.functional import allowed_actions
 from torchrl_alita.modules._mlp import multi_agent_mlp
 from torchrl_alita.modules.actors import action_spec_of
 from torchrl_alita.modules.recurrent import recurrent_net

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase, TensorDictPrimer
 from torchrl.modules import recurrent_mode
 
 from torchrl_alita._checks import check_same_shape, check_whole, require_keys, sizes
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     IS_INIT,
     LAST_ACTION,
     LOGITS,

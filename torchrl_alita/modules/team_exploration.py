@@ -11,7 +11,7 @@ from torchrl.data import Bounded, Composite, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs import ExplorationType, exploration_type
 
 from torchrl_alita._checks import check_at_least_one, check_number, check_share, require_keys
-from torchrl_alita.envs.layout import ACTION
+from torchrl_alita.layout import ACTION
 
 __all__ = ["TeamExploration"]
 

@@ -14,7 +14,7 @@ from torchrl.objectives import LossModule
 from torchrl_alita import functional
 from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import check_share, require_written
-from torchrl_alita.envs.layout import IS_INIT, next_key
+from torchrl_alita.layout import IS_INIT, next_key
 from torchrl_alita.objectives._inputs import unique
 from torchrl_alita.objectives._swap import call_with
 

@@ -9,7 +9,7 @@ from tensordict import NestedKey, TensorDictBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_agents, require_keys
-from torchrl_alita.envs.layout import next_key
+from torchrl_alita.layout import next_key
 
 
 def unique(keys: list[NestedKey]) -> list[NestedKey]:

@@ -20,7 +20,7 @@ from torchrl_alita._checks import (
     default_influencees,
     listed_agents,
 )
-from torchrl_alita.envs.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
+from torchrl_alita.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
 from torchrl_alita.objectives._critics import PartnerCritics, lowest, run_of
 from torchrl_alita.objectives._inputs import checked, unique
 

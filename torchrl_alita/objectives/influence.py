@@ -30,7 +30,7 @@ from torchrl_alita._checks import (
     listed_agents,
     require_keys,
 )
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     DONE,

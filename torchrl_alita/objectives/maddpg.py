@@ -13,7 +13,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
-from torchrl_alita.envs.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
+from torchrl_alita.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
 from torchrl_alita.objectives._critics import PartnerCritics, run
 from torchrl_alita.objectives._inputs import checked, unique
 from torchrl_alita.objectives._swap import call_with

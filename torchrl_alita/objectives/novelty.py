@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 from torchrl_alita import functional
 from torchrl_alita._agents import of_agents
 from torchrl_alita._checks import REDUCTIONS, agent_indices, check_agent_range, check_choice
-from torchrl_alita.envs.layout import ACTION, OBSERVATION
+from torchrl_alita.layout import ACTION, OBSERVATION
 from torchrl_alita.objectives._inputs import checked
 from torchrl_alita.objectives._swap import call_with
 

@@ -19,7 +19,7 @@ from torchrl_alita._checks import (
     check_share,
     check_whole,
 )
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     LOC,
     REWARD,

@@ -20,7 +20,7 @@ from torchrl_alita._checks import (
     require_written,
 )
 from torchrl_alita._precision import all_digits
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     ACTION_VALUE,
     CHOSEN_ACTION_VALUE,

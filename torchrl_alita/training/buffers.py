@@ -11,7 +11,7 @@ from torchrl.modules import set_recurrent_mode
 
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.data import SequenceSampler, as_sequences
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     DONE,

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
-from torchrl_alita.envs.layout import DONE, REWARD, next_key
+from torchrl_alita.layout import DONE, REWARD, next_key
 from torchrl_alita.training.random_state import preserve_random_state
 
 __all__ = ["evaluate"]

@@ -25,7 +25,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita.envs import PushBox, SecretRoom
 from torchrl_alita.envs._grid import MOVES
-from torchrl_alita.envs.layout import ACTION, DONE, OBSERVATION, REWARD, layout_of, next_key
+from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, layout_of, next_key
 
 __all__ = [
     "BinnedCells",

@@ -18,7 +18,7 @@ from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, get_task, make_env
-from torchrl_alita.envs.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
+from torchrl_alita.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
 from torchrl_alita.modules import TeamExploration
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.collector_state import CollectorState

@@ -25,7 +25,7 @@ from torchrl_alita._checks import (
     require_keys,
     require_written,
 )
-from torchrl_alita.envs.layout import (
+from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     DIVERSITY_PENALTY,

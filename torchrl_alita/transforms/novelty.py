@@ -21,7 +21,7 @@ from torchrl_alita._checks import (
     check_choice,
     require_keys,
 )
-from torchrl_alita.envs.layout import ACTION, NOVELTY, OBSERVATION, next_key
+from torchrl_alita.layout import ACTION, NOVELTY, OBSERVATION, next_key
 from torchrl_alita.transforms import _transition
 
 __all__ = ["NoveltyReward"]

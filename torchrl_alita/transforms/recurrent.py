@@ -9,7 +9,7 @@ from torchrl.data import Composite
 from torchrl.envs import Compose, InitTracker, Transform
 from torchrl.modules.utils import get_primers_from_module
 
-from torchrl_alita.envs.layout import ACTION, LAST_ACTION
+from torchrl_alita.layout import ACTION, LAST_ACTION
 
 __all__ = ["LastAction", "recurrent_transforms"]
 

@@ -11,7 +11,7 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita._checks import check_non_negative, require_keys
-from torchrl_alita.envs.layout import REWARD, TOTAL_REWARD, next_key
+from torchrl_alita.layout import REWARD, TOTAL_REWARD, next_key
 from torchrl_alita.transforms import _transition
 
 __all__ = ["TotalReward"]
