@@ -85,12 +85,12 @@ class RandomRobot(EnvBase):
         super().__init__(device=device, batch_size=[num_envs])
         lead = (num_envs, 1)
         flag = Categorical(2, shape=lead, dtype=torch.bool)
-        of_agents = {
+        gather_agents = {
             "observation": Unbounded((*lead, observation_size)),
             "action": Bounded(-1, 1, shape=(*lead, action_size)),
             "reward": Unbounded((*lead, 1)),
         }
-        for name, spec in of_agents.items():
+        for name, spec in gather_agents.items():
             whole = Composite(agents=Composite({name: spec}, shape=lead), shape=(num_envs,))
             setattr(self, f"{name}_spec", whole.to(device))
         flags = {name: flag.clone() for name in ("done", "terminated", "truncated")}

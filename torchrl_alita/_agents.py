@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 
-def of_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) -> torch.Tensor:
+def gather_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) -> torch.Tensor:
     """The entries of these agents, in their order, along a dimension of all agents; None for all.
 
     A view where the agents lie side by side, or where their entries are one and the same. A
@@ -21,10 +21,10 @@ def of_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) -> t
     return runs[0] if len(runs) == 1 else torch.cat(runs, dim)
 
 
-def to_agents(
+def scatter_agents(
     tensor: torch.Tensor, agents: Sequence[int], num_agents: int, dim: int
 ) -> torch.Tensor:
-    """The reverse of :func:`of_agents`: these agents' entries among all N, zero for the others."""
+    """The reverse of :func:`gather_agents`: these agents' entries among all N, zero for the others."""
     shape = list(tensor.shape)
     shape[dim] = num_agents
     result, taken = tensor.new_zeros(shape), 0

@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -272,7 +272,7 @@ class ALITA(MADDPG):
             for k, value in zip(influence.influencers, values, strict=True):
                 losses.set(f"influence_{k}", value)
                 losses.update({f"gap_{k}_{i}": gap for i, gap in gaps.items() if i != k})
-        novelty = of_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)
+        novelty = gather_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)
         losses.set("novelty", novelty.mean())
         losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
         return losses

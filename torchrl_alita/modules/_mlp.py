@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torchrl.modules import MultiAgentMLP
 
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import sizes
 from torchrl_alita._precision import all_digits
 
@@ -68,7 +68,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
                 return last(hidden.to(last.weight.dtype))
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
-        weight, bias = of_agents(first.weight, agents, 0), of_agents(first.bias, agents, 0)
+        weight, bias = gather_agents(first.weight, agents, 0), gather_agents(first.bias, agents, 0)
         weights = weight.split([size for _, size in given], dim=-1)
         products = [
             _product(part.movedim(-2, 0), w) for part, w in zip(inputs, weights, strict=True)
@@ -127,7 +127,10 @@ def _stacked_layer(
         return inputs * inputs.detach().sign().clamp_min(0)
     if not isinstance(layer, nn.Linear | nn.LayerNorm):
         return layer(inputs)
-    weight, bias = of_agents(layer.weight, agents, 0), of_agents(layer.bias, agents, 0).unsqueeze(1)
+    weight, bias = (
+        gather_agents(layer.weight, agents, 0),
+        gather_agents(layer.bias, agents, 0).unsqueeze(1),
+    )
     if isinstance(layer, nn.Linear):
         return _product(inputs, weight) + bias
     normalized = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.envs import EnvBase
 
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import check_at_least_one, check_choice
 from torchrl_alita.functional import joint_parts
 from torchrl_alita.layout import (
@@ -91,7 +91,7 @@ class _Critics(nn.Module):
             parts = joint_parts(observation, action, None if self.sees_all else self.scope)
         if self.share_params:
             parts = (*parts, self.agent_id.expand(*parts[0].shape[:-1], -1))
-        parts = [of_agents(part, agents, -2) for part in parts]
+        parts = [gather_agents(part, agents, -2) for part in parts]
         if self.share_params:
             of_each = [part.unsqueeze(-2) for part in parts]
             expanded = [part.expand(*part.shape[:-2], self.num_critics, -1) for part in of_each]

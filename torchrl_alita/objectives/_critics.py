@@ -12,11 +12,11 @@ from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import check_share, require_written
 from torchrl_alita.layout import IS_INIT, next_key
-from torchrl_alita.objectives._inputs import unique
-from torchrl_alita.objectives._swap import call_with
+from torchrl_alita.objectives._batch import unique
+from torchrl_alita.objectives._functional_call import functional_call
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     require_written(network, key)
 
     def call(params: TensorDictBase) -> torch.Tensor:
-        return call_with(params, network, lambda: network(inputs.copy(), **options).get(key))
+        return functional_call(params, network, lambda: network(inputs.copy(), **options).get(key))
 
     return torch.vmap(call)(params) if params.batch_dims else call(params)
 
@@ -54,7 +54,7 @@ def run_of(
     others out; of any other what they get is dropped.
     """
     if agents is None or not getattr(network, "chooses_agents", False):
-        return of_agents(run(network, params, inputs, key), agents, -2)
+        return gather_agents(run(network, params, inputs, key), agents, -2)
     # A batch's groups may be of N agents, and what is written is of M.
     alone = TensorDict({name: inputs.get(name) for name in network.in_keys})
     return run(network, params, alone, key, agents=agents)
@@ -205,7 +205,7 @@ def unroll(
     """What a network with a memory writes over a batch; None for any other."""
     if not memory_keys(network):
         return None
-    return call_with(params, network, lambda: network(inputs.copy()))
+    return functional_call(params, network, lambda: network(inputs.copy()))
 
 
 def following_inputs(

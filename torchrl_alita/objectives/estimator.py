@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import nn
 from torchrl.objectives import LossModule
 
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import (
     REDUCTIONS,
     check_choice,
@@ -21,8 +21,8 @@ from torchrl_alita._checks import (
     listed_agents,
 )
 from torchrl_alita.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
+from torchrl_alita.objectives._batch import check_batch, unique
 from torchrl_alita.objectives._critics import PartnerCritics, lowest, run_of
-from torchrl_alita.objectives._inputs import checked, unique
 
 __all__ = ["InfluenceEstimatorLoss"]
 
@@ -217,7 +217,7 @@ class InfluenceEstimatorLoss(LossModule):
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         given = self.tensor_keys.value_target
-        batch = checked(self, tensordict, optional=[given])
+        batch = check_batch(self, tensordict, optional=[given])
         num_agents = batch.get(self.tensor_keys.action).shape[-2]
         influencees = default_influencees(
             self.influencer, self.influencees, num_agents, in_turns=self.in_turns
@@ -229,7 +229,7 @@ class InfluenceEstimatorLoss(LossModule):
             agents = batch.get(self.tensor_keys.action).shape[:-1]
             check_same_shape(batch, given, (*agents, 1))
         estimate = self._heads(batch, self.estimator_network_params, influencees)
-        error = (estimate - of_agents(target, influencees, -2)).square().sum((-1, -2))
+        error = (estimate - gather_agents(target, influencees, -2)).square().sum((-1, -2))
         if self.estimator_network_params.batch_dims:
             error = error.sum(0)
         return TensorDict({"loss_estimator": self._reduce_loss(error, tensordict=batch)})

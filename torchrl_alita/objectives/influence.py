@@ -16,7 +16,7 @@ from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._agents import index_of, of_agents, to_agents
+from torchrl_alita._agents import gather_agents, index_of, scatter_agents
 from torchrl_alita._checks import (
     REDUCTIONS,
     agent_indices,
@@ -39,6 +39,7 @@ from torchrl_alita.layout import (
     VALUE,
     next_key,
 )
+from torchrl_alita.objectives._batch import check_batch, row_mask, unique
 from torchrl_alita.objectives._critics import (
     PartnerCritics,
     following_inputs,
@@ -47,9 +48,8 @@ from torchrl_alita.objectives._critics import (
     run_step,
     unroll,
 )
-from torchrl_alita.objectives._inputs import checked, row_mask, unique
+from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._others import every_other_action
-from torchrl_alita.objectives._swap import call_with
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.optimum import (
@@ -353,7 +353,7 @@ class InfluenceLoss(LossModule):
     def forward(
         self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
     ) -> TensorDictBase:
-        batch = checked(self, tensordict)
+        batch = check_batch(self, tensordict)
         # Before the running scale is touched.
         influencees = self._checked_influencees(batch)
         policy = self._policy(batch, policy)
@@ -474,7 +474,7 @@ class InfluenceLoss(LossModule):
             own = run(self.actor_network, self.actor_network_params, batch, self.tensor_keys.action)
             return _Policy(action=own)
         network = self.actor_network
-        distribution = call_with(
+        distribution = functional_call(
             self.actor_network_params, network, lambda: network.get_dist(batch.copy())
         )
         if self.gradient == "score":
@@ -517,8 +517,8 @@ class InfluenceLoss(LossModule):
         num_agents = own.shape[-2]
         # Rows are critics, columns the agents that act.
         shares = self._alpha(influencees, own).mT
-        shares = to_agents(shares, influencees, num_agents, 0)
-        shares = to_agents(shares, self.influencers, num_agents, 1).unsqueeze(-1)
+        shares = scatter_agents(shares, influencees, num_agents, 0)
+        shares = scatter_agents(shares, self.influencers, num_agents, 1).unsqueeze(-1)
         fixed = own.detach().unsqueeze(-3)
         joint = fixed + shares * (own.unsqueeze(-3) - fixed)
         return self.critics.value(batch, joint, keys=self.tensor_keys, agents=influencees)
@@ -574,7 +574,7 @@ class InfluenceLoss(LossModule):
         keys = self.tensor_keys
         if self.optimum == "td_target":
             target = self.critics.td_target(batch, keys=keys, gamma=self.gamma)
-            return of_agents(target, influencees, -2), None
+            return gather_agents(target, influencees, -2), None
         if self.optimum_at == "current":
             mask = tensordict.get(keys.action_mask, None)
             own, stored = policy.action.detach(), batch.get(keys.action)
@@ -626,7 +626,7 @@ class InfluenceLoss(LossModule):
         for candidate in candidates if self.optimum == "sampled" else ():
             # Of all agents: a compiled update has this already, from the critics' loss.
             value = critic(candidate.to(policy_action.dtype), None)
-            optimum = torch.maximum(optimum, of_agents(value, influencees, -2))
+            optimum = torch.maximum(optimum, gather_agents(value, influencees, -2))
         if self.optimum == "sampled" and self.num_optimum_samples:
             drawn = uniform_joint_actions(
                 self.num_optimum_samples,
@@ -649,7 +649,7 @@ class InfluenceLoss(LossModule):
         if num_actions**num_agents > self.enumeration_budget:
             # Every critic climbs with a joint action of its own.
             reached = coordinate_ascent(partial(critic, agents=None), policy_action, allowed=mask)
-            return of_agents(reached, influencees, -2)
+            return gather_agents(reached, influencees, -2)
         every = enumerate_joint_actions(num_agents, num_actions, device=policy_action.device)
         every = every.view(-1, *(1,) * (policy_action.ndim - 2), num_agents, num_actions)
         every = every.expand(-1, *policy_action.shape).to(policy_action.dtype)

@@ -14,9 +14,9 @@ from torchrl.objectives import LossModule
 from torchrl_alita import functional
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
 from torchrl_alita.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
+from torchrl_alita.objectives._batch import check_batch, unique
 from torchrl_alita.objectives._critics import PartnerCritics, run
-from torchrl_alita.objectives._inputs import checked, unique
-from torchrl_alita.objectives._swap import call_with
+from torchrl_alita.objectives._functional_call import functional_call
 
 __all__ = ["MADDPGLoss"]
 
@@ -216,13 +216,13 @@ class MADDPGLoss(LossModule):
             >>> losses = maddpg(batch, policy=policy)
         """
         with set_exploration_type(self.deterministic_sampling_mode):
-            return self._policy(checked(self, tensordict))
+            return self._policy(check_batch(self, tensordict))
 
     @dispatch
     def forward(
         self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
     ) -> TensorDictBase:
-        batch = checked(self, tensordict, optional=[self.tensor_keys.priority_weight])
+        batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
         weights = self._maybe_get_priority_weight(batch)
         target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
         value = self._values(batch, self.qvalue_network_params)
@@ -256,7 +256,7 @@ class MADDPGLoss(LossModule):
         """What the actor writes, up to the parameters of its distribution for "all"."""
         network = self.actor_network
         act = network.get_dist_params if self.own_actions == "all" else network
-        return call_with(self.actor_network_params, network, lambda: act(batch.copy()))
+        return functional_call(self.actor_network_params, network, lambda: act(batch.copy()))
 
     def _gain(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
         """What each agent climbs, ``[*B, N]``; only the actors get gradient."""

@@ -13,11 +13,11 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import REDUCTIONS, agent_indices, check_agent_range, check_choice
 from torchrl_alita.layout import ACTION, OBSERVATION
-from torchrl_alita.objectives._inputs import checked
-from torchrl_alita.objectives._swap import call_with
+from torchrl_alita.objectives._batch import check_batch
+from torchrl_alita.objectives._functional_call import functional_call
 
 __all__ = ["NoveltyLoss"]
 
@@ -94,12 +94,12 @@ class NoveltyLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        batch = checked(self, tensordict)
+        batch = check_batch(self, tensordict)
         observation, action = (batch.get(key) for key in self.in_keys)
         check_agent_range("influencer", self.influencers, observation.shape[-2])
         inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
-        inputs = of_agents(inputs, self.influencers, -2)
-        reconstruction = call_with(
+        inputs = gather_agents(inputs, self.influencers, -2)
+        reconstruction = functional_call(
             self.autoencoder_params, self.autoencoder, lambda: self.autoencoder(inputs)
         )
         error = functional.novelty(inputs, reconstruction).sum((-1, -2))

@@ -29,9 +29,9 @@ from torchrl_alita.layout import (
     VALUE,
     next_key,
 )
+from torchrl_alita.objectives._batch import check_batch, unique
 from torchrl_alita.objectives._critics import following_inputs, run
-from torchrl_alita.objectives._inputs import checked, unique
-from torchrl_alita.objectives._swap import call_with
+from torchrl_alita.objectives._functional_call import functional_call
 
 __all__ = ["TsallisLoss"]
 
@@ -176,7 +176,7 @@ class TsallisLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        batch = checked(self, tensordict, optional=[self.tensor_keys.priority_weight])
+        batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
         weights = self._maybe_get_priority_weight(batch)
         policy, distribution = self._policy(batch)
         with torch.no_grad():
@@ -208,7 +208,7 @@ class TsallisLoss(LossModule):
         self, batch: TensorDictBase
     ) -> tuple[TensorDictBase, torch.distributions.Distribution]:
         network = self.actor_network
-        policy = call_with(
+        policy = functional_call(
             self.actor_network_params, network, lambda: network.get_dist_params(batch.copy())
         )
         return policy, network.build_dist_from_params(policy)

@@ -28,9 +28,9 @@ from torchrl_alita.layout import (
     TERMINATED,
     next_key,
 )
+from torchrl_alita.objectives._batch import check_batch, unique
 from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
-from torchrl_alita.objectives._inputs import checked, unique
-from torchrl_alita.objectives._swap import call_with
+from torchrl_alita.objectives._functional_call import functional_call
 
 __all__ = ["ValueDecompositionLoss"]
 
@@ -169,7 +169,7 @@ class ValueDecompositionLoss(LossModule):
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.tensor_keys
-        batch = checked(self, tensordict, optional=[keys.priority_weight])
+        batch = check_batch(self, tensordict, optional=[keys.priority_weight])
         agents = batch.get(keys.action).shape[:-1]
         check_same_shape(batch, next_key(keys.reward), (*agents, 1))
         check_same_shape(batch, next_key(keys.terminated), (*agents[:-1], 1))
@@ -198,7 +198,7 @@ class ValueDecompositionLoss(LossModule):
         """What the local network writes, a new tensordict."""
         network = self.local_value_network
         require_written(network, self.tensor_keys.action_value)
-        return call_with(params, network, lambda: network(batch.copy()))
+        return functional_call(params, network, lambda: network(batch.copy()))
 
     def _mixed(self, batch: TensorDictBase, local: torch.Tensor, *, target: bool) -> torch.Tensor:
         """The team's value, ``[*B, N, 1] -> [*B, 1]``; without a mixer, what it was given."""
@@ -217,7 +217,7 @@ class ValueDecompositionLoss(LossModule):
         inputs = inputs.set(keys.local_value, local).contiguous()
         params = self.target_mixer_network_params if target else self.mixer_network_params
         with all_digits(local):
-            return call_with(params, network, lambda: network(inputs).get(keys.global_value))
+            return functional_call(params, network, lambda: network(inputs).get(keys.global_value))
 
     @torch.no_grad()
     def _target(self, batch: TensorDictBase, local: TensorDictBase) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from torchrl.data import OneHot
 from torchrl.envs import EnvBase
 
-from torchrl_alita._agents import of_agents
+from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -660,7 +660,7 @@ def _listed(entry: torch.Tensor, agents: Sequence[int] | None) -> torch.Tensor:
     """Entries of the listed agents, ``[*B, N, F] -> [*B, n, F]``."""
     if agents is not None:
         check_agent_range("agents", agents, entry.shape[-2])
-    return of_agents(entry, agents, -2)
+    return gather_agents(entry, agents, -2)
 
 
 def _places(sizes: Sequence[int], *, exact: bool) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torchrl.envs import ExplorationType, Transform, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
 from torchrl_alita import functional
-from torchrl_alita._agents import index_of, of_agents, to_agents
+from torchrl_alita._agents import gather_agents, index_of, scatter_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -158,7 +158,7 @@ class DiversityPenalty(Transform):
         shares = others / others.sum(-1, keepdim=True).clamp(min=1)
         if self.influencees is not None:
             penalized = shares.new_ones(len(self.influencees), 1)
-            shares = shares * to_agents(penalized, self.influencees, num_agents, 0)
+            shares = shares * scatter_agents(penalized, self.influencees, num_agents, 0)
         return shares.unsqueeze(-1)
 
     def _distance(self, tensordict: TensorDictBase) -> torch.Tensor:
@@ -184,7 +184,7 @@ class DiversityPenalty(Transform):
     def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
         weights = self._weights(tensordict.get(self.in_keys[1]).shape[-2], novelty)
         distance = self._distance(tensordict).unsqueeze(-2)
-        novelty = of_agents(novelty, self.influencers, -2).unsqueeze(-3)
+        novelty = gather_agents(novelty, self.influencers, -2).unsqueeze(-3)
         if self.weight == "min_max":
             return -(weights * functional.min_max(novelty) * distance).sum(-2)
         omega = (self.omega if self.omega.ndim == 0 else self.omega[:, None, None]).to(distance)

@@ -13,7 +13,7 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._agents import of_agents, to_agents
+from torchrl_alita._agents import gather_agents, scatter_agents
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
@@ -91,7 +91,7 @@ class NoveltyReward(Transform):
         num_agents = observation.shape[-2]
         check_agent_range("influencer", self.influencers, num_agents)
         inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
-        inputs = of_agents(inputs, self.influencers, -2)
+        inputs = gather_agents(inputs, self.influencers, -2)
         expected = getattr(self.autoencoder, "in_features", inputs.shape[-1])
         if inputs.shape[-1] != expected:
             raise ValueError(
@@ -100,7 +100,7 @@ class NoveltyReward(Transform):
             )
         novelty = functional.novelty(inputs, self.autoencoder(inputs))
         novelty = novelty.sqrt() if self.distance == "euclidean" else novelty
-        return to_agents(novelty, self.influencers, num_agents, -2)
+        return scatter_agents(novelty, self.influencers, num_agents, -2)
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:

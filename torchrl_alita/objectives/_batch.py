@@ -16,7 +16,7 @@ def unique(keys: list[NestedKey]) -> list[NestedKey]:
     return list(dict.fromkeys(keys))
 
 
-def checked(
+def check_batch(
     loss: LossModule, tensordict: TensorDictBase, *, optional: Sequence[NestedKey] = ()
 ) -> TensorDictBase:
     """The entries that a loss reads, detached, with zeros where its mask hides a row.

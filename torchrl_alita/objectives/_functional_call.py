@@ -14,7 +14,9 @@ Result = TypeVar("Result")
 _Place = tuple[nn.Module, dict[str, Any], str, Any]
 
 
-def call_with(params: TensorDictBase, network: nn.Module, function: Callable[[], Result]) -> Result:
+def functional_call(
+    params: TensorDictBase, network: nn.Module, function: Callable[[], Result]
+) -> Result:
     """Call a function while a network holds the given parameters.
 
     The network has its own again afterwards, also after an error: the context of

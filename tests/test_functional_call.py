@@ -9,7 +9,7 @@ from torch import nn
 from torchrl.modules import MultiAgentMLP
 
 from torchrl_alita.modules._mlp import multi_agent_mlp
-from torchrl_alita.objectives._swap import call_with
+from torchrl_alita.objectives._functional_call import functional_call
 
 
 class Shifted(nn.Module):
@@ -58,7 +58,7 @@ def test_it_computes_as_tensordicts_own_context_does(network):
     before = network(INPUTS)
     with params.to_module(network):
         expected = network(INPUTS)
-    given = call_with(params, network, lambda: network(INPUTS))
+    given = functional_call(params, network, lambda: network(INPUTS))
     assert torch.equal(given, expected)
     assert not torch.equal(given, before)
     assert torch.equal(network(INPUTS), before)
@@ -67,17 +67,17 @@ def test_it_computes_as_tensordicts_own_context_does(network):
 
 def test_gradients_go_to_the_given_parameters_alone(network):
     params = others(network).apply(lambda tensor: tensor.requires_grad_())
-    call_with(params, network, lambda: network(INPUTS)).sum().backward()
+    functional_call(params, network, lambda: network(INPUTS)).sum().backward()
     assert all(tensor.grad is not None for tensor in params.values(True, True))
     assert all(tensor.grad is None for tensor in network.parameters())
 
 
 def test_a_stack_of_parameters_gives_a_stack_of_results(network):
     given = [others(network), others(network).apply(lambda tensor: 2 * tensor)]
-    alone = [call_with(params, network, lambda: network(INPUTS)) for params in given]
+    alone = [functional_call(params, network, lambda: network(INPUTS)) for params in given]
 
     def call(params: TensorDict) -> torch.Tensor:
-        return call_with(params, network, lambda: network(INPUTS))
+        return functional_call(params, network, lambda: network(INPUTS))
 
     own = own_of(network)
     torch.testing.assert_close(
@@ -89,7 +89,7 @@ def test_a_stack_of_parameters_gives_a_stack_of_results(network):
 def test_after_an_error_a_network_has_its_own(network):
     own, before = own_of(network), network(INPUTS)
     with pytest.raises(ZeroDivisionError):
-        call_with(others(network), network, lambda: 1 / 0)
+        functional_call(others(network), network, lambda: 1 / 0)
     assert own_of(network) == own
     assert torch.equal(network(INPUTS), before)
 
@@ -97,12 +97,14 @@ def test_after_an_error_a_network_has_its_own(network):
 def test_one_swap_within_another_and_within_tensordicts_context(network):
     first, before = others(network), network(INPUTS)
     second = first.apply(lambda tensor: 2 * tensor)
-    alone = [call_with(params, network, lambda: network(INPUTS)) for params in (first, second)]
+    alone = [
+        functional_call(params, network, lambda: network(INPUTS)) for params in (first, second)
+    ]
 
     def nested() -> tuple[torch.Tensor, torch.Tensor]:
-        return call_with(second, network, lambda: network(INPUTS)), network(INPUTS)
+        return functional_call(second, network, lambda: network(INPUTS)), network(INPUTS)
 
-    within, after = call_with(first, network, nested)
+    within, after = functional_call(first, network, nested)
     with first.to_module(network):
         within_context, after_context = nested()
     for inner, outer in ((within, after), (within_context, after_context)):
@@ -121,12 +123,12 @@ def test_tensordicts_context_within_leaves_a_network_its_own(network):
         # TorchRL's networks of several agents enter such a context to show themselves.
         return repr(network), network(INPUTS)
 
-    alone = call_with(given, network, lambda: network(INPUTS))
-    _, within = call_with(given, network, shown)
+    alone = functional_call(given, network, lambda: network(INPUTS))
+    _, within = functional_call(given, network, shown)
     assert torch.equal(within, alone)
     assert own_of(network) == own
     assert torch.equal(network(INPUTS), before)
-    assert torch.equal(call_with(given, network, lambda: network(INPUTS)), alone)
+    assert torch.equal(functional_call(given, network, lambda: network(INPUTS)), alone)
 
 
 def test_parameters_that_do_not_fit_are_an_error_and_change_nothing():
@@ -134,5 +136,5 @@ def test_parameters_that_do_not_fit_are_an_error_and_change_nothing():
     own = own_of(network)
     params = others(network).set(("other", "weight"), torch.zeros(2))
     with pytest.raises(KeyError, match="other"):
-        call_with(params, network, lambda: network(INPUTS))
+        functional_call(params, network, lambda: network(INPUTS))
     assert own_of(network) == own
