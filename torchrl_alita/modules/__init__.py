@@ -1,6 +1,12 @@
 """Networks: actors, critics and the autoencoder."""
 
 from torchrl_alita.modules.actors import make_actor
+from torchrl_alita.modules.attention import (
+    AgentAttention,
+    AttentionNet,
+    make_attention_actor,
+    make_attention_critic,
+)
 from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
@@ -10,12 +16,16 @@ from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
 from torchrl_alita.modules.team_exploration import TeamExploration
 
 __all__ = [
+    "AgentAttention",
+    "AttentionNet",
     "Autoencoder",
     "BestAction",
     "GumbelOneHot",
     "MultiAgentGRU",
     "TeamExploration",
     "make_actor",
+    "make_attention_actor",
+    "make_attention_critic",
     "make_critic",
     "make_gaussian_actor",
     "make_influence_network",
