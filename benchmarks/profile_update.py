@@ -58,7 +58,8 @@ import torchrl_alita
 from torchrl_alita.algorithms import ALITA, MADDPG
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import ACTION, DONE, REWARD, next_key
-from torchrl_alita.training import RecipeConfig, build_algorithm, exploration_metrics
+from torchrl_alita.metrics import exploration_metrics
+from torchrl_alita.training import RecipeConfig, build_algorithm
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.logging import MetricsFile
 from torchrl_alita.training.loop import check_finite

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from torchrl_alita.envs import push_box_task
+from torchrl_alita.envs import PushBoxSettings, push_box_task
 from torchrl_alita.training import RecipeConfig, build_algorithm, parse_config, run_recipe
 
 
@@ -83,7 +83,9 @@ def main(arguments: list[str] | None = None) -> dict:
     """Train from the command line."""
     config = parse_config(Config, arguments)
     task = push_box_task(
-        size=config.size, respawn=config.respawn, start=config.start, reward=config.reward
+        PushBoxSettings(
+            size=config.size, respawn=config.respawn, start=config.start, reward=config.reward
+        )
     )
     return run_recipe(config, partial(build_algorithm, config), task=task)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from torchrl_alita.envs import secret_room_task
+from torchrl_alita.envs import SecretRoomSettings, secret_room_task
 from torchrl_alita.training import RecipeConfig, build_algorithm, parse_config, run_recipe
 
 
@@ -85,12 +85,14 @@ def main(arguments: list[str] | None = None) -> dict:
     """Train from the command line."""
     config = parse_config(Config, arguments)
     task = secret_room_task(
-        size=config.size,
-        door_steps=config.door_steps,
-        start=config.start,
-        target_room=config.target_room,
-        door_bits=config.door_bits,
-        reward=config.reward,
+        SecretRoomSettings(
+            size=config.size,
+            door_steps=config.door_steps,
+            start=config.start,
+            target_room=config.target_room,
+            door_bits=config.door_bits,
+            reward=config.reward,
+        )
     )
     return run_recipe(config, partial(build_algorithm, config), task=task)
 

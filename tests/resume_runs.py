@@ -18,7 +18,15 @@ from typing import Any
 
 import torch
 
-from torchrl_alita.envs import MarkovGame, Task, game_task, push_box_task, secret_room_task
+from torchrl_alita.envs import (
+    MarkovGame,
+    PushBoxSettings,
+    SecretRoomSettings,
+    Task,
+    game_task,
+    push_box_task,
+    secret_room_task,
+)
 from torchrl_alita.envs.smax import smax_task
 from torchrl_alita.training import Checkpoints, RecipeConfig, build_algorithm, train
 
@@ -79,9 +87,9 @@ if find_spec("jaxmarl"):
 
 def task(suite: str, name: str) -> Task | None:
     if suite == "push_box":
-        return push_box_task(size=9, respawn=False, mask_blocked="masked" in name)
+        return push_box_task(PushBoxSettings(size=9, respawn=False, mask_blocked="masked" in name))
     if suite == "secret_room":
-        return secret_room_task(size=10)
+        return secret_room_task(SecretRoomSettings(size=10))
     if suite == "smax":
         return smax_task(allies=("marine",) * 3, enemies=("marine",) * 2)
     if suite == "games":

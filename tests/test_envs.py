@@ -6,6 +6,7 @@ import importlib
 import random
 import re
 import sys
+from dataclasses import dataclass
 from itertools import combinations, permutations
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from torchrl.envs.utils import check_env_specs
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import (
     Layout,
+    PushBoxSettings,
     StreamedVmasEnv,
     Task,
     get_task,
@@ -445,3 +447,57 @@ def test_on_a_gpu_an_environments_draws_are_its_own_too():
     assert (torch.cuda.get_rng_state() == before).all()
     torch.cuda.manual_seed(7)
     torch.testing.assert_close([twin.reset()["agents", "observation"] for _ in range(2)], expected)
+
+
+# Tasks
+
+
+@dataclass(frozen=True)
+class Options:
+    width: int = 3
+
+
+def arguments_of(**arguments) -> dict:
+    return arguments
+
+
+def test_a_task_says_what_the_caller_leaves_open():
+    task = Task(arguments_of, settings=Options(), n_agents=5, horizon=7)
+    made = make_env(task, seed=0)
+    assert (made["n_agents"], made["horizon"], made["settings"]) == (5, 7, Options())
+    made = make_env(task, seed=0, n_agents=2, horizon=3, settings=Options(11))
+    assert (made["n_agents"], made["horizon"], made["settings"]) == (2, 3, Options(11))
+    assert make_env(Task(arguments_of), seed=0) == {
+        "num_envs": 1, "n_agents": None, "device": "cpu", "seed": 0, "horizon": 100,
+    }  # fmt: skip
+
+
+def test_other_settings_make_another_task_of_which_no_reference_is_known():
+    task = Task(arguments_of, settings=Options(), floor=-1.0, ceiling=2.0)
+    assert task.with_settings(Options()) is task
+    other = task.with_settings(Options(5))
+    assert (other.settings, other.floor, other.ceiling) == (Options(5), None, None)
+    assert task.settings == Options()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (PushBoxSettings(), r"The task's settings are Options, got PushBoxSettings\("),
+        ({"width": 3}, r"The task's settings are Options, got \{'width': 3\}\."),
+    ],
+)
+def test_settings_of_another_task_are_refused(settings, message):
+    with pytest.raises(TypeError, match=message):
+        make_env(Task(arguments_of, settings=Options()), settings=settings)
+
+
+def test_a_task_without_settings_takes_none():
+    with pytest.raises(TypeError, match="The task's settings are none, got Options"):
+        make_env(Task(arguments_of), settings=Options())
+
+
+def test_settings_are_a_frozen_dataclass():
+    for settings in (Options, {"width": 3}, dataclass(type("Open", (), {}))()):
+        with pytest.raises(TypeError, match="settings must be an instance of a frozen dataclass"):
+            Task(arguments_of, settings=settings)

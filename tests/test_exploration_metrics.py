@@ -14,20 +14,27 @@ from fakes import B, N, TargetEnv
 from PIL import Image
 from tensordict import TensorDict
 from torch.nn.functional import one_hot
+from torchrl.envs import EnvBase
 
-from torchrl_alita.envs import MatrixGame, PushBox, SecretRoom
-from torchrl_alita.modules import TeamExploration
-from torchrl_alita.training import (
+from torchrl_alita.envs import (
+    MatrixGame,
+    PushBox,
+    PushBoxEvents,
+    SecretRoom,
+    SecretRoomEvents,
+    push_box_events,
+    secret_room_events,
+)
+from torchrl_alita.metrics import (
     BinnedCells,
     Coverage,
     ExplorationMetrics,
     FirstSuccess,
     OneHotCells,
-    PushBoxEvents,
-    SecretRoomEvents,
     VisitMap,
     exploration_metrics,
 )
+from torchrl_alita.modules import TeamExploration
 from torchrl_alita.training.figures import save_heat_map
 
 ACTION = ("agents", "action")
@@ -52,6 +59,13 @@ def visited(*cells: tuple[int, ...], sizes: tuple[int, ...] = (2, 3)) -> TensorD
 def scalars(logs: TensorDict) -> dict[str, float]:
     assert all(value.shape == () for value in logs.values())
     return {key: float(value) for key, value in logs.items()}
+
+
+def metrics_of(env: EnvBase) -> ExplorationMetrics:
+    """With what the game's task counts itself."""
+    events = {PushBox: push_box_events, SecretRoom: secret_room_events}
+    count = events.get(type(env), lambda _: ())
+    return exploration_metrics(env, events=count(env))
 
 
 # Cells
@@ -430,7 +444,7 @@ def test_a_batch_of_other_environments_is_refused():
 )
 def test_every_environment_has_metrics_that_can_be_logged(make, possible, names):
     env = make()
-    metrics = exploration_metrics(env)
+    metrics = metrics_of(env)
     rollout = env.rollout(3)
     before = rollout.clone()
     logs = metrics(rollout)
@@ -448,7 +462,9 @@ def test_every_environment_has_metrics_that_can_be_logged(make, possible, names)
 
 
 def test_the_memory_for_counts_is_bounded_on_request():
-    metrics = exploration_metrics(PushBox(), max_cells=1000)
+    metrics = exploration_metrics(
+        PushBox(), events=push_box_events(PushBox(), max_cells=1000), max_cells=1000
+    )
     assert [len(part.counts) for part in metrics.parts[1:3]] == [25, 1000]
     assert not metrics.parts[2].exact
     many = exploration_metrics(TargetEnv(), action_bins=11)
@@ -457,7 +473,7 @@ def test_the_memory_for_counts_is_bounded_on_request():
 
 def test_the_states_of_push_box_are_those_that_the_game_was_in():
     env = PushBox(num_envs=5, horizon=20, start="uniform", seed=0)
-    coverage = exploration_metrics(env).parts[2]
+    coverage = metrics_of(env).parts[2]
     batches = random_batches(env, steps=10, count=6)
     for batch in batches:
         logs = scalars(coverage(batch))
@@ -469,7 +485,7 @@ def test_the_states_of_push_box_are_those_that_the_game_was_in():
 def test_counts_are_saved_and_go_on_where_they_were():
     env = PushBox(num_envs=B, seed=0, start="uniform")
     batches = random_batches(env, steps=10, count=2, agreement=1.0)
-    whole, first, second = (exploration_metrics(env) for _ in range(3))
+    whole, first, second = (metrics_of(env) for _ in range(3))
     whole(batches[0])
     expected = scalars(whole(batches[1]))
     first(batches[0])
@@ -487,8 +503,9 @@ def test_two_parts_of_one_name_are_refused():
 
 def test_positions_of_a_game_that_knows_its_own_are_refused():
     cells = BinnedCells(low=0, high=1, bins=2, features=(0, 1))
-    with pytest.raises(ValueError, match="PushBox has cells of its own"):
-        exploration_metrics(PushBox(), positions=cells)
+    events = push_box_events(PushBox())
+    with pytest.raises(ValueError, match="2 parts write 'state_visited'"):
+        exploration_metrics(PushBox(), events=events, positions=cells)
 
 
 # The picture

@@ -369,7 +369,7 @@ def test_a_task_plays_the_games_own_arrays_in_environments_of_its_own():
     assert episode[OBSERVATION][:, :, 0].argmax(-1).tolist() == [[0, 1, 2]] * 2
     assert episode["next", "truncated"][:, -1].all()
     assert env.discount == game.discount
-    assert game_task(game).metrics(episode) == {}
+    assert game_task(game).metrics is None
 
 
 def test_a_task_refuses_another_number_of_agents_than_the_games():

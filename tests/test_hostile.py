@@ -972,7 +972,12 @@ ARGUMENTS = {
         "compile_mode": "name",
     },
     _sequence_sampler: {"num_envs": "whole", "length": "whole"},
-    _push_box_task: {"num_envs": "whole", "n_agents": "whole", "horizon": "whole", "seed": "seed"},
+    _push_box_task: {
+        "num_envs": "whole",
+        "n_agents": "whole_or_none",
+        "horizon": "whole_or_none",
+        "seed": "seed",
+    },
     _spread: {"seed": "seed"},
     PushBox: {
         "num_envs": "whole",
@@ -1131,7 +1136,18 @@ def test_every_public_constructor_meets_hostile_arguments():
         "make_value": "value",
     }
     # Records, tasks and adapters: they check nothing, or have tests of their own.
-    others = {"EnvironmentState", "LastAction", "Layout", "TakeTurns", "Task", "VmasState"}
+    others = {
+        "EnvironmentState",
+        "LastAction",
+        "Layout",
+        "PushBoxEvents",
+        "PushBoxSettings",
+        "SecretRoomEvents",
+        "SecretRoomSettings",
+        "TakeTurns",
+        "Task",
+        "VmasState",
+    }
     parts = ("data", "envs", "modules", "objectives", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__

@@ -18,6 +18,7 @@ from torchrl_alita import ALITA
 from torchrl_alita.envs import (
     Layout,
     PushBox,
+    PushBoxSettings,
     draw_push_box,
     get_task,
     layout_of,
@@ -718,13 +719,15 @@ def test_a_task_hands_every_argument_to_the_game():
         "reward": 5.0,
         "mask_blocked": True,
     }
-    env = make_env(push_box_task(**arguments), num_envs=7, n_agents=3, seed=2, horizon=13)
+    env = make_env(
+        push_box_task(PushBoxSettings(**arguments)), num_envs=7, n_agents=3, seed=2, horizon=13
+    )
     assert {name: getattr(env, name) for name in arguments} == arguments
     assert (env.batch_size, env.num_agents, env.horizon) == ((7,), 3, 13)
     same = PushBox(7, num_agents=3, size=11, respawn=False, start="uniform", seed=2)
     assert torch.equal(env.reset()[OBSERVATION], same.reset()[OBSERVATION])
     with pytest.raises(TypeError, match="sise"):
-        push_box_task(sise=9)
+        PushBoxSettings(sise=9)
 
 
 def test_a_task_without_a_seed_takes_one_from_torch():

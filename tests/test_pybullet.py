@@ -25,6 +25,7 @@ from torchrl_alita.envs import pybullet as robots
 from torchrl_alita.envs.pybullet import (
     ENVIRONMENTS,
     PyBulletEnv,
+    PyBulletSettings,
     draw_pybullet,
     pybullet_metrics,
     pybullet_task,
@@ -438,9 +439,8 @@ def test_the_import_of_the_simulator_is_silent():
 
 @needs_pybullet
 def test_a_process_that_dies_is_named_with_its_environment_and_seed():
-    env = pybullet_task(PENDULUM, parallel=True).make(
-        num_envs=2, n_agents=1, device="cpu", seed=6, horizon=20
-    )
+    task = pybullet_task(PENDULUM, PyBulletSettings(parallel=True))
+    env = make_env(task, num_envs=2, seed=6, horizon=20)
     try:
         step = env.reset()
         assert step[OBSERVATION].shape == (2, 1, 5)

@@ -18,6 +18,7 @@ from torchrl_alita import ALITA
 from torchrl_alita.envs import (
     Layout,
     SecretRoom,
+    SecretRoomSettings,
     draw_secret_room,
     get_task,
     layout_of,
@@ -685,18 +686,18 @@ def test_a_task_hands_every_argument_to_the_game_its_metrics_and_its_pictures():
         "reward": 5.0,
         "mask_blocked": True,
     }
-    task = secret_room_task(**arguments)
+    task = secret_room_task(SecretRoomSettings(**arguments))
     env = make_env(task, num_envs=7, n_agents=3, seed=2, horizon=13)
     assert {name: getattr(env, name) for name in arguments} == arguments
     assert (env.batch_size, env.num_agents, env.horizon) == ((7,), 3, 13)
-    again = secret_room_task(door_steps=1, target_room=1)
+    again = get_task("secret_room").with_settings(SecretRoomSettings(door_steps=1, target_room=1))
     path = [[(20, k), (0, 0)] for k in (4, 5, 4, 3, 4, 5)]
     assert float(again.metrics(episode(path))["doors_opened"]) == 6.0
     frames = again.draw(episode(path)[0])
     assert pixel(frames[3], (4, 12)) == SHUT_COLOR
     assert pixel(frames[0], (10, 20)) == (221, 238, 221)
     with pytest.raises(TypeError, match="sise"):
-        secret_room_task(sise=9)
+        SecretRoomSettings(sise=9)
 
 
 def test_a_task_without_a_seed_takes_one_from_torch():

@@ -18,6 +18,7 @@ from torchrl_alita.envs import get_task, layout_of, make_env
 from torchrl_alita.envs.smac import (
     MAPS,
     SMACEnv,
+    SMACSettings,
     draw_smac,
     find_installation,
     main,
@@ -332,7 +333,7 @@ def test_closing_the_environment_ends_the_game():
 
 def task_env(*, num_envs: int = 3, **options):
     launcher = Launcher()
-    task = smac_task("2s3z", game=launcher, parallel=False)
+    task = smac_task("2s3z", game=launcher, settings=SMACSettings(parallel=False))
     options = {"n_agents": 5, "seed": 0, "horizon": 37, **options}
     return make_env(task, num_envs=num_envs, **options), launcher
 

@@ -2,11 +2,22 @@
 
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
-from torchrl_alita.envs.push_box import PushBox, draw_push_box, push_box_metrics, push_box_task
+from torchrl_alita.envs.push_box import (
+    PushBox,
+    PushBoxEvents,
+    PushBoxSettings,
+    draw_push_box,
+    push_box_events,
+    push_box_metrics,
+    push_box_task,
+)
 from torchrl_alita.envs.registry import Task, get_task, make_env, register_task
 from torchrl_alita.envs.secret_room import (
     SecretRoom,
+    SecretRoomEvents,
+    SecretRoomSettings,
     draw_secret_room,
+    secret_room_events,
     secret_room_metrics,
     secret_room_task,
 )
@@ -21,7 +32,11 @@ __all__ = [
     "MarkovGame",
     "MatrixGame",
     "PushBox",
+    "PushBoxEvents",
+    "PushBoxSettings",
     "SecretRoom",
+    "SecretRoomEvents",
+    "SecretRoomSettings",
     "StreamedVmasEnv",
     "TakeTurns",
     "Task",
@@ -34,9 +49,11 @@ __all__ = [
     "get_task",
     "layout_of",
     "make_env",
+    "push_box_events",
     "push_box_metrics",
     "push_box_task",
     "register_task",
+    "secret_room_events",
     "secret_room_metrics",
     "secret_room_task",
     "spread_metrics",

@@ -415,7 +415,7 @@ def game_task(
             seed=seed,
         )
 
-    return Task(make=make, metrics=metrics or (lambda episodes: {}), draw=draw_game)
+    return Task(make=make, metrics=metrics, draw=draw_game, n_agents=game.num_agents)
 
 
 def draw_game(episode: TensorDictBase, *, cell: int = 36) -> list[Image]:

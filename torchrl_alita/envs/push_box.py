@@ -6,21 +6,33 @@ https://arxiv.org/abs/1910.05512 as its authors' code plays them.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
+from torchrl_alita._checks import require_keys
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
+from torchrl_alita.metrics.exploration import Coverage, OneHotCells, VisitMap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PushBox", "draw_push_box", "push_box_metrics", "push_box_task"]
+__all__ = [
+    "PushBox",
+    "PushBoxEvents",
+    "PushBoxSettings",
+    "draw_push_box",
+    "push_box_events",
+    "push_box_metrics",
+    "push_box_task",
+]
 
 STARTS = ("corner", "uniform")
 # Boxes appear at least this far from the walls' cells 0 and size - 1.
@@ -366,57 +378,159 @@ def draw_push_box(episode: TensorDictBase, *, cell: int = 16) -> list[Image]:
     return [frame(step) for step in range(len(cells))]
 
 
-def push_box_task(
-    *,
-    size: int = 15,
-    respawn: bool = True,
-    start: Literal["corner", "uniform"] = "corner",
-    pushes_needed: int = 2,
-    reward: float = 1000.0,
-    mask_blocked: bool = False,
-) -> Task:
+class PushBoxEvents(TensorDictModuleBase):
+    """What happened to the boxes of :class:`PushBox`, ``[*B]`` -> scalars.
+
+    Writes totals of what was seen so far. An agent votes in a step if its move would enter the
+    box's cell. ``box_votes``: votes; ``pushes_in_agreement``: steps in which enough agents to
+    push vote for one direction; ``boxes_pushed``: steps in which the box moves; and
+    ``boxes_delivered``: steps in which it is paid for.
+
+    Args:
+        env: the environment, with transforms or without; only its sizes are read.
+
+    Raises:
+        KeyError: if a key is missing; the keys present are named.
+
+    Examples:
+        >>> env = PushBox(num_envs=3, seed=0)
+        >>> logs = PushBoxEvents(env)(env.rollout(7))
+        >>> float(logs["boxes_delivered"])
+        0.0
+    """
+
+    def __init__(self, env: EnvBase):
+        super().__init__()
+        env = getattr(env, "base_env", env)
+        self.pushes_needed = env.pushes_needed
+        self.cells = OneHotCells([env.size] * (2 * env.num_agents + 2))
+        self.in_keys = [OBSERVATION, ACTION, next_key(OBSERVATION), next_key(REWARD)]
+        self.out_keys = ["box_votes", "pushes_in_agreement", "boxes_pushed", "boxes_delivered"]
+        self.register_buffer("totals", torch.zeros(len(self.out_keys), dtype=torch.float64))
+        self.register_buffer("moves", torch.tensor(_grid.MOVES), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        require_keys(tensordict, self.in_keys)
+        observation, action, after, reward = (tensordict.get(key) for key in self.in_keys)
+        agents, box = self._things(observation)
+        chosen = action.float().argmax(-1)
+        # The box is in no wall and under no agent, so that a move into either is no vote.
+        votes = (agents + self.moves[chosen] == box).all(-1)
+        alike = (action.float() * votes.unsqueeze(-1)).sum(-2)
+        self.totals += torch.stack(
+            [
+                votes.sum(),
+                (alike >= self.pushes_needed).any(-1).sum(),
+                (self._things(after)[1] != box).any(-1).sum(),
+                (reward > 0).any(-2).sum(),
+            ]
+        )
+        return self.metrics()
+
+    def metrics(self) -> TensorDict:
+        """The scalars of what was seen so far."""
+        return TensorDict(dict(zip(self.out_keys, self.totals.clone(), strict=True)))
+
+    def _things(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cells of the agents and of the box, ``[*B, N, 2]`` and ``[*B, 1, 2]``."""
+        cells = self.cells(observation[..., 0, :]).unflatten(-1, (-1, 2))
+        return cells[..., :-1, :], cells[..., -1:, :]
+
+
+def push_box_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDictModuleBase]:
+    """What is counted in Push-Box: joint states, a map of visits and the boxes.
+
+    Args:
+        env: a :class:`PushBox`, with transforms or without.
+        max_cells: numbers kept of joint states; see
+            :class:`torchrl_alita.metrics.Coverage`. Default: 2**24, with which all those of
+            two agents are.
+
+    Returns:
+        Parts of :func:`torchrl_alita.metrics.exploration_metrics`.
+
+    Examples:
+        >>> coverage, *_ = push_box_events(PushBox(num_envs=3, seed=0))
+        >>> coverage.possible
+        4769856
+    """
+    game = getattr(env, "base_env", env)
+    num_agents, size = game.num_agents, game.size
+    cells = OneHotCells([size] * (2 * num_agents + 2))
+    # The box can be anywhere within the walls, each agent in any other cell there.
+    free = (size - 2) ** 2
+    return [
+        Coverage(cells, possible=free * (free - 1) ** num_agents, max_cells=max_cells),
+        VisitMap(cells, num_agents=num_agents, others=["box"]),
+        PushBoxEvents(game),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushBoxSettings:
+    """What a task of Push-Box can set; see :class:`PushBox`."""
+
+    size: int = 15
+    """Rows, and columns, walls included (the paper: 15)."""
+    respawn: bool = True
+    """A delivered box is replaced and the episode goes on; otherwise it ends."""
+    start: Literal["corner", "uniform"] = "corner"
+    """Where agents begin: all in one corner, or each in any cell."""
+    pushes_needed: int = 2
+    """Agents that must push together (the paper: 2)."""
+    reward: float = 1000.0
+    """Of a box at a wall (the paper: 1000)."""
+    mask_blocked: bool = False
+    """Forbid moves into a wall."""
+
+
+def push_box_task(settings: PushBoxSettings | None = None) -> Task:
     """Push-Box as a task of the training loop.
 
     With the defaults it is registered as ``"push_box"``.
 
     Args:
-        size: as of :class:`PushBox`.
-        respawn: as of :class:`PushBox`.
-        start: as of :class:`PushBox`.
-        pushes_needed: as of :class:`PushBox`.
-        reward: as of :class:`PushBox`.
-        mask_blocked: as of :class:`PushBox`.
+        settings: Default: those of :class:`PushBoxSettings`.
 
     Returns:
-        A :class:`torchrl_alita.envs.Task`, with :func:`push_box_metrics` and
-        :func:`draw_push_box`.
+        A :class:`torchrl_alita.envs.Task`, with :func:`push_box_metrics`,
+        :func:`draw_push_box` and :func:`push_box_events`.
 
     Examples:
-        >>> env = push_box_task(respawn=False).make(
-        ...     num_envs=3, n_agents=2, device="cpu", seed=0, horizon=100
-        ... )
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env(push_box_task(PushBoxSettings(respawn=False)), horizon=100)
         >>> env.respawn, env.horizon
         (False, 100)
     """
+    return Task(
+        make=_make,
+        metrics=push_box_metrics,
+        draw=draw_push_box,
+        settings=settings or PushBoxSettings(),
+        n_agents=2,
+        horizon=300,
+        events=push_box_events,
+    )
 
-    def make(
-        *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
-    ) -> PushBox:
-        return PushBox(
-            num_envs,
-            num_agents=n_agents,
-            size=size,
-            horizon=horizon,
-            respawn=respawn,
-            start=start,
-            pushes_needed=pushes_needed,
-            reward=reward,
-            mask_blocked=mask_blocked,
-            device=device,
-            seed=_grid.seed_of_task(seed),
-        )
 
-    return Task(make=make, metrics=push_box_metrics, draw=draw_push_box)
+def _make(
+    *,
+    num_envs: int,
+    n_agents: int,
+    device: torch.device | str,
+    seed: int | None,
+    horizon: int,
+    settings: PushBoxSettings,
+) -> PushBox:
+    return PushBox(
+        num_envs,
+        num_agents=n_agents,
+        horizon=horizon,
+        device=device,
+        seed=_grid.seed_of_task(seed),
+        **asdict(settings),
+    )
 
 
 register_task("push_box", push_box_task())

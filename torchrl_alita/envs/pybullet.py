@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +46,7 @@ __all__ = [
     "EPISODE_SEED",
     "POSITION",
     "PyBulletEnv",
+    "PyBulletSettings",
     "draw_pybullet",
     "pybullet_metrics",
     "pybullet_task",
@@ -588,16 +590,24 @@ def _picture(env: PyBulletEnv, size: tuple[int, int], caption: str) -> Image:
     return image
 
 
-def pybullet_task(env_id: str, *, parallel: bool = False) -> Task:
+@dataclass(frozen=True, kw_only=True)
+class PyBulletSettings:
+    """What a task of PyBullet can set."""
+
+    parallel: bool = False
+    """Simulate the robots at the same time, each in a process of its own, and not one after the
+    other in this one. TorchRL waits for its processes with all of a core, and starting one takes
+    seconds."""
+
+
+def pybullet_task(env_id: str, settings: PyBulletSettings | None = None) -> Task:
     """A robot as a task of the training loop, with N = 1 agent.
 
     The thirteen of :data:`ENVIRONMENTS` are registered, as ``"pybullet/HopperBulletEnv-v0"``.
 
     Args:
         env_id: as of :class:`PyBulletEnv`.
-        parallel: several robots are simulated at the same time, each in a process of its own,
-            and not one after the other in this one. Default: False. TorchRL waits for its
-            processes with all of a core, and starting one takes seconds.
+        settings: Default: those of :class:`PyBulletSettings`.
 
     Returns:
         A :class:`torchrl_alita.envs.Task`, with :func:`pybullet_metrics` and
@@ -612,21 +622,27 @@ def pybullet_task(env_id: str, *, parallel: bool = False) -> Task:
 
     Examples:
         >>> task = pybullet_task("HopperBulletEnv-v0")
-        >>> sorted(name for name in vars(task))
-        ['draw', 'make', 'metrics']
+        >>> task.n_agents, task.settings.parallel
+        (1, False)
     """
     if env_id not in ENVIRONMENTS:
         _check_known(env_id, _import_environments())
 
     def make(
-        *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
+        *,
+        num_envs: int,
+        n_agents: int | None,
+        device: torch.device | str,
+        seed: int | None,
+        horizon: int,
+        settings: PyBulletSettings,
     ) -> EnvBase:
-        if n_agents != 1:
+        if n_agents not in (None, 1):
             raise ValueError(f"{env_id} is of 1 agent, got n_agents={n_agents}.")
         robot = partial(PyBulletEnv, env_id, horizon=horizon, device=device, seed=0)
         # A wrong id or a missing extra shows here, not in a process.
         robot().close()
-        if parallel and num_envs > 1:
+        if settings.parallel and num_envs > 1:
             kind = _ExactRobotProcesses if env_id in _EXACT else _RobotProcesses
             env = kind(num_envs, robot, env_id=env_id, device=device)
         else:
@@ -636,7 +652,13 @@ def pybullet_task(env_id: str, *, parallel: bool = False) -> Task:
         env.set_seed(_grid.seed_of_task(seed))
         return env
 
-    return Task(make=make, metrics=pybullet_metrics, draw=partial(draw_pybullet, env_id=env_id))
+    return Task(
+        make=make,
+        metrics=pybullet_metrics,
+        draw=partial(draw_pybullet, env_id=env_id),
+        settings=settings or PyBulletSettings(),
+        n_agents=1,
+    )
 
 
 def _layout() -> Compose:

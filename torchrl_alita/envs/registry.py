@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, checked_seed
@@ -24,17 +25,85 @@ __all__ = ["TASKS", "Task", "get_task", "make_env", "register_task"]
 class Task:
     """What the package knows of a task.
 
+    Only ``make`` is needed: without metrics an evaluation has the return alone, without
+    ``draw`` a run has no picture of an episode.
+
     Args:
-        make: builds the environment; takes the keyword arguments of
-            :func:`make_env`.
-        metrics: figures of merit of complete episodes ``[B, T]``, each a scalar
-            tensor by name.
-        draw: the frames of one episode ``[T]``, drawn without a display.
+        make: builds the environment. It takes ``num_envs``, ``n_agents``, ``device``, ``seed``
+            and ``horizon`` by keyword, as :func:`make_env` does, and ``settings`` if the task
+            has some. ``n_agents`` is None if neither the caller nor the task says it.
+        metrics: figures of merit of complete episodes ``[B, T]``, each a scalar tensor by name.
+        draw: frames of one episode ``[T]``, pictures of Pillow, drawn without a display.
+        settings: options of its own and their defaults, an instance of a frozen dataclass. On
+            the command line they are ``--task.NAME``.
+        n_agents: how many agents the task has, unless another number is asked for. Default: not
+            known before the environment is built.
+        horizon: steps after which an episode is truncated, unless another number is asked for.
+        events: parts of :func:`torchrl_alita.metrics.exploration_metrics` that count what
+            happens in this task, for an environment of it.
+        floor: return of a team that acts at random, by :func:`torchrl_alita.training.evaluate`,
+            with the task's own settings, agents and horizon. Default: not known.
+        ceiling: likewise, of the best that is known, such as a script. Default: not known.
+        configure: the task with other settings. Default: this task, with ``settings`` replaced.
+
+    Raises:
+        TypeError: if ``settings`` is no instance of a frozen dataclass.
+
+    Examples:
+        >>> from torchrl_alita.envs import PushBox
+        >>> def make(*, num_envs, n_agents, device, seed, horizon):
+        ...     return PushBox(num_envs, num_agents=n_agents, horizon=horizon, seed=seed)
+        >>> make_env(Task(make, n_agents=3, horizon=50), num_envs=2, seed=0).num_agents
+        3
     """
 
     make: Callable[..., EnvBase]
-    metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]]
-    draw: Callable[[TensorDictBase], list[Image]]
+    metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]] | None = None
+    draw: Callable[[TensorDictBase], list[Image]] | None = None
+    settings: Any = None
+    n_agents: int | None = None
+    horizon: int = 100
+    events: Callable[[EnvBase], Sequence[TensorDictModuleBase]] | None = None
+    floor: float | None = None
+    ceiling: float | None = None
+    configure: Callable[[Any], Task] | None = None
+
+    def __post_init__(self):
+        settings = self.settings
+        if settings is None:
+            return
+        frozen = is_dataclass(settings) and settings.__dataclass_params__.frozen
+        if not frozen or isinstance(settings, type):
+            raise TypeError(
+                f"settings must be an instance of a frozen dataclass, got {settings!r}."
+            )
+
+    def with_settings(self, settings: Any) -> Task:
+        """The same task with other settings.
+
+        Args:
+            settings: of the class of the task's own.
+
+        Returns:
+            A task, whose metrics and drawing follow the settings, and of which floor and ceiling
+            are not known unless ``configure`` knows them.
+
+        Raises:
+            TypeError: if the task has no settings, or they are of another class.
+
+        Examples:
+            >>> from torchrl_alita.envs import PushBoxSettings
+            >>> get_task("push_box").with_settings(PushBoxSettings(size=11)).settings.size
+            11
+        """
+        if settings == self.settings and type(settings) is type(self.settings):
+            return self
+        if self.settings is None or type(settings) is not type(self.settings):
+            own = "none" if self.settings is None else type(self.settings).__name__
+            raise TypeError(f"The task's settings are {own}, got {settings!r}.")
+        if self.configure is not None:
+            return self.configure(settings)
+        return replace(self, settings=settings, floor=None, ceiling=None)
 
 
 TASKS: dict[str, Task] = {}
@@ -90,10 +159,11 @@ def make_env(
     task: str | Task,
     *,
     num_envs: int = 1,
-    n_agents: int = 3,
+    n_agents: int | None = None,
     device: torch.device | str = "cpu",
     seed: int | None = None,
-    horizon: int = 100,
+    horizon: int | None = None,
+    settings: Any = None,
 ) -> EnvBase:
     """Batched environment in the layout of this package.
 
@@ -106,17 +176,20 @@ def make_env(
     Args:
         task: a registered name, as ``"vmas/spread"``, or a :class:`Task`.
         num_envs: B, environments simulated together.
-        n_agents: N.
+        n_agents: N. Default: the task's own number.
         device: of the simulation.
         seed: of the random stream. Default: drawn from torch's global generator.
-        horizon: steps after which an episode is truncated.
+        horizon: steps after which an episode is truncated. Default: the task's own number.
+        settings: the task's options, of the class of its ``settings``. Default: those.
 
     Returns:
         A TorchRL environment.
 
     Raises:
         ValueError: for an unknown task, a device that torch does not have here,
-            num_envs, n_agents or horizon below 1, or a seed outside 0 to 2**64 - 1.
+            num_envs, n_agents or horizon below 1, a number of agents that the task does not
+            have, or a seed outside 0 to 2**64 - 1.
+        TypeError: for settings that are not the task's.
         ImportError: if the task's suite is not installed; the extra is named.
 
     Examples:
@@ -129,11 +202,19 @@ def make_env(
         >>> bool(episode["next", "terminated"].any())
         False
     """
-    builder = (get_task(task) if isinstance(task, str) else task).make
-    check_at_least_one(num_envs=num_envs, n_agents=n_agents, horizon=horizon)
+    task = get_task(task) if isinstance(task, str) else task
+    if settings is not None:
+        task = task.with_settings(settings)
+    n_agents = task.n_agents if n_agents is None else n_agents
+    horizon = task.horizon if horizon is None else horizon
+    known = {} if n_agents is None else {"n_agents": n_agents}
+    check_at_least_one(num_envs=num_envs, **known, horizon=horizon)
     seed = checked_seed(seed)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"torch cannot use the device {str(device)!r} here: {error}") from error
-    return builder(num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon)
+    own = {} if task.settings is None else {"settings": task.settings}
+    return task.make(
+        num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon, **own
+    )

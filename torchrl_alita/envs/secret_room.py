@@ -6,21 +6,33 @@ https://arxiv.org/abs/1910.05512 as its authors' code plays them.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
+from torchrl_alita._checks import require_keys
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.registry import Task, register_task
-from torchrl_alita.layout import ACTION, OBSERVATION, TERMINATED, next_key
+from torchrl_alita.layout import ACTION, DONE, OBSERVATION, TERMINATED, next_key
+from torchrl_alita.metrics.exploration import Coverage, OneHotCells, VisitMap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SecretRoom", "draw_secret_room", "secret_room_metrics", "secret_room_task"]
+__all__ = [
+    "SecretRoom",
+    "SecretRoomEvents",
+    "SecretRoomSettings",
+    "draw_secret_room",
+    "secret_room_events",
+    "secret_room_metrics",
+    "secret_room_task",
+]
 
 STARTS = ("large_room", "corner")
 _ROOMS = 3
@@ -421,63 +433,177 @@ def draw_secret_room(
     return [frame(step) for step in range(len(doors))]
 
 
-def secret_room_task(
-    *,
-    size: int = 25,
-    door_steps: int = 8,
-    start: Literal["large_room", "corner"] = "large_room",
-    target_room: int = 0,
-    door_bits: bool = False,
-    reward: float = 1000.0,
-    mask_blocked: bool = False,
-) -> Task:
+class SecretRoomEvents(TensorDictModuleBase):
+    """What happened to the doors of :class:`SecretRoom`, ``[B, T]`` -> scalars.
+
+    Writes totals of what was seen so far. ``switches_pressed``: switches on which an agent
+    comes to stand where no agent stood before the step; ``doors_opened``: closed doors that
+    open. Doors are followed from the agents' cells, so that they need not be observed, from
+    one batch to the next: batches must be consecutive, and the first must begin with an
+    episode.
+
+    Args:
+        env: the environment, with transforms or without; only its sizes and grid are read.
+
+    Raises:
+        ValueError: if a batch is not of ``[B, T]``, with the environment's B.
+        KeyError: if a key is missing; the keys present are named.
+
+    Examples:
+        >>> env = SecretRoom(num_envs=3, seed=0)
+        >>> logs = SecretRoomEvents(env)(env.rollout(7))
+        >>> sorted(logs.keys())
+        ['doors_opened', 'switches_pressed']
+    """
+
+    def __init__(self, env: EnvBase):
+        super().__init__()
+        env = getattr(env, "base_env", env)
+        self.door_steps = env.door_steps
+        bits = len(env.door_cells) * env.door_bits
+        self.cells = OneHotCells([env.size] * 2 * env.num_agents, rest=bits)
+        self.in_keys = [OBSERVATION, next_key(OBSERVATION), next_key(DONE)]
+        self.out_keys = ["switches_pressed", "doors_opened"]
+        self.register_buffer("totals", torch.zeros(len(self.out_keys), dtype=torch.float64))
+        self.register_buffer("switch_cells", env.switch_cells.clone(), persistent=False)
+        # Steps that each door stays open yet.
+        left = torch.zeros(env.batch_size[0], len(env.switch_cells) - 1, dtype=torch.long)
+        self.register_buffer("left", left)
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        require_keys(tensordict, self.in_keys)
+        if tensordict.ndim != 2 or len(tensordict) != len(self.left):
+            raise ValueError(
+                f"The batch must be [{len(self.left)}, T], got {list(tensordict.batch_size)}."
+            )
+        before, after = (self._held(tensordict.get(key)) for key in self.in_keys[:2])
+        self.totals[0] += (after & ~before).sum()
+        # A switch opens its own door, and the first one all of them.
+        opens = after[..., :1] | after[..., 1:]
+        done = tensordict.get(self.in_keys[2])
+        # How long a door is open depends on when it opened: a recurrence over the steps.
+        for step in range(tensordict.batch_size[1]):
+            self.totals[1] += self._turn_doors(opens[:, step])
+            self.left.masked_fill_(done[:, step], 0)
+        return self.metrics()
+
+    def metrics(self) -> TensorDict:
+        """The scalars of what was seen so far."""
+        return TensorDict(dict(zip(self.out_keys, self.totals.clone(), strict=True)))
+
+    def _held(self, observation: torch.Tensor) -> torch.Tensor:
+        """Switches with an agent on them, ``[*B, N, O] -> [*B, 4]``."""
+        cells = self.cells(observation[..., 0, :]).unflatten(-1, (-1, 1, 2))
+        return (cells == self.switch_cells).all(-1).any(-2)
+
+    def _turn_doors(self, opens: torch.Tensor) -> torch.Tensor:
+        """One step of the doors with a switch held, ``[B, 3]``; how many open."""
+        was_open = self.left > 0
+        # An open door does not mind its switch until its time is over.
+        stays = self.left > 1
+        left = torch.where(stays, self.left - 1, 0)
+        self.left.copy_(torch.where(opens & ~stays, self.door_steps + 1, left))
+        return (opens & ~was_open).sum()
+
+
+def secret_room_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDictModuleBase]:
+    """What is counted in Secret Room: joint states, a map of visits, switches and doors.
+
+    Args:
+        env: a :class:`SecretRoom`, with transforms or without.
+        max_cells: numbers kept of joint states; see
+            :class:`torchrl_alita.metrics.Coverage`. Default: 2**24.
+
+    Returns:
+        Parts of :func:`torchrl_alita.metrics.exploration_metrics`.
+
+    Examples:
+        >>> coverage, *_ = secret_room_events(SecretRoom(num_envs=3, seed=0))
+        >>> coverage.possible
+        342225
+    """
+    game = getattr(env, "base_env", env)
+    num_agents, size = game.num_agents, game.size
+    bits = [1] * (len(game.door_cells) * game.door_bits)
+    free = int((~game.walls).sum())
+    coverage = Coverage(
+        OneHotCells([size] * 2 * num_agents + bits),
+        possible=free**num_agents * 2 ** len(bits),
+        max_cells=max_cells,
+    )
+    cells = OneHotCells([size] * 2 * num_agents, rest=len(bits))
+    return [coverage, VisitMap(cells, num_agents=num_agents), SecretRoomEvents(game)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretRoomSettings:
+    """What a task of Secret Room can set; see :class:`SecretRoom`."""
+
+    size: int = 25
+    """Rows, and columns (the paper: 25)."""
+    door_steps: int = 8
+    """Steps that a door stays open after its switch is left, less one (the rules: 8)."""
+    start: Literal["large_room", "corner"] = "large_room"
+    """Where agents begin: each in any cell of the large room, or all in its corner."""
+    target_room: int = 0
+    """The room in which the task is solved, 0, 1 or 2, from the top."""
+    door_bits: bool = False
+    """Also observe which doors are open."""
+    reward: float = 1000.0
+    """Of success (the rules: 1000)."""
+    mask_blocked: bool = False
+    """Forbid moves into a wall, a closed door or the grid's end."""
+
+
+def secret_room_task(settings: SecretRoomSettings | None = None) -> Task:
     """Secret Room as a task of the training loop.
 
     With the defaults it is registered as ``"secret_room"``.
 
     Args:
-        size: as of :class:`SecretRoom`.
-        door_steps: as of :class:`SecretRoom`.
-        start: as of :class:`SecretRoom`.
-        target_room: as of :class:`SecretRoom`.
-        door_bits: as of :class:`SecretRoom`.
-        reward: as of :class:`SecretRoom`.
-        mask_blocked: as of :class:`SecretRoom`.
+        settings: Default: those of :class:`SecretRoomSettings`.
 
     Returns:
-        A :class:`torchrl_alita.envs.Task`, with :func:`secret_room_metrics` and
-        :func:`draw_secret_room`.
+        A :class:`torchrl_alita.envs.Task`, with :func:`secret_room_metrics`,
+        :func:`draw_secret_room` and :func:`secret_room_events`.
 
     Examples:
-        >>> env = secret_room_task(target_room=2).make(
-        ...     num_envs=3, n_agents=2, device="cpu", seed=0, horizon=100
-        ... )
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env(secret_room_task(SecretRoomSettings(target_room=2)), horizon=100)
         >>> env.target_room, env.horizon
         (2, 100)
     """
-
-    def make(
-        *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
-    ) -> SecretRoom:
-        return SecretRoom(
-            num_envs,
-            num_agents=n_agents,
-            size=size,
-            horizon=horizon,
-            door_steps=door_steps,
-            start=start,
-            target_room=target_room,
-            door_bits=door_bits,
-            reward=reward,
-            mask_blocked=mask_blocked,
-            device=device,
-            seed=_grid.seed_of_task(seed),
-        )
-
+    settings = settings or SecretRoomSettings()
+    doors = {"door_steps": settings.door_steps}
     return Task(
-        make=make,
-        metrics=partial(secret_room_metrics, door_steps=door_steps),
-        draw=partial(draw_secret_room, door_steps=door_steps, target_room=target_room),
+        make=_make,
+        metrics=partial(secret_room_metrics, **doors),
+        draw=partial(draw_secret_room, target_room=settings.target_room, **doors),
+        settings=settings,
+        n_agents=2,
+        horizon=300,
+        events=secret_room_events,
+        configure=secret_room_task,
+    )
+
+
+def _make(
+    *,
+    num_envs: int,
+    n_agents: int,
+    device: torch.device | str,
+    seed: int | None,
+    horizon: int,
+    settings: SecretRoomSettings,
+) -> SecretRoom:
+    return SecretRoom(
+        num_envs,
+        num_agents=n_agents,
+        horizon=horizon,
+        device=device,
+        seed=_grid.seed_of_task(seed),
+        **asdict(settings),
     )
 
 

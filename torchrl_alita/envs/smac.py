@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,7 @@ __all__ = [
     "MAPS",
     "Installation",
     "SMACEnv",
+    "SMACSettings",
     "draw_smac",
     "find_installation",
     "main",
@@ -45,6 +47,9 @@ __all__ = [
 
 # Of Sec. 4.1.1 of the paper.
 MAPS = ("2s3z", "5m_vs_6m", "3s_vs_5z", "corridor", "3s5z_vs_3s6z")
+# Of the game itself, which need not be installed: agents, and steps of an episode.
+_AGENTS = dict(zip(MAPS, (5, 5, 3, 6, 8), strict=True))
+_LIMITS = dict(zip(MAPS, (120, 70, 250, 400, 170), strict=True))
 # Directory of the binary by version: that of SMAC's paper, and that of most work since.
 _BUILDS = {"4.6.2": "Base69232", "4.10": "Base75689"}
 # No-op, stop and four moves come before the attacks, one for each enemy.
@@ -580,14 +585,25 @@ class _BattleMask(ActionMask):
         return tensordict_reset
 
 
+@dataclass(frozen=True, kw_only=True)
+class SMACSettings:
+    """What a task of SMAC can set; see :class:`SMACEnv`."""
+
+    difficulty: str = "7"
+    """Of the game's own player."""
+    game_version: str | None = None
+    """Of StarCraft II. Default: the installed one."""
+    reward_sparse: bool = False
+    """Only the end is paid."""
+    parallel: bool = True
+    """Step battles at the same time, each by a process of Python's own."""
+
+
 def smac_task(
     map_name: str,
     *,
     game: Callable[..., Any] | None = None,
-    parallel: bool = True,
-    difficulty: str = "7",
-    game_version: str | None = None,
-    reward_sparse: bool = False,
+    settings: SMACSettings | None = None,
 ) -> Task:
     """A map of SMAC as a task of the training loop.
 
@@ -597,11 +613,7 @@ def smac_task(
     Args:
         map_name: as of :class:`SMACEnv`.
         game: as of :class:`SMACEnv`.
-        parallel: several battles are stepped at the same time, each by a process of
-            Python's own, and not one after the other. Default: True.
-        difficulty: as of :class:`SMACEnv`.
-        game_version: as of :class:`SMACEnv`.
-        reward_sparse: as of :class:`SMACEnv`.
+        settings: Default: those of :class:`SMACSettings`.
 
     Returns:
         A :class:`torchrl_alita.envs.Task`, with :func:`smac_metrics` and
@@ -609,26 +621,26 @@ def smac_task(
         number of agents is asked for than the map has.
 
     Examples:
-        >>> task = smac_task("corridor", parallel=False)
-        >>> sorted(name for name in vars(task))
-        ['draw', 'make', 'metrics']
+        >>> task = smac_task("corridor", settings=SMACSettings(parallel=False))
+        >>> task.n_agents, task.horizon
+        (6, 400)
     """
 
     def make(
-        *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
+        *,
+        num_envs: int,
+        n_agents: int | None,
+        device: torch.device | str,
+        seed: int | None,
+        horizon: int,
+        settings: SMACSettings,
     ) -> EnvBase:
+        options = asdict(settings)
+        parallel = options.pop("parallel")
+
         def battle() -> SMACEnv:
-            env = SMACEnv(
-                map_name,
-                game=game,
-                horizon=horizon,
-                difficulty=difficulty,
-                game_version=game_version,
-                reward_sparse=reward_sparse,
-                device=device,
-                seed=0,
-            )
-            if env.num_agents != n_agents:
+            env = SMACEnv(map_name, game=game, horizon=horizon, device=device, seed=0, **options)
+            if n_agents not in (None, env.num_agents):
                 raise ValueError(
                     f"The map {map_name!r} is of {env.num_agents} agents, got n_agents={n_agents}."
                 )
@@ -643,7 +655,14 @@ def smac_task(
         env.set_seed(_grid.seed_of_task(seed))
         return env
 
-    return Task(make=make, metrics=smac_metrics, draw=draw_smac)
+    return Task(
+        make=make,
+        metrics=smac_metrics,
+        draw=draw_smac,
+        settings=settings or SMACSettings(),
+        n_agents=_AGENTS.get(map_name),
+        horizon=_LIMITS.get(map_name, 100),
+    )
 
 
 # Run as a script, the module is imported by its package already.

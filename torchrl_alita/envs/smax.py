@@ -7,6 +7,7 @@ needs no game of StarCraft: see :class:`SMAXEnv` for what that changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,16 @@ from torchrl_alita.layout import ACTION, next_key
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LIMITS", "MAPS", "TYPES", "SMAXEnv", "draw_smax", "smax_metrics", "smax_task"]
+__all__ = [
+    "LIMITS",
+    "MAPS",
+    "TYPES",
+    "SMAXEnv",
+    "SMAXSettings",
+    "draw_smax",
+    "smax_metrics",
+    "smax_task",
+]
 
 # In the order of SMAX's numbers.
 TYPES = ("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk")
@@ -435,13 +445,22 @@ def _frame(units: list[list[float]], num_agents: int, before: str, after: str, s
     return image
 
 
+@dataclass(frozen=True, kw_only=True)
+class SMAXSettings:
+    """What a task of SMAX can set; see :class:`SMAXEnv`."""
+
+    walls_cause_death: bool = True
+    """A unit that touches the edge of the field dies; otherwise it stays there."""
+    reward_scale: float = 1.0
+    """What the reward is multiplied with; 10 makes a victory pay 20, as in SMAC."""
+
+
 def smax_task(
     map_name: str | None = None,
     *,
     allies: Sequence[str] | None = None,
     enemies: Sequence[str] | None = None,
-    walls_cause_death: bool = True,
-    reward_scale: float = 1.0,
+    settings: SMAXSettings | None = None,
 ) -> Task:
     """Battles of SMAX as a task of the training loop.
 
@@ -451,8 +470,7 @@ def smax_task(
         map_name: as of :class:`SMAXEnv`.
         allies: as of :class:`SMAXEnv`.
         enemies: as of :class:`SMAXEnv`.
-        walls_cause_death: as of :class:`SMAXEnv`.
-        reward_scale: as of :class:`SMAXEnv`.
+        settings: Default: those of :class:`SMAXSettings`.
 
     Returns:
         A :class:`torchrl_alita.envs.Task`, with :func:`smax_metrics` and
@@ -460,13 +478,19 @@ def smax_task(
         is asked for than fight.
 
     Examples:
-        >>> task = smax_task("corridor")
-        >>> sorted(name for name in vars(task))
-        ['draw', 'make', 'metrics']
+        >>> task = smax_task("corridor", settings=SMAXSettings(reward_scale=10.0))
+        >>> task.n_agents, task.settings.reward_scale
+        (6, 10.0)
     """
 
     def make(
-        *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
+        *,
+        num_envs: int,
+        n_agents: int | None,
+        device: torch.device | str,
+        seed: int | None,
+        horizon: int,
+        settings: SMAXSettings,
     ) -> SMAXEnv:
         env = SMAXEnv(
             map_name,
@@ -474,17 +498,23 @@ def smax_task(
             allies=allies,
             enemies=enemies,
             horizon=horizon,
-            walls_cause_death=walls_cause_death,
-            reward_scale=reward_scale,
             device=device,
             seed=seed,
+            **asdict(settings),
         )
-        if env.num_agents != n_agents:
+        if n_agents not in (None, env.num_agents):
             name = "battle" if map_name is None else f"map {map_name!r}"
             raise ValueError(f"The {name} is of {env.num_agents} agents, got n_agents={n_agents}.")
         return env
 
-    return Task(make=make, metrics=smax_metrics, draw=draw_smax)
+    units = MAPS[map_name][0] if map_name in MAPS else allies
+    return Task(
+        make=make,
+        metrics=smax_metrics,
+        draw=draw_smax,
+        settings=settings or SMAXSettings(),
+        n_agents=None if units is None else len(units),
+    )
 
 
 for _name in MAPS:

@@ -214,4 +214,7 @@ def _draw_spread(episode: TensorDictBase, *, size: int = 320, half_width: float 
     return [frame(step) for step in range(position.shape[0])]
 
 
-register_task("vmas/spread", Task(make=_make_spread, metrics=spread_metrics, draw=_draw_spread))
+register_task(
+    "vmas/spread",
+    Task(make=_make_spread, metrics=spread_metrics, draw=_draw_spread, n_agents=3),
+)

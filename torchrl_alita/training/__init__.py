@@ -9,17 +9,6 @@ from torchrl_alita.training.checkpoint import (
 )
 from torchrl_alita.training.config import TrainingConfig
 from torchrl_alita.training.evaluation import evaluate
-from torchrl_alita.training.exploration_metrics import (
-    BinnedCells,
-    Coverage,
-    ExplorationMetrics,
-    FirstSuccess,
-    OneHotCells,
-    PushBoxEvents,
-    SecretRoomEvents,
-    VisitMap,
-    exploration_metrics,
-)
 from torchrl_alita.training.loop import train
 from torchrl_alita.training.policy import init_policy, load_policy
 from torchrl_alita.training.random_state import RandomState, preserve_random_state
@@ -33,24 +22,15 @@ from torchrl_alita.training.run import RunDirectory, read_config
 from torchrl_alita.training.starcraft import StarCraftConfig, starcraft_task
 
 __all__ = [
-    "BinnedCells",
     "Checkpoints",
-    "Coverage",
-    "ExplorationMetrics",
-    "FirstSuccess",
-    "OneHotCells",
-    "PushBoxEvents",
     "RandomState",
     "RecipeConfig",
     "RunDirectory",
-    "SecretRoomEvents",
     "StarCraftConfig",
     "TrainingConfig",
-    "VisitMap",
     "build_algorithm",
     "checkpoint_difference",
     "evaluate",
-    "exploration_metrics",
     "find_checkpoint",
     "init_policy",
     "load_policy",

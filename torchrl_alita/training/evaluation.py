@@ -29,7 +29,7 @@ def episode_returns(episodes: TensorDictBase) -> torch.Tensor:
 def evaluate(
     policy: Callable[[TensorDictBase], TensorDictBase] | None,
     env: EnvBase,
-    metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]],
+    metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]] | None = None,
     *,
     horizon: int,
     seed: int,
@@ -40,7 +40,7 @@ def evaluate(
     Args:
         policy: reads observations, writes actions. None acts uniformly at random.
         env: an environment of its own, ``[B]``.
-        metrics: of episodes ``[B, T]``, as a task's.
+        metrics: of episodes ``[B, T]``, as a task's. Default: none.
         horizon: steps of an episode.
         seed: of the initial states, so that evaluations are of the same ones.
         stop_when_done: end with the last episode; environments whose episode has ended wait.
@@ -67,6 +67,6 @@ def evaluate(
     values = {
         "return_mean": returns.mean(),
         "return_std": returns.std(correction=0),
-        **metrics(episodes),
+        **(metrics(episodes) if metrics else {}),
     }
     return {name: float(value) for name, value in values.items()}, episodes

@@ -19,12 +19,12 @@ from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, get_task, make_env
 from torchrl_alita.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
+from torchrl_alita.metrics import exploration_metrics
 from torchrl_alita.modules import TeamExploration
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.collector_state import CollectorState
 from torchrl_alita.training.config import TrainingConfig
 from torchrl_alita.training.evaluation import evaluate
-from torchrl_alita.training.exploration_metrics import exploration_metrics
 from torchrl_alita.training.figures import save_curves, save_gif, save_heat_map
 from torchrl_alita.training.logging import Loggers, MetricsFile
 from torchrl_alita.training.policy import init_policy
@@ -133,7 +133,9 @@ class _Session:
                 make_env(task, num_envs=config.selection_episodes, seed=_SELECTION_SEED, **options)
             )
         self.noise = _exploration(config, self.algorithm)
-        self.exploration = exploration_metrics(self.env)
+        self.exploration = exploration_metrics(
+            self.env, events=task.events(self.env) if task.events else ()
+        )
         self.buffers = Buffers(config, self.algorithm)
         self.progress = {"frames": 0, "updates": 0, "wall_seconds": 0.0}
         self.collector = self._collector()
@@ -309,7 +311,7 @@ class _Session:
             title=f"{title}, seed {config.seed}",
             baselines=random_result,
         )
-        save_gif(self.run.path / "rollout.gif", self.task.draw(episodes[0]))
+        self._draw("rollout.gif", episodes[0])
         self._draw_exploration(title)
         frames = self.frames - self.resumed_at["frames"]
         seconds = self.progress["wall_seconds"] - self.resumed_at["wall_seconds"]
@@ -347,7 +349,16 @@ class _Session:
                     self.config.horizon, policy, break_when_any_done=False
                 )
             # The last environment is the one that explores most.
-            save_gif(self.run.path / "exploration.gif", self.task.draw(episodes[-1]))
+            self._draw("exploration.gif", episodes[-1])
+
+    def _draw(self, name: str, episode: TensorDictBase) -> None:
+        """The task's picture of an episode; one that fails costs the picture, not the run."""
+        if self.task.draw is None:
+            return
+        try:
+            save_gif(self.run.path / name, self.task.draw(episode))
+        except Exception as error:
+            print(f"No {name}: {type(error).__name__}: {error}")
 
 
 class _NoNoise(TensorDictModuleBase):

@@ -97,12 +97,12 @@ def starcraft_task(config: Config) -> tuple[Config, Task]:
     """
     # Loaded when they are asked for: both can be started as scripts.
     from torchrl_alita.envs.smac import smac_task
-    from torchrl_alita.envs.smax import MAPS, SMAXEnv, smax_task
+    from torchrl_alita.envs.smax import MAPS, SMAXEnv, SMAXSettings, smax_task
 
     num_agents = config.n_agents
     if config.suite == "smax":
         num_agents = SMAXEnv(config.map).num_agents
-        task = smax_task(config.map, reward_scale=config.reward_scale)
+        task = smax_task(config.map, settings=SMAXSettings(reward_scale=config.reward_scale))
     else:
         if config.map in MAPS:
             num_agents = len(MAPS[config.map][0])

@@ -23,9 +23,7 @@ from torchrl_alita._checks import (
     check_at_least_one,
     require_keys,
 )
-from torchrl_alita.envs import PushBox, SecretRoom
-from torchrl_alita.envs._grid import MOVES
-from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, layout_of, next_key
+from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, layout_of, next_key
 
 __all__ = [
     "BinnedCells",
@@ -33,8 +31,6 @@ __all__ = [
     "ExplorationMetrics",
     "FirstSuccess",
     "OneHotCells",
-    "PushBoxEvents",
-    "SecretRoomEvents",
     "VisitMap",
     "exploration_metrics",
 ]
@@ -386,138 +382,6 @@ class VisitMap(TensorDictModuleBase):
         return {"team": self.counts[: self.num_agents].sum(0), **each}
 
 
-class PushBoxEvents(TensorDictModuleBase):
-    """What happened to the boxes of :class:`torchrl_alita.envs.PushBox`, ``[*B]`` -> scalars.
-
-    Writes totals of what was seen so far. An agent votes in a step if its move would enter the
-    box's cell. ``box_votes``: votes; ``pushes_in_agreement``: steps in which enough agents to
-    push vote for one direction; ``boxes_pushed``: steps in which the box moves; and
-    ``boxes_delivered``: steps in which it is paid for.
-
-    Args:
-        env: the environment, of which only the sizes are read.
-
-    Raises:
-        KeyError: if a key is missing; the keys present are named.
-
-    Examples:
-        >>> env = PushBox(num_envs=3, seed=0)
-        >>> logs = PushBoxEvents(env)(env.rollout(7))
-        >>> float(logs["boxes_delivered"])
-        0.0
-    """
-
-    def __init__(self, env: PushBox):
-        super().__init__()
-        self.pushes_needed = env.pushes_needed
-        self.cells = OneHotCells([env.size] * (2 * env.num_agents + 2))
-        self.in_keys = [OBSERVATION, ACTION, next_key(OBSERVATION), _PAID]
-        self.out_keys = ["box_votes", "pushes_in_agreement", "boxes_pushed", "boxes_delivered"]
-        self.register_buffer("totals", torch.zeros(len(self.out_keys), dtype=torch.float64))
-        self.register_buffer("moves", torch.tensor(MOVES), persistent=False)
-
-    @torch.no_grad()
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        require_keys(tensordict, self.in_keys)
-        observation, action, after, reward = (tensordict.get(key) for key in self.in_keys)
-        agents, box = self._things(observation)
-        chosen = action.float().argmax(-1)
-        # The box is in no wall and under no agent, so that a move into either is no vote.
-        votes = (agents + self.moves[chosen] == box).all(-1)
-        alike = (action.float() * votes.unsqueeze(-1)).sum(-2)
-        self.totals += torch.stack(
-            [
-                votes.sum(),
-                (alike >= self.pushes_needed).any(-1).sum(),
-                (self._things(after)[1] != box).any(-1).sum(),
-                (reward > 0).any(-2).sum(),
-            ]
-        )
-        return self.metrics()
-
-    def metrics(self) -> TensorDict:
-        """The scalars of what was seen so far."""
-        return TensorDict(dict(zip(self.out_keys, self.totals.clone(), strict=True)))
-
-    def _things(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cells of the agents and of the box, ``[*B, N, 2]`` and ``[*B, 1, 2]``."""
-        cells = self.cells(observation[..., 0, :]).unflatten(-1, (-1, 2))
-        return cells[..., :-1, :], cells[..., -1:, :]
-
-
-class SecretRoomEvents(TensorDictModuleBase):
-    """What happened to the doors of :class:`torchrl_alita.envs.SecretRoom`, ``[B, T]`` -> scalars.
-
-    Writes totals of what was seen so far. ``switches_pressed``: switches on which an agent
-    comes to stand where no agent stood before the step; ``doors_opened``: closed doors that
-    open. Doors are followed from the agents' cells, so that they need not be observed, from
-    one batch to the next: batches must be consecutive, and the first must begin with an
-    episode.
-
-    Args:
-        env: the environment, of which only the sizes and the grid are read.
-
-    Raises:
-        ValueError: if a batch is not of ``[B, T]``, with the environment's B.
-        KeyError: if a key is missing; the keys present are named.
-
-    Examples:
-        >>> env = SecretRoom(num_envs=3, seed=0)
-        >>> logs = SecretRoomEvents(env)(env.rollout(7))
-        >>> sorted(logs.keys())
-        ['doors_opened', 'switches_pressed']
-    """
-
-    def __init__(self, env: SecretRoom):
-        super().__init__()
-        self.door_steps = env.door_steps
-        bits = len(env.door_cells) * env.door_bits
-        self.cells = OneHotCells([env.size] * 2 * env.num_agents, rest=bits)
-        self.in_keys = [OBSERVATION, next_key(OBSERVATION), next_key(DONE)]
-        self.out_keys = ["switches_pressed", "doors_opened"]
-        self.register_buffer("totals", torch.zeros(len(self.out_keys), dtype=torch.float64))
-        self.register_buffer("switch_cells", env.switch_cells.clone(), persistent=False)
-        # Steps that each door stays open yet.
-        left = torch.zeros(env.batch_size[0], len(env.switch_cells) - 1, dtype=torch.long)
-        self.register_buffer("left", left)
-
-    @torch.no_grad()
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        require_keys(tensordict, self.in_keys)
-        if tensordict.ndim != 2 or len(tensordict) != len(self.left):
-            raise ValueError(
-                f"The batch must be [{len(self.left)}, T], got {list(tensordict.batch_size)}."
-            )
-        before, after = (self._held(tensordict.get(key)) for key in self.in_keys[:2])
-        self.totals[0] += (after & ~before).sum()
-        # A switch opens its own door, and the first one all of them.
-        opens = after[..., :1] | after[..., 1:]
-        done = tensordict.get(self.in_keys[2])
-        # How long a door is open depends on when it opened: a recurrence over the steps.
-        for step in range(tensordict.batch_size[1]):
-            self.totals[1] += self._turn_doors(opens[:, step])
-            self.left.masked_fill_(done[:, step], 0)
-        return self.metrics()
-
-    def metrics(self) -> TensorDict:
-        """The scalars of what was seen so far."""
-        return TensorDict(dict(zip(self.out_keys, self.totals.clone(), strict=True)))
-
-    def _held(self, observation: torch.Tensor) -> torch.Tensor:
-        """Switches with an agent on them, ``[*B, N, O] -> [*B, 4]``."""
-        cells = self.cells(observation[..., 0, :]).unflatten(-1, (-1, 1, 2))
-        return (cells == self.switch_cells).all(-1).any(-2)
-
-    def _turn_doors(self, opens: torch.Tensor) -> torch.Tensor:
-        """One step of the doors with a switch held, ``[B, 3]``; how many open."""
-        was_open = self.left > 0
-        # An open door does not mind its switch until its time is over.
-        stays = self.left > 1
-        left = torch.where(stays, self.left - 1, 0)
-        self.left.copy_(torch.where(opens & ~stays, self.door_steps + 1, left))
-        return (opens & ~was_open).sum()
-
-
 class ExplorationMetrics(TensorDictModuleBase):
     """Several parts as one, batch ``[B, T]`` -> the scalars of all of them.
 
@@ -564,30 +428,32 @@ class ExplorationMetrics(TensorDictModuleBase):
 def exploration_metrics(
     env: EnvBase,
     *,
+    events: Iterable[TensorDictModuleBase] = (),
     positions: BinnedCells | None = None,
     action_bins: int = 3,
     max_cells: int = 2**24,
 ) -> ExplorationMetrics:
     """The exploration metrics that fit an environment.
 
-    Always the first success and the coverage of joint actions. For ``PushBox`` and
-    ``SecretRoom`` also the coverage of joint states, the map of visits and what happened to
-    the boxes or the doors; for others the first two of these if ``positions`` is given.
+    Always the first success and the coverage of joint actions; then what the task counts
+    itself, and, if ``positions`` is given, the coverage of joint positions and their map.
 
     Args:
         env: in the layout of the package.
+        events: parts of the task's own, such as its ``events(env)`` gives; see
+            :class:`torchrl_alita.envs.Task`.
         positions: rows and columns in each agent's own observation, in this order. Default:
             not known.
         action_bins: of each entry of a continuous action. Default: 3.
-        max_cells: numbers kept of joint states, 8 bytes each, and in each checkpoint; see
-            :class:`Coverage`. Of joint actions 2**20 at most are kept. Default: 2**24, with
-            which all joint states of Push-Box with two agents are.
+        max_cells: numbers kept of joint positions, 8 bytes each, and in each checkpoint; see
+            :class:`Coverage`. Of joint actions 2**20 at most are kept. Default: 2**24.
 
     Returns:
         :class:`ExplorationMetrics` on the environment's device.
 
     Raises:
-        ValueError: if ``positions`` is given for a game that knows its own.
+        ValueError: if two parts write the same key, as ``positions`` does for a game that
+            counts its own states; it is named.
 
     Examples:
         Positions on the plane of ``"vmas/spread"`` are the first two features, x and y.
@@ -601,15 +467,10 @@ def exploration_metrics(
         >>> list(metrics.maps())
         ['team', 'agent 0', 'agent 1', 'agent 2']
     """
-    game = getattr(env, "base_env", env)
     layout = layout_of(env)
-    parts = [FirstSuccess(), _joint_actions(env, action_bins, max_cells)]
-    everybody = range(layout.num_agents)
-    if isinstance(game, (PushBox, SecretRoom)):
-        if positions is not None:
-            raise ValueError(f"{type(game).__name__} has cells of its own; got {positions}.")
-        parts += _game_parts(game, max_cells)
-    elif positions is not None:
+    parts = [FirstSuccess(), _joint_actions(env, action_bins, max_cells), *events]
+    if positions is not None:
+        everybody = range(layout.num_agents)
         parts.append(Coverage(positions, agents=everybody, max_cells=max_cells))
         parts.append(VisitMap(positions, num_agents=layout.num_agents, agents=everybody))
     metrics = ExplorationMetrics(parts)
@@ -631,29 +492,6 @@ def _joint_actions(env: EnvBase, bins: int, max_cells: int) -> Coverage:
         agents=range(num_agents),
         max_cells=min(max_cells, _MOST_JOINT_ACTIONS),
     )
-
-
-def _game_parts(game: PushBox | SecretRoom, max_cells: int) -> list[TensorDictModuleBase]:
-    num_agents, size = game.num_agents, game.size
-    if isinstance(game, PushBox):
-        cells = OneHotCells([size] * (2 * num_agents + 2))
-        # The box can be anywhere within the walls, each agent in any other cell there.
-        free = (size - 2) ** 2
-        coverage = Coverage(cells, possible=free * (free - 1) ** num_agents, max_cells=max_cells)
-        return [
-            coverage,
-            VisitMap(cells, num_agents=num_agents, others=["box"]),
-            PushBoxEvents(game),
-        ]
-    bits = [1] * (len(game.door_cells) * game.door_bits)
-    free = int((~game.walls).sum())
-    coverage = Coverage(
-        OneHotCells([size] * 2 * num_agents + bits),
-        possible=free**num_agents * 2 ** len(bits),
-        max_cells=max_cells,
-    )
-    cells = OneHotCells([size] * 2 * num_agents, rest=len(bits))
-    return [coverage, VisitMap(cells, num_agents=num_agents), SecretRoomEvents(game)]
 
 
 def _listed(entry: torch.Tensor, agents: Sequence[int] | None) -> torch.Tensor:
