@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -55,6 +56,7 @@ def test_a_run_is_read_back_as_it_was_logged(tmp_path):
     final = found.summary["final"]
     assert final["evaluation"]["return_mean"] == summary["evaluation"]["return_mean"]
     assert found.artifacts == ["model"]
+    assert "WANDB_MODE" not in os.environ
     assert found.exit_code == 0
 
 
