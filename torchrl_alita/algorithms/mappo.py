@@ -58,6 +58,11 @@ class MAPPOSettings:
     """Tell a shared network which agent it is."""
     recurrent: bool = False
     """Policies with a memory."""
+    goal_attention: bool = False
+    """Policies that weigh goals by where everybody stands, see
+    :class:`torchrl_alita.modules.GoalAttention`."""
+    own_features: int = 4
+    """Leading features of an observation that are no offsets, for ``goal_attention``."""
     layer_norm: bool = False
     """Normalize the pre-activations of the hidden layers."""
     initial_scale: float = 0.6
@@ -92,7 +97,7 @@ class MAPPOSettings:
     """Gradients of a network are scaled down to this norm."""
     bonuses: Mapping[str, float] = field(default_factory=dict)
     """Weights of the bonuses by their names: ``{"visit_bonus": 1.0}`` reads
-    ``("agents", "visit_bonus")``."""
+    ``("next", "agents", "visit_bonus")``."""
     reward_weight: float = 1.0
     """Weight of the environment's reward beside the bonuses."""
     bonus_gamma: float = 0.99
@@ -195,6 +200,8 @@ class MAPPO(Learner):
             share_params=settings.share_params,
             agent_index=settings.agent_index,
             recurrent=settings.recurrent,
+            goal_attention=settings.goal_attention,
+            own_features=settings.own_features,
             layer_norm=settings.layer_norm,
             initial_scale=settings.initial_scale,
             min_scale=settings.min_scale,
@@ -255,8 +262,8 @@ class MAPPO(Learner):
     @property
     def in_keys(self) -> list[NestedKey]:
         """What an update reads of a rollout."""
-        following = (REWARD, DONE, TERMINATED, *self.critic.in_keys)
-        keys = (*self.actor.in_keys, *self.critic.in_keys, ACTION, LOG_PROB, *self.bonus_keys)
+        following = (REWARD, DONE, TERMINATED, *self.bonus_keys, *self.critic.in_keys)
+        keys = (*self.actor.in_keys, *self.critic.in_keys, ACTION, LOG_PROB)
         return list(dict.fromkeys((*keys, *map(next_key, following))))
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
@@ -302,7 +309,8 @@ class MAPPO(Learner):
     def _learnable(self, batch: TensorDictBase) -> tuple[TensorDict, TensorDictBase]:
         """Means to log, and what the loss reads: transitions, or sequences of a recurrent one."""
         keys = {*self.actor.in_keys, *self.critic.in_keys, ACTION, LOG_PROB}
-        rows = batch.select(*keys)
+        # A rollout made with gradients has the graph of the policies in it.
+        rows = batch.select(*keys).detach()
         advantages, targets = self.advantages(batch)
         mixed = (advantages * self._heads["weights"]).sum(-1, keepdim=True)
         logs = TensorDict({"advantage_std": mixed.std(), "value_target": targets[..., 0].mean()})
@@ -327,12 +335,13 @@ class MAPPO(Learner):
         Returns:
             Two tensors ``[B, T, N, H]``, the reward's return first.
         """
-        rewards = [batch.get(next_key(REWARD)), *(batch.get(key) for key in self.bonus_keys)]
+        keys = (REWARD, *self.bonus_keys)
+        rewards = torch.cat([batch.get(next_key(key)) for key in keys], -1)
         # A copy without what is not read: a network must not write into the batch.
         values = self.critic(batch.select(*self.critic.in_keys)).get(STATE_VALUE)
         following = batch.get("next").select(*self.critic.in_keys)
         return functional.generalized_advantages(
-            torch.cat(rewards, -1),
+            rewards,
             values,
             self.critic(following).get(STATE_VALUE),
             batch.get(next_key(DONE)),
@@ -341,14 +350,11 @@ class MAPPO(Learner):
         )
 
     def _minibatches(self, rows: TensorDictBase) -> Iterator[TensorDictBase]:
-        """All rows in a new order in each epoch, but for what is left over."""
-        size = self.settings.minibatch_size
-        if self.recurrent:
-            size = max(1, size // rows.shape[1])
-        size = min(size, len(rows))
+        """All rows in a new order in each epoch, in parts whose sizes differ by one at most."""
+        parts = max(1, round(rows.numel() / self.settings.minibatch_size))
         for _ in range(self.settings.num_epochs):
-            order = torch.randperm(len(rows), device=rows.get(ACTION).device)
-            for chosen in order[: len(rows) // size * size].split(size):
+            order = torch.randperm(len(rows), device=self.device)
+            for chosen in order.tensor_split(min(parts, len(rows))):
                 yield rows[chosen]
 
     def _losses(self, rows: TensorDictBase) -> TensorDictBase:

@@ -11,6 +11,7 @@ from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.clipped_normal import ClippedNormal
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
+from torchrl_alita.modules.goals import GoalAttention
 from torchrl_alita.modules.one_hot import GumbelOneHot
 from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
 from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
@@ -23,6 +24,7 @@ __all__ = [
     "Autoencoder",
     "BestAction",
     "ClippedNormal",
+    "GoalAttention",
     "GumbelOneHot",
     "MultiAgentGRU",
     "TeamExploration",
