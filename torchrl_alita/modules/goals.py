@@ -25,11 +25,11 @@ class GoalAttention(nn.Module):
 
     .. math::
         h_k = \mathrm{ReLU}(W [own, goal_k, \min_j d_{jk}, \max_j d_{jk}]), \quad
-        c = \mathrm{ReLU}(W' pool(h, others)), \quad
+        c = \mathrm{ReLU}(W' [mean_k h_k, mean_j g_j]), \quad
         h'_k = \mathrm{ReLU}(W'' [h_k, c]), \quad
         y = \sum_k \mathrm{softmax}_k(w^\top h'_k)\, U h'_k + V c
 
-    where d_jk is the distance of agent j to goal k. The agent knows no index, and the order of
+    where d_jk is the distance of agent j to goal k, and g_j a token of agent j. The agent knows no index, and the order of
     goals and of other agents does not matter: who goes where can only depend on where all of
     them are. A perceptron with an index learns fixed roles instead, agent i to goal i.
 
@@ -81,11 +81,10 @@ class GoalAttention(nn.Module):
         # An offset, its near field, its length; of goals also two distances of others.
         self.goal = layer(own_features + 7, width)
         self.other = layer(own_features + 5, width)
-        self.context = layer(4 * width, width)
-        self.token = layer(width, width)
-        self.of_context = layer(width, width)
-        self.score = layer(width, 1, 0.1)
-        self.choice = layer(width, out_features, 0.01)
+        self.context = layer(2 * width, width)
+        self.token = layer(2 * width, width)
+        # The score and the vote of a goal.
+        self.vote = layer(width, 1 + out_features, 0.01)
         self.common = layer(width, out_features, 0.01)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
@@ -100,11 +99,11 @@ class GoalAttention(nn.Module):
         rivals = torch.stack([distance.amin(-2), distance.amax(-2)], -1)
         tokens = _relu_of_both(self.goal, torch.cat([_offset_features(goals), rivals], -1), own)
         neighbors = _relu_of_both(self.other, _offset_features(others), own)
-        pooled = (tokens.mean(-2), tokens.amax(-2), neighbors.mean(-2), neighbors.amax(-2))
-        context = torch.relu(self.context(torch.cat(pooled, -1)))
-        tokens = torch.relu(self.token(tokens) + self.of_context(context).unsqueeze(-2))
-        weight = torch.softmax(self.score(tokens), -2)
-        return self.choice((weight * tokens).sum(-2)) + self.common(context)
+        pooled = torch.cat([tokens.mean(-2), neighbors.mean(-2)], -1)
+        context = torch.relu(self.context(pooled))
+        votes = self.vote(_relu_of_both(self.token, tokens, context))
+        weight = torch.softmax(votes[..., :1], -2)
+        return (weight * votes[..., 1:]).sum(-2) + self.common(context)
 
 
 def _offset_features(offsets: torch.Tensor) -> torch.Tensor:
