@@ -123,7 +123,9 @@ def test_the_clipped_normals_probabilities_are_those_of_its_draws():
     draws = policy.sample((200_000,))
     for end in (-1.0, 1.0):
         share = (draws == end).float().mean()
-        assert policy.log_prob(torch.tensor([end])).exp().item() == pytest.approx(share.item(), abs=0.003)
+        assert policy.log_prob(torch.tensor([end])).exp().item() == pytest.approx(
+            share.item(), abs=0.003
+        )
     inside = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1].unsqueeze(-1)
     mass = policy.log_prob(inside).exp().sum() * 1e-4
     ends = sum(policy.log_prob(torch.tensor([end])).exp() for end in (-1.0, 1.0))
@@ -216,9 +218,10 @@ def test_values_see_what_they_are_told_to_see(value_input):
     batch["agents", "observation"][:, 0] += 1
     other = value(batch)["agents", "state_value"]
     changed = (seen != other).any(-1).any(0).tolist()
-    assert changed == {"own": [True, False, False], "team": [True] * 3, "state": [False] * 3}[
-        value_input
-    ]
+    assert (
+        changed
+        == {"own": [True, False, False], "team": [True] * 3, "state": [False] * 3}[value_input]
+    )
 
 
 def test_values_are_learned_in_the_units_of_their_norm():

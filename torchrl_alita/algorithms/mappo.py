@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from torch import nn
 from torchrl.envs import EnvBase
-from torchrl.modules import PopArtValueNorm, set_recurrent_mode
+from torchrl.modules import PopArtValueNorm
 from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
 
 from torchrl_alita import functional
@@ -38,6 +37,15 @@ from torchrl_alita.layout import (
     next_key,
 )
 from torchrl_alita.modules import make_stochastic_actor, make_team_value
+
+_LOGGED = (
+    "loss_objective",
+    "loss_critic",
+    "loss_entropy",
+    "entropy",
+    "kl_approx",
+    "clip_fraction",
+)
 
 __all__ = ["IPPO", "MAPPO", "IPPOSettings", "MAPPOSettings"]
 
@@ -121,7 +129,7 @@ class MAPPOSettings:
         check_non_negative(entropy_coeff=self.entropy_coeff, lr_end=self.lr_end)
         check_non_negative(reward_weight=self.reward_weight)
         check_whole(0, lr_decay_frames=self.lr_decay_frames)
-        check_number(**{name: weight for name, weight in self.bonuses.items()})
+        check_number(**self.bonuses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,9 +367,8 @@ class MAPPO(Learner):
 
     def _losses(self, rows: TensorDictBase) -> TensorDictBase:
         losses = self.loss(rows)
-        kept = ("loss_objective", "loss_critic", "loss_entropy", "entropy", "kl_approx")
-        more = ("clip_fraction",)
-        return TensorDict({key: losses.get(key) for key in (*kept, *more) if key in losses.keys()})
+        # What else it returns is of each agent, or a diagnosis that an epoch makes stale.
+        return losses.select(*_LOGGED, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed."""
