@@ -23,6 +23,7 @@ LEVELS = {
     "_version": 0, "_extras": 0, "_checks": 0, "_agents": 0, "_precision": 0, "functional": 0,
     "layout": 0,
     "team": 1, "modules": 1, "envs": 1, "data": 1, "metrics": 1,
+    "optim": 2,
     "transforms": 2, "objectives": 2, "exact": 2,
     "algorithms": 3,
     "training": 4,
