@@ -20,6 +20,7 @@ from torchrl_alita import (
     NoveltyLoss,
     NoveltyReward,
     TotalReward,
+    TRPOLoss,
     TsallisLoss,
     ValueDecompositionLoss,
     make_actor,
@@ -120,6 +121,12 @@ def tsallis(**kwargs) -> TsallisLoss:
     return loss
 
 
+def trust_region(**kwargs) -> TRPOLoss:
+    torch.manual_seed(3)
+    actor = fixed_draws_actor(make_gaussian_actor(ENV, num_cells=SMALL)[0].module)
+    return TRPOLoss(actor, **kwargs)
+
+
 def novelty(**kwargs) -> NoveltyLoss:
     torch.manual_seed(3)
     return NoveltyLoss(Autoencoder(O + A), **kwargs)
@@ -150,6 +157,7 @@ LOSSES = {
     "influence_in_turns_next": lambda **kw: alone("clones", optimum_at="next", **kw),
     "influence_in_turns_td_target": lambda **kw: alone(optimum="td_target", **kw),
     "tsallis": tsallis,
+    "trpo": trust_region,
 }
 
 TRANSFORMS = {
@@ -174,6 +182,16 @@ def of_one_agent(batch: TensorDict) -> TensorDict:
     return batch.apply(lambda value: value[..., :1, :] if value.ndim == batch.ndim + 2 else value)
 
 
+def acted(**options) -> TensorDict:
+    """Transitions with what a policy wrote, and advantages."""
+    batch, other = random_batch(**options), random_batch(seed=1, **options)
+    batch["agents", "loc"] = other["agents", "action"]
+    novelty = other["next", "agents", "novelty"]
+    batch["agents", "scale"] = 0.5 + novelty.expand(*novelty.shape[:-1], A)
+    batch["agents", "advantage"] = other["next", "agents", "reward"]
+    return batch
+
+
 def one_hot_episodes() -> TensorDict:
     batch = random_batch(batch_size=(B, T))
     taken = batch["agents", "action"].argmax(-1)
@@ -190,7 +208,7 @@ def test_loss_keeps_its_promise(name, promise):
         # Few steps: a compiled graph has them all.
         batch = sequences(batch_size=(B, 3))
     else:
-        batch = random_batch()
+        batch = acted() if name == "trpo" else random_batch()
     promise(LOSSES[name], of_one_agent(batch) if "in_turns" in name else batch)
 
 

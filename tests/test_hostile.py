@@ -51,6 +51,7 @@ from test_contract import (
     SMALL,
     SPEC,
     TRANSFORMS,
+    acted,
     estimator,
     maddpg,
     of_one_agent,
@@ -84,6 +85,7 @@ from torchrl_alita import (
     SequenceSampler,
     TeamExploration,
     TotalReward,
+    TRPOLoss,
     TsallisLoss,
     TwinALITA,
     ValueDecompositionLoss,
@@ -95,8 +97,15 @@ from torchrl_alita import (
     make_recurrent_actor,
 )
 from torchrl_alita.envs import MarkovGame, MatrixGame, PushBox, SecretRoom, StreamedVmasEnv
-from torchrl_alita.modules import GumbelOneHot, MultiAgentGRU, make_gaussian_actor, make_value
+from torchrl_alita.modules import (
+    GumbelOneHot,
+    MultiAgentGRU,
+    StackedLinear,
+    make_gaussian_actor,
+    make_value,
+)
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
+from torchrl_alita.optim import KFAC, TrustRegion
 
 T = 5
 ALONE = TargetEnv(n_agents=1)
@@ -133,7 +142,8 @@ def batch_for(name: str, batch_size: tuple[int, ...] | None = None) -> TensorDic
         usual = (B,) if name == "loss_vdn" else (B, 2)
         return sequences(batch_size=usual if batch_size is None else batch_size)
     usual = (B, T) if name == "loss_influence_score" else (B,)
-    batch = random_batch(batch_size=usual if batch_size is None else batch_size)
+    make = acted if name == "loss_trpo" else random_batch
+    batch = make(batch_size=usual if batch_size is None else batch_size)
     if "in_turns" in name:
         batch = of_one_agent(batch)
     if name in ("loss_influence_score", "loss_maddpg_all"):
@@ -778,6 +788,22 @@ def _tsallis(**options):
     return TsallisLoss(*networks, **options)
 
 
+def _trust_region(**options):
+    return TRPOLoss(make_gaussian_actor(ALONE), **options)
+
+
+def _kfac(**options):
+    return KFAC(torch.nn.Linear(3, 2), **options)
+
+
+def _trust_region_step(**options):
+    return TrustRegion([torch.nn.Parameter(torch.zeros(3))], **options)
+
+
+def _stacked_linear(**options):
+    return StackedLinear(**{"in_features": 3, "out_features": 2, "num_agents": N, **options})
+
+
 def _gaussian_actor(**options):
     return make_gaussian_actor(ALONE, **{"num_cells": SMALL, **options})
 
@@ -914,6 +940,22 @@ ARGUMENTS = {
         "num_action_samples": "whole",
         "reduction": "name",
     },
+    _trust_region: {"reduction": "name"},
+    _kfac: {
+        "lr": "positive",
+        "max_kl": "positive",
+        "momentum": "below_one",
+        "damping": "positive",
+        "decay": "below_one",
+        "basis_interval": "whole",
+    },
+    _trust_region_step: {
+        "max_kl": "positive",
+        "damping": "non_negative",
+        "iterations": "whole",
+        "searches": "whole",
+    },
+    _stacked_linear: {"in_features": "whole", "out_features": "whole", "num_agents": "whole"},
     _gaussian_actor: {"num_cells": "widths"},
     _value: {"num_cells": "widths"},
     _single(TD3): {
@@ -1117,6 +1159,10 @@ def test_every_public_constructor_meets_hostile_arguments():
         "TAC": "tac",
         "TD3": "td3",
         "TotalReward": "total",
+        "StackedLinear": "stacked_linear",
+        "KFAC": "kfac",
+        "TRPOLoss": "trust_region",
+        "TrustRegion": "trust_region_step",
         "TsallisLoss": "tsallis",
         "TwinALITA": "twinalita",
         "BestAction": "qnetwork",
@@ -1148,7 +1194,7 @@ def test_every_public_constructor_meets_hostile_arguments():
         "Task",
         "VmasState",
     }
-    parts = ("data", "envs", "modules", "objectives", "transforms")
+    parts = ("data", "envs", "modules", "objectives", "optim", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__
     }

@@ -34,6 +34,7 @@ from torchrl_alita.objectives import (
     InfluenceLoss,
     MADDPGLoss,
     NoveltyLoss,
+    TRPOLoss,
     TsallisLoss,
     ValueDecompositionLoss,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "NoveltyLoss",
     "NoveltyReward",
     "SequenceSampler",
+    "TRPOLoss",
     "TeamExploration",
     "TotalReward",
     "TsallisLoss",

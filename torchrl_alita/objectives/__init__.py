@@ -4,6 +4,7 @@ from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.influence import InfluenceLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
+from torchrl_alita.objectives.trust_region import TRPOLoss
 from torchrl_alita.objectives.tsallis import TsallisLoss
 from torchrl_alita.objectives.value_decomposition import ValueDecompositionLoss
 
@@ -12,6 +13,7 @@ __all__ = [
     "InfluenceLoss",
     "MADDPGLoss",
     "NoveltyLoss",
+    "TRPOLoss",
     "TsallisLoss",
     "ValueDecompositionLoss",
 ]

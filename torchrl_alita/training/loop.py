@@ -75,20 +75,14 @@ def train(
         ImportError: if an extra is missing; it is named.
         SystemExit: after Ctrl-C, when a checkpoint has been written.
     """
-    import_extra("tqdm", "recipes")
+    progress_bar = import_extra("tqdm", "recipes").tqdm
     session = _Session(config, make_algorithm, task or get_task(config.task))
-    with session.loggers:
-        return _train(session)
-
-
-def _train(session: _Session) -> dict[str, Any]:
-    config = session.config
     if config.resume is not None:
         print(f"Resumed at frame {session.frames:,}.")
     else:
         session.log(session.evaluate_chosen()[0])
         session.save()
-    bar = import_extra("tqdm", "recipes").tqdm(
+    bar = progress_bar(
         total=config.total_frames,
         initial=session.frames,
         unit=" frames",
@@ -158,13 +152,7 @@ class _Session:
         self.resumed_at = dict(self.progress)
         self.started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.run.path / "metrics.csv", until=self.frames)
-        self.loggers = Loggers(
-            config.loggers,
-            self.run.path,
-            config=plain_config(config) | {"machine": machine()},
-            labels=(config.algorithm, config.task),
-            wandb=config.wandb,
-        )
+        self.loggers = Loggers(config.loggers, self.run.path, config=plain_config(config))
 
     def _with_memory(self, env: EnvBase) -> EnvBase:
         for transform in self.algorithm.env_transforms():
@@ -344,12 +332,7 @@ class _Session:
             "machine": machine(),
         }
         self.run.write_json("summary.json", summary)
-        self.loggers.finish(
-            summary,
-            step=self.frames,
-            gif=self.run.path / "rollout.gif",
-            checkpoint=self.run.checkpoints.latest(),
-        )
+        self.loggers.close()
         return summary | {"run_dir": str(self.run.path)}
 
     def _draw_exploration(self, title: str) -> None:
