@@ -38,7 +38,7 @@ from torchrl_alita.training import (
 )
 from torchrl_alita.training.evaluation import episode_returns
 from torchrl_alita.training.figures import save_curves, save_gif
-from torchrl_alita.training.logging import MetricsFile, make_logger
+from torchrl_alita.training.logging import MetricsFile
 
 ENV_OPTIONS: dict = {}
 
@@ -321,25 +321,6 @@ def test_torchrls_loggers_write_under_the_run(tmp_path, name):
     written = [p for p in (tmp_path / "run" / f"{name}_logs").rglob("*") if p.is_file()]
     assert written
     assert all(path.stat().st_size > 0 for path in written)
-
-
-def test_weights_and_biases_is_offline_and_knows_the_config(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    logger = make_logger("wandb", tmp_path, run_name="name", config={"seed": 11})
-    assert logger.experiment.settings.mode == "offline"
-    assert logger.experiment.config["seed"] == 11
-    logger.log_scalar("return", 1.5, step=3)
-    logger.experiment.finish()
-    assert "WANDB_MODE" not in os.environ
-    assert list(tmp_path.rglob("*.wandb"))
-
-
-def test_an_unknown_logger_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="mlflow"):
-        make_logger("mlflow", tmp_path, run_name="name", config={})
 
 
 def test_pictures_are_drawn_without_a_display(tmp_path, monkeypatch):

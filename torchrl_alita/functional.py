@@ -33,12 +33,14 @@ number of leading dimensions.
 from __future__ import annotations
 
 import torch
+from torchrl.objectives.value.functional import generalized_advantage_estimate
 
 __all__ = [
     "allowed_actions",
     "brier_distance",
     "discounted_past",
     "diversity_penalty",
+    "generalized_advantages",
     "influence",
     "influence_gap",
     "influence_score",
@@ -589,3 +591,80 @@ def q_logarithm(log_probability: torch.Tensor, entropic_index: float) -> torch.T
     if entropic_index == 1:
         return log_probability
     return torch.expm1((entropic_index - 1) * log_probability) / (entropic_index - 1)
+
+
+def generalized_advantages(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    next_values: torch.Tensor,
+    done: torch.Tensor,
+    terminated: torch.Tensor,
+    *,
+    gammas: torch.Tensor,
+    lambdas: torch.Tensor,
+    episodic: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Advantages and targets of H returns of N agents, ``[*B, T, N, H]``.
+
+    .. math::
+        \delta_t = r_t + \gamma (1 - terminated_t) V(s'_t) - V(s_t), \qquad
+        A_t = \delta_t + \gamma \lambda (1 - done_t) A_{t+1}, \qquad
+        V^{target}_t = A_t + V(s_t)
+
+    by TorchRL's ``generalized_advantage_estimate``, for every return with its own discount:
+    https://arxiv.org/abs/1506.02438. A truncated step bootstraps from the state that it led
+    to, a terminated one does not. A return that is not ``episodic`` goes on over the ends of
+    episodes, as that of exploration bonuses does in Random Network Distillation
+    (https://arxiv.org/abs/1810.12894, Section 2.3): its next value is that of the next step's
+    state, whichever episode it belongs to.
+
+    Args:
+        rewards: ``[*B, T, N, H]``.
+        values: of the state before each step, ``[*B, T, N, H]``.
+        next_values: of the state after it, before any reset, ``[*B, T, N, H]``.
+        done: bool ``[*B, T, 1]`` or ``[*B, T, N, 1]``: the episode ended, or the agent's part.
+        terminated: likewise: it ended by itself.
+        gammas: discount of each return, ``[H]``.
+        lambdas: how far each advantage looks ahead, in [0, 1], ``[H]``.
+        episodic: bool ``[H]``: whether a return ends with its episode.
+
+    Returns:
+        The advantages and the targets of the values.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+        TypeError: if a flag is not bool.
+
+    Examples:
+        >>> ones = torch.ones(1, 2, 1, 1)
+        >>> flags = torch.tensor([[[False], [True]]])
+        >>> heads = {"gammas": torch.tensor([0.5]), "lambdas": torch.tensor([1.0])}
+        >>> advantages, targets = generalized_advantages(
+        ...     ones, 4 * ones, 2 * ones, flags, ~flags, **heads, episodic=torch.tensor([True])
+        ... )
+        >>> advantages.flatten(), targets.flatten()
+        (tensor([-4.,  -2.]), tensor([0.,  2.]))
+    """
+    _check_same_shape(rewards=rewards, values=values, next_values=next_values)
+    _check_bool(episodic=episodic)
+    done, terminated = (
+        _for_each_agent(flag, rewards[..., :1]).expand_as(rewards) & episodic
+        for flag in (done, terminated)
+    )
+    following = torch.cat([values[..., 1:, :, :], next_values[..., -1:, :, :]], -3)
+    next_values = torch.where(episodic, next_values, following)
+
+    def flat(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.flatten(-2)
+
+    num_agents = rewards.shape[-2]
+    advantages, targets = generalized_advantage_estimate(
+        gammas.repeat(num_agents),
+        lambdas.repeat(num_agents),
+        flat(values),
+        flat(next_values),
+        flat(rewards),
+        flat(done),
+        flat(terminated),
+    )
+    return advantages.unflatten(-1, rewards.shape[-2:]), targets.unflatten(-1, rewards.shape[-2:])

@@ -16,6 +16,7 @@ __all__ = [
     "CHOSEN_ACTION_VALUE",
     "DIVERSITY_PENALTY",
     "DONE",
+    "EXPLORING",
     "IS_INIT",
     "LAST_ACTION",
     "LOC",
@@ -53,6 +54,8 @@ ACTION_VALUE = ("agents", "action_value")
 CHOSEN_ACTION_VALUE = ("agents", "chosen_action_value")
 VALUE_TARGET = ("agents", "value_target")
 ADVANTAGE = ("agents", "advantage")
+# Who explored in a step, instead of following its policy.
+EXPLORING = ("agents", "exploring")
 # Of the whole team, [*B, S]; not every environment has it.
 STATE = "state"
 # What recurrent networks read besides, written by TorchRL's InitTracker, by LastAction and by

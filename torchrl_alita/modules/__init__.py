@@ -8,12 +8,15 @@ from torchrl_alita.modules.attention import (
     make_attention_critic,
 )
 from torchrl_alita.modules.autoencoder import Autoencoder
+from torchrl_alita.modules.clipped_normal import ClippedNormal
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
+from torchrl_alita.modules.goals import GoalAttention
 from torchrl_alita.modules.one_hot import GumbelOneHot
 from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
 from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
 from torchrl_alita.modules.stacked_linear import StackedLinear
+from torchrl_alita.modules.stochastic import make_stochastic_actor, make_team_value
 from torchrl_alita.modules.team_exploration import TeamExploration
 
 __all__ = [
@@ -21,6 +24,8 @@ __all__ = [
     "AttentionNet",
     "Autoencoder",
     "BestAction",
+    "ClippedNormal",
+    "GoalAttention",
     "GumbelOneHot",
     "MultiAgentGRU",
     "StackedLinear",
@@ -33,5 +38,7 @@ __all__ = [
     "make_influence_network",
     "make_qnetwork",
     "make_recurrent_actor",
+    "make_stochastic_actor",
+    "make_team_value",
     "make_value",
 ]

@@ -9,6 +9,7 @@ from torchrl_alita.training.checkpoint import (
 )
 from torchrl_alita.training.config import TrainingConfig
 from torchrl_alita.training.evaluation import evaluate
+from torchrl_alita.training.logging import WandbSettings
 from torchrl_alita.training.loop import train
 from torchrl_alita.training.policy import init_policy, load_policy
 from torchrl_alita.training.random_state import RandomState, preserve_random_state
@@ -28,6 +29,7 @@ __all__ = [
     "RunDirectory",
     "StarCraftConfig",
     "TrainingConfig",
+    "WandbSettings",
     "build_algorithm",
     "checkpoint_difference",
     "evaluate",

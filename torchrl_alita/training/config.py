@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from torchrl_alita._checks import check_at_least_one, check_whole
-from torchrl_alita.training.logging import LoggerName
+from torchrl_alita.training.logging import LoggerName, WandbSettings
 
 __all__ = ["TrainingConfig"]
 
@@ -84,7 +85,9 @@ class TrainingConfig:
     threads: int | None = None
     """Threads of torch on the CPU. Default: torch's choice."""
     loggers: tuple[LoggerName, ...] = ()
-    """Loggers beside metrics.csv: csv, tensorboard, wandb (offline unless logged in)."""
+    """Loggers beside metrics.csv: csv, tensorboard, wandb (offline by default)."""
+    wandb: WandbSettings = field(default_factory=WandbSettings)
+    """What Weights & Biases is told of the run."""
     progress: bool = True
     """Show a progress bar."""
     run_dir: Path | None = None
@@ -95,6 +98,9 @@ class TrainingConfig:
     """Directory of an earlier run, or a checkpoint in it, whose policies this run starts from."""
 
     def __post_init__(self):
+        if isinstance(self.wandb, Mapping):  # as config.json has it
+            tags = tuple(self.wandb["tags"])
+            self.wandb = WandbSettings(**{**self.wandb, "tags": tags})
         sizes = (
             "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
             "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",

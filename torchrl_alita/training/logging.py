@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torchrl.record.loggers import Logger, TensorboardLogger, WandbLogger
+import torch
+from torchrl.record.loggers import CSVLogger, Logger, TensorboardLogger, WandbLogger
 from torchrl.record.loggers.utils import get_logger
 
+from torchrl_alita._checks import check_choice
 from torchrl_alita._extras import import_extra
 from torchrl_alita.training.files import write_whole
 
-__all__ = ["LoggerName", "Loggers", "MetricsFile", "close_logger", "make_logger"]
+__all__ = [
+    "LoggerName",
+    "Loggers",
+    "MetricsFile",
+    "WandbSettings",
+    "close_logger",
+    "make_logger",
+]
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
+
+# Seconds for which Weights & Biases may wait for the network, at the start and at the end.
+_WANDB_START, _WANDB_END = 20.0, 60.0
 
 _report = logging.getLogger(__name__)
 
@@ -116,20 +131,67 @@ class MetricsFile:
         return [frames for frames, _ in points], [value for _, value in points]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WandbSettings:
+    """What Weights & Biases is told of a run.
+
+    Raises:
+        ValueError: for an unknown mode.
+
+    Examples:
+        >>> WandbSettings(mode="online").resolved_mode()
+        'online'
+    """
+
+    project: str = "torchrl_alita"
+    """Project of the run."""
+    entity: str | None = None
+    """User or team. Default: the account's own."""
+    group: str | None = None
+    """Group of the run. Default: algorithm and task."""
+    job_type: str = "train"
+    """Kind of run within the group."""
+    name: str | None = None
+    """Name of the run. Default: its directory's."""
+    tags: tuple[str, ...] = ()
+    """Tags beside algorithm and task."""
+    mode: Literal["offline", "online", "disabled"] | None = None
+    """Default: what WANDB_MODE says; else online for a run that a sweep agent has started, and
+    offline for every other one, which ``wandb sync`` uploads later."""
+    checkpoint: bool = False
+    """Keep the last checkpoint as an artifact."""
+
+    def __post_init__(self):
+        if self.mode is not None:
+            check_choice("mode", self.mode, ("offline", "online", "disabled"))
+
+    def resolved_mode(self) -> str:
+        """The mode that holds in this process."""
+        fallback = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
+        return self.mode or os.environ.get("WANDB_MODE") or fallback
+
+
 def make_logger(
-    name: LoggerName, run_dir: str | Path, *, run_name: str, config: Mapping[str, Any]
+    name: LoggerName,
+    run_dir: str | Path,
+    *,
+    config: Mapping[str, Any],
+    labels: Sequence[str] = (),
+    wandb: WandbSettings | None = None,
 ) -> Logger:
     """One of TorchRL's loggers, writing under the run's directory.
 
-    Weights & Biases stays offline unless the user is logged in (``wandb login``, or
-    ``WANDB_API_KEY``) or says otherwise (``WANDB_MODE``), and gets the config when the
-    run is created, since what is set later is lost offline.
+    Weights & Biases stays offline unless the settings or the environment say otherwise. A
+    run that is open in the process stays open, and this one is another. It gets the config
+    when it is created, since what is set later is lost offline. Its id is kept in the run's
+    directory, so that a resumed run goes on under the same one.
 
     Args:
         name: ``"csv"``, ``"tensorboard"`` or ``"wandb"``.
         run_dir: the run's directory.
-        run_name: shown by the logger.
         config: of the run.
+        labels: tags of the run, as its algorithm and its task; joined they are its group.
+        wandb: what Weights & Biases is told. Default: :class:`WandbSettings`'s.
 
     Raises:
         ValueError: for an unknown name.
@@ -137,18 +199,7 @@ def make_logger(
     """
     run_dir = Path(run_dir)
     if name == "wandb":
-        wandb = import_extra("wandb", "wandb")
-        mode = os.environ.get("WANDB_MODE")
-        if mode is None:
-            mode = "online" if wandb.login(prompt=False) else "offline"
-        # The logger's own offline flag would set WANDB_MODE for the whole process.
-        options = {
-            "project": "torchrl_alita",
-            "config": dict(config),
-            "mode": mode,
-            "log_env_packages": False,
-        }
-        return get_logger("wandb", str(run_dir), run_name, wandb_kwargs=options)
+        return _make_wandb(run_dir, config, labels, wandb or WandbSettings())
     if name == "tensorboard":
         import_extra("tensorboard", "recipes")
     elif name != "csv":
@@ -156,10 +207,41 @@ def make_logger(
     return get_logger(name, str(run_dir), f"{name}_logs")
 
 
-def close_logger(logger: Logger) -> None:
-    """Write out what a logger still holds."""
+def _make_wandb(
+    run_dir: Path, config: Mapping[str, Any], labels: Sequence[str], settings: WandbSettings
+) -> Logger:
+    import_extra("wandb", "wandb")
+    saved = run_dir / "wandb.json"
+    known = json.loads(saved.read_text()) if saved.exists() else {}
+    # The logger's own offline flag would set WANDB_MODE for the whole process.
+    options = {
+        "project": settings.project,
+        "entity": settings.entity,
+        "group": settings.group or "-".join(labels) or None,
+        "job_type": settings.job_type,
+        "tags": list(dict.fromkeys((*labels, *settings.tags))),
+        "config": dict(config),
+        "mode": settings.resolved_mode(),
+        "id": known.get("id"),
+        "reinit": "create_new",
+        "settings": {"init_timeout": _WANDB_START, "finish_timeout": _WANDB_END},
+        "log_env_packages": False,
+    }
+    run_name = settings.name or run_dir.resolve().name
+    logger = get_logger("wandb", str(run_dir), run_name, wandb_kwargs=options)
+    write_whole(saved, json.dumps({"id": logger.experiment.id}) + "\n")
+    return logger
+
+
+def close_logger(logger: Logger, *, failed: bool = False) -> None:
+    """Write out what a logger still holds.
+
+    Args:
+        logger: of :func:`make_logger`.
+        failed: whether the run has ended in an error.
+    """
     if isinstance(logger, WandbLogger):
-        logger.experiment.finish()
+        logger.experiment.finish(exit_code=int(failed))
     elif isinstance(logger, TensorboardLogger):
         logger.experiment.close()
 
@@ -168,12 +250,15 @@ class Loggers:
     """Loggers that can fail without any harm to the run.
 
     What one raises is reported once, by Python's ``logging``; from then on it is left
-    alone, so that it cannot slow the run either.
+    alone, so that it cannot slow the run either. At the end of a ``with`` block they are
+    closed, also after an error.
 
     Args:
         names: of the loggers.
         run_dir: the run's directory.
         config: of the run.
+        labels: as of :func:`make_logger`.
+        wandb: as of :func:`make_logger`.
 
     Raises:
         ValueError: for an unknown name.
@@ -181,41 +266,115 @@ class Loggers:
 
     Examples:
         >>> import tempfile
-        >>> loggers = Loggers((), tempfile.mkdtemp(), config={})
-        >>> loggers.log({"return": 1.5}, step=100)
-        >>> loggers.close()
+        >>> with Loggers((), tempfile.mkdtemp(), config={}) as loggers:
+        ...     loggers.log({"return": 1.5}, step=100)
     """
 
     def __init__(
-        self, names: Sequence[LoggerName], run_dir: str | Path, *, config: Mapping[str, Any]
+        self,
+        names: Sequence[LoggerName],
+        run_dir: str | Path,
+        *,
+        config: Mapping[str, Any],
+        labels: Sequence[str] = (),
+        wandb: WandbSettings | None = None,
     ):
+        self.run_dir = Path(run_dir)
+        self.wandb = wandb or WandbSettings()
         self._working: dict[str, Logger] = {}
         for name in names:
             try:
                 self._working[name] = make_logger(
-                    name, run_dir, run_name=Path(run_dir).name, config=config
+                    name, run_dir, config=config, labels=labels, wandb=wandb
                 )
             except (ValueError, ImportError):
+                self.close(failed=True)
                 raise
             except Exception as error:
                 self._give_up(name, error)
 
-    def log(self, values: Mapping[str, float], *, step: int) -> None:
-        """Hand values to every logger that works."""
-        for name, logger in list(self._working.items()):
-            try:
-                for key, value in values.items():
-                    logger.log_scalar(key, value, step=step)
-            except Exception as error:
-                self._give_up(name, error)
+    def __enter__(self) -> Loggers:
+        return self
 
-    def close(self) -> None:
-        """Write out what the loggers still hold."""
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self.close(failed=kind is not None)
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        """Hand values to every logger that works, as one row.
+
+        Args:
+            values: by name.
+            step: environment steps so far.
+        """
         for name, logger in list(self._working.items()):
-            try:
-                close_logger(logger)
-            except Exception as error:
-                self._give_up(name, error)
+            with self._guard(name):
+                logger.log_metrics(dict(values), step=step)
+
+    def log_histograms(self, values: Mapping[str, torch.Tensor], *, step: int) -> None:
+        """Hand distributions to TensorBoard and Weights & Biases; a CSV file has none.
+
+        Args:
+            values: by name, of any shape; what is not finite is left out.
+            step: environment steps so far.
+        """
+        for name, logger in list(self._working.items()):
+            with self._guard(name):
+                if isinstance(logger, CSVLogger):
+                    continue
+                for key, tensor in values.items():
+                    flat = tensor.detach().float().flatten().cpu()
+                    flat = flat[flat.isfinite()]
+                    if len(flat):
+                        bins = 32 if isinstance(logger, WandbLogger) else "auto"
+                        logger.log_histogram(key, flat.numpy(), step=step, bins=bins)
+
+    def finish(
+        self,
+        summary: Mapping[str, Any],
+        *,
+        step: int,
+        gif: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> None:
+        """Hand the outcome of a run to Weights & Biases.
+
+        Args:
+            summary: content of summary.json, kept as the run's summary.
+            step: environment steps of the run.
+            gif: an evaluation episode, kept as a video.
+            checkpoint: folder of the last one, kept as an artifact if the settings say so.
+        """
+        with self._guard("wandb"):
+            logger = self._working.get("wandb")
+            if not isinstance(logger, WandbLogger):
+                return
+            wandb, run = import_extra("wandb", "wandb"), logger.experiment
+            if gif is not None and Path(gif).is_file():
+                video = wandb.Video(str(gif), format="gif")
+                run.log({"evaluation/episode": video, "evaluation/step": step})
+            run.summary.update({"final": dict(summary)})
+            if checkpoint is not None and self.wandb.checkpoint:
+                artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
+                artifact.add_dir(str(checkpoint))
+                run.log_artifact(artifact)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Write out what the loggers still hold; a second time there is nothing left.
+
+        Args:
+            failed: whether the run has ended in an error.
+        """
+        for name, logger in list(self._working.items()):
+            with self._guard(name):
+                close_logger(logger, failed=failed)
+        self._working.clear()
+
+    @contextmanager
+    def _guard(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._give_up(name, error)
 
     def _give_up(self, name: str, error: Exception) -> None:
         self._working.pop(name, None)

@@ -75,14 +75,20 @@ def train(
         ImportError: if an extra is missing; it is named.
         SystemExit: after Ctrl-C, when a checkpoint has been written.
     """
-    progress_bar = import_extra("tqdm", "recipes").tqdm
+    import_extra("tqdm", "recipes")
     session = _Session(config, make_algorithm, task or get_task(config.task))
+    with session.loggers:
+        return _train(session)
+
+
+def _train(session: _Session) -> dict[str, Any]:
+    config = session.config
     if config.resume is not None:
         print(f"Resumed at frame {session.frames:,}.")
     else:
         session.log(session.evaluate_chosen()[0])
         session.save()
-    bar = progress_bar(
+    bar = import_extra("tqdm", "recipes").tqdm(
         total=config.total_frames,
         initial=session.frames,
         unit=" frames",
@@ -152,7 +158,13 @@ class _Session:
         self.resumed_at = dict(self.progress)
         self.started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.run.path / "metrics.csv", until=self.frames)
-        self.loggers = Loggers(config.loggers, self.run.path, config=plain_config(config))
+        self.loggers = Loggers(
+            config.loggers,
+            self.run.path,
+            config=plain_config(config) | {"machine": machine()},
+            labels=(config.algorithm, config.task),
+            wandb=config.wandb,
+        )
 
     def _with_memory(self, env: EnvBase) -> EnvBase:
         for transform in self.algorithm.env_transforms():
@@ -332,7 +344,12 @@ class _Session:
             "machine": machine(),
         }
         self.run.write_json("summary.json", summary)
-        self.loggers.close()
+        self.loggers.finish(
+            summary,
+            step=self.frames,
+            gif=self.run.path / "rollout.gif",
+            checkpoint=self.run.checkpoints.latest(),
+        )
         return summary | {"run_dir": str(self.run.path)}
 
     def _draw_exploration(self, title: str) -> None:

@@ -1,0 +1,412 @@
+"""Proximal policy optimization of teams: MAPPO and IPPO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+from torchrl.modules import PopArtValueNorm
+from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
+
+from torchrl_alita import functional
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_non_negative,
+    check_number,
+    check_positive,
+    check_share,
+    check_whole,
+    require_keys,
+)
+from torchrl_alita.algorithms._compiled import differentiate
+from torchrl_alita.algorithms._learner import Learner
+from torchrl_alita.layout import (
+    ACTION,
+    ADVANTAGE,
+    DONE,
+    EXPLORING,
+    LOG_PROB,
+    REWARD,
+    STATE_VALUE,
+    TERMINATED,
+    VALUE_TARGET,
+    next_key,
+)
+from torchrl_alita.modules import make_stochastic_actor, make_team_value
+
+_LOGGED = (
+    "loss_objective",
+    "loss_critic",
+    "loss_entropy",
+    "entropy",
+    "kl_approx",
+    "clip_fraction",
+)
+
+__all__ = ["IPPO", "MAPPO", "IPPOSettings", "MAPPOSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAPPOSettings:
+    """Settings of :class:`MAPPO`."""
+
+    num_cells: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer of the policies; the width of a recurrent one's two."""
+    value_num_cells: tuple[int, ...] = (128, 128)
+    """Width of each hidden layer of the values."""
+    value_input: Literal["own", "team", "state"] = "team"
+    """What a value sees: its agent's observation, all observations, or ``"state"``."""
+    share_params: bool = True
+    """One policy for all agents."""
+    agent_index: bool = True
+    """Tell a shared network which agent it is."""
+    recurrent: bool = False
+    """Policies with a memory."""
+    goal_attention: bool = False
+    """Policies that weigh goals by where everybody stands, see
+    :class:`torchrl_alita.modules.GoalAttention`."""
+    own_features: int = 4
+    """Leading features of an observation that are no offsets, for ``goal_attention``."""
+    layer_norm: bool = False
+    """Normalize the pre-activations of the hidden layers."""
+    initial_scale: float = 0.6
+    """Where the deviation of continuous actions begins, in units of half their range."""
+    min_scale: float = 0.1
+    """The least it can become."""
+    gamma: float = 0.99
+    """Discount factor of a step."""
+    gae_lambda: float = 0.95
+    """How far the advantages look ahead, in [0, 1]."""
+    clip_epsilon: float = 0.2
+    """How far a policy's ratio may move from 1."""
+    num_epochs: int = 4
+    """Times that each collected batch is gone through."""
+    minibatch_size: int = 2048
+    """Transitions of the team in a step."""
+    entropy_coeff: float = 0.0
+    """Weight of the policies' entropy."""
+    value_norm: bool = True
+    """Learn values in units of their targets' running mean and deviation."""
+    value_norm_decay: float = 0.999
+    """What a step keeps of those two."""
+    advantage_floor: float = 1e-3
+    """The least deviation by which advantages are divided, in units of the reward."""
+    lr: float = 1e-3
+    """Adam's step for policies and values."""
+    lr_end: float = 0.0
+    """Where the step ends, if it decays."""
+    lr_decay_frames: int = 0
+    """Frames after which it has got there, in a straight line; 0 is a constant step."""
+    max_grad_norm: float = 0.5
+    """Gradients of a network are scaled down to this norm."""
+    bonuses: Mapping[str, float] = field(default_factory=dict)
+    """Weights of the bonuses by their names: ``{"visit_bonus": 1.0}`` reads
+    ``("next", "agents", "visit_bonus")``."""
+    reward_weight: float = 1.0
+    """Weight of the environment's reward beside the bonuses."""
+    bonus_gamma: float = 0.99
+    """Discount factor of the bonuses' returns."""
+    bonus_lambda: float = 0.95
+    """How far the bonuses' advantages look ahead."""
+    bonuses_end: bool = False
+    """The bonuses' returns end with an episode, as the reward's does."""
+    compile: bool = False
+    """Compile the losses and their gradient."""
+    compile_mode: str = "default"
+    """Of ``torch.compile``."""
+
+    def __post_init__(self):
+        check_share(gamma=self.gamma, gae_lambda=self.gae_lambda)
+        check_share(bonus_gamma=self.bonus_gamma, bonus_lambda=self.bonus_lambda)
+        check_share(value_norm_decay=self.value_norm_decay)
+        check_at_least_one(num_epochs=self.num_epochs, minibatch_size=self.minibatch_size)
+        check_positive(clip_epsilon=self.clip_epsilon, lr=self.lr)
+        check_positive(advantage_floor=self.advantage_floor, max_grad_norm=self.max_grad_norm)
+        check_non_negative(entropy_coeff=self.entropy_coeff, lr_end=self.lr_end)
+        check_non_negative(reward_weight=self.reward_weight)
+        check_whole(0, lr_decay_frames=self.lr_decay_frames)
+        check_number(**self.bonuses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPPOSettings(MAPPOSettings):
+    """Settings of :class:`IPPO`."""
+
+    value_input: Literal["own", "team", "state"] = "own"
+    """What a value sees: its agent's observation, all observations, or ``"state"``."""
+
+
+class MAPPO(Learner):
+    r"""Multi-agent proximal policy optimization, with TorchRL's ``MAPPOLoss``.
+
+    Policies see their own observations, values those of the whole team. It learns from what
+    the policies have just done in many environments at once and stores nothing.
+
+    Values are learned in units of their targets' running deviation. A return that a time
+    limit cuts is bootstrapped, one that the environment ends is not. Bonuses for exploration
+    have values, discounts and ends of their own, and the policies follow
+
+    .. math:: A = w\, A_{reward} + \sum_b w_b A_b,
+
+    centered and divided by its deviation, for each agent. Steps of
+    :class:`torchrl_alita.TeamExploration` count with :math:`\max(A, 0)` and the policy's own
+    probability of the action: they teach what turned out well, and nothing else.
+
+    Source: https://arxiv.org/abs/2103.01955; advantages of https://arxiv.org/abs/1506.02438;
+    returns of the bonuses as in https://arxiv.org/abs/1810.12894.
+
+    Args:
+        env: an environment in the layout of this package.
+        settings: Default: ``MAPPOSettings()``.
+        device: of the networks. Default: the environment's.
+
+    Raises:
+        ValueError: if the environment lacks what a setting asks for.
+        KeyError: if the environment has another layout.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> algorithm = MAPPO(env, MAPPOSettings(num_epochs=2, minibatch_size=10))
+        >>> logs = algorithm.update({"rollout": env.rollout(4, algorithm.actor)})
+        >>> sorted(key for key in logs.keys() if key.startswith("loss"))
+        ['loss_critic', 'loss_objective']
+    """
+
+    Settings: ClassVar[type[MAPPOSettings]] = MAPPOSettings
+    _loss_class: ClassVar[type[MAPPOLoss]] = MAPPOLoss
+
+    stochastic = True
+    on_policy = True
+    reads_recent = False
+
+    def __init__(
+        self,
+        env: EnvBase,
+        settings: MAPPOSettings | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ):
+        settings = self.Settings() if settings is None else settings
+        super().__init__(
+            env,
+            max_grad_norm=settings.max_grad_norm,
+            compile=settings.compile,
+            compile_mode=settings.compile_mode,
+            mixed_precision=False,
+            device=device,
+        )
+        self.settings = settings
+        self.frames = 0
+        self.actor = make_stochastic_actor(
+            env,
+            num_cells=settings.num_cells,
+            share_params=settings.share_params,
+            agent_index=settings.agent_index,
+            recurrent=settings.recurrent,
+            goal_attention=settings.goal_attention,
+            own_features=settings.own_features,
+            layer_norm=settings.layer_norm,
+            initial_scale=settings.initial_scale,
+            min_scale=settings.min_scale,
+            device=self.device,
+        )
+        self.bonus_keys: list[NestedKey] = [("agents", name) for name in settings.bonuses]
+        heads = 1 + len(self.bonus_keys)
+        norm = None
+        if settings.value_norm:
+            norm = PopArtValueNorm(shape=heads, beta=settings.value_norm_decay, device=self.device)
+        self.critic = make_team_value(
+            env,
+            num_cells=settings.value_num_cells,
+            value_input=settings.value_input,
+            heads=heads,
+            share_params=settings.share_params,
+            agent_index=settings.agent_index,
+            layer_norm=settings.layer_norm,
+            value_norm=norm,
+            device=self.device,
+        )
+        self.loss = self._loss_class(
+            self.actor,
+            self.critic,
+            value_norm=norm,
+            clip_epsilon=float(settings.clip_epsilon),
+            entropy_bonus=settings.entropy_coeff > 0,
+            entropy_coeff=float(settings.entropy_coeff),
+            loss_critic_type="l2",
+            # Of the whole batch, not of each minibatch.
+            normalize_advantage=False,
+            # Its networks are the algorithm's own; nothing swaps their parameters.
+            functional=False,
+        )
+        self.loss.set_keys(
+            action=ACTION,
+            sample_log_prob=LOG_PROB,
+            advantage=ADVANTAGE,
+            value=STATE_VALUE,
+            value_target=VALUE_TARGET,
+        )
+        self.modules = {"mappo": self.loss}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=settings.lr, eps=1e-5, fused=True)
+            for name, network in (("actor", self.actor), ("critic", self.critic))
+        }
+        weights = [settings.reward_weight, *settings.bonuses.values()]
+        more = len(self.bonus_keys)
+        self._heads = {
+            "weights": torch.tensor(weights, device=self.device),
+            "gammas": torch.tensor([settings.gamma, *[settings.bonus_gamma] * more]),
+            "lambdas": torch.tensor([settings.gae_lambda, *[settings.bonus_lambda] * more]),
+            "episodic": torch.tensor([True, *[settings.bonuses_end] * more]),
+        }
+        self._heads = {name: value.to(self.device) for name, value in self._heads.items()}
+        self._gradient = self._compiled(self._losses, then=differentiate)
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """What an update reads of a rollout."""
+        following = (REWARD, DONE, TERMINATED, *self.bonus_keys, *self.critic.in_keys)
+        keys = (*self.actor.in_keys, *self.critic.in_keys, ACTION, LOG_PROB)
+        return list(dict.fromkeys((*keys, *map(next_key, following))))
+
+    def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
+        """All epochs over what the policies have just done.
+
+        Args:
+            batches: ``"rollout"``: ``[B, T]``, as it was collected, in order of time.
+
+        Returns:
+            Detached scalars to log, of the last step.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+            ValueError: if it is no batch ``[B, T]``.
+        """
+        batch = batches["rollout"]
+        require_keys(batch, self.in_keys)
+        if batch.ndim != 2:
+            raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")
+        self._set_lr()
+        logs, rows = self._learnable(batch)
+        for minibatch in self._minibatches(rows):
+            self._zero_grad()
+            losses = self._gradient(minibatch)
+            norms = {
+                f"grad_norm_{name}": self._follow(optimizer)
+                for name, optimizer in self.optimizers.items()
+            }
+        self.updates += 1
+        self.frames += batch.numel()
+        return logs.update(losses).update(norms)
+
+    def _set_lr(self) -> None:
+        settings = self.settings
+        if not settings.lr_decay_frames:
+            return
+        left = 1 - min(1.0, self.frames / settings.lr_decay_frames)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr_end + (settings.lr - settings.lr_end) * left
+
+    @torch.no_grad()
+    def _learnable(self, batch: TensorDictBase) -> tuple[TensorDict, TensorDictBase]:
+        """Means to log, and what the loss reads: transitions, or sequences of a recurrent one."""
+        keys = {*self.actor.in_keys, *self.critic.in_keys, ACTION, LOG_PROB}
+        # A rollout made with gradients has the graph of the policies in it.
+        rows = batch.select(*keys).detach()
+        advantages, targets = self.advantages(batch)
+        mixed = (advantages * self._heads["weights"]).sum(-1, keepdim=True)
+        logs = TensorDict({"advantage_std": mixed.std(), "value_target": targets[..., 0].mean()})
+        deviation, mean = torch.std_mean(mixed, (0, 1), keepdim=True)
+        mixed = (mixed - mean) / deviation.clamp_min(self.settings.advantage_floor)
+        exploring = batch.get(EXPLORING, None)
+        if exploring is not None:
+            mixed = torch.where(exploring, mixed.clamp_min(0), mixed)
+            # What was drawn was not always what was done.
+            done = self.actor[-1].get_dist(batch).log_prob(batch.get(ACTION))
+            rows.set(LOG_PROB, done)
+        rows.set(ADVANTAGE, mixed).set(VALUE_TARGET, targets)
+        return logs, rows if self.recurrent else rows.reshape(-1)
+
+    @torch.no_grad()
+    def advantages(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages of the reward and of each bonus, and the values' targets.
+
+        Args:
+            batch: a rollout ``[B, T]``.
+
+        Returns:
+            Two tensors ``[B, T, N, H]``, the reward's return first.
+        """
+        keys = (REWARD, *self.bonus_keys)
+        rewards = torch.cat([batch.get(next_key(key)) for key in keys], -1)
+        # A copy without what is not read: a network must not write into the batch.
+        values = self.critic(batch.select(*self.critic.in_keys)).get(STATE_VALUE)
+        following = batch.get("next").select(*self.critic.in_keys)
+        return functional.generalized_advantages(
+            rewards,
+            values,
+            self.critic(following).get(STATE_VALUE),
+            batch.get(next_key(DONE)),
+            batch.get(next_key(TERMINATED)),
+            **{name: self._heads[name] for name in ("gammas", "lambdas", "episodic")},
+        )
+
+    def _minibatches(self, rows: TensorDictBase) -> Iterator[TensorDictBase]:
+        """All rows in a new order in each epoch, in parts whose sizes differ by one at most."""
+        parts = max(1, round(rows.numel() / self.settings.minibatch_size))
+        for _ in range(self.settings.num_epochs):
+            order = torch.randperm(len(rows), device=self.device)
+            for chosen in order.tensor_split(min(parts, len(rows))):
+                yield rows[chosen]
+
+    def _losses(self, rows: TensorDictBase) -> TensorDictBase:
+        losses = self.loss(rows)
+        # What else it returns is of each agent, or a diagnosis that an epoch makes stale.
+        return losses.select(*_LOGGED, strict=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training has changed."""
+        return super().state_dict() | {"frames": self.frames}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            KeyError: if the state is of another algorithm; the parts are named.
+        """
+        super().load_state_dict(state_dict)
+        self.frames = state_dict["frames"]
+
+
+class IPPO(MAPPO):
+    """Independent proximal policy optimization: a value for each agent's own observation.
+
+    :class:`MAPPO` but for the values, by TorchRL's ``IPPOLoss``.
+
+    Source: https://arxiv.org/abs/2011.09533.
+
+    Args:
+        env: an environment in the layout of this package.
+        settings: Default: ``IPPOSettings()``.
+        device: of the networks. Default: the environment's.
+
+    Raises:
+        ValueError: if the environment lacks what a setting asks for.
+        KeyError: if the environment has another layout.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+        >>> algorithm = IPPO(env)
+        >>> algorithm.critic.in_keys, algorithm.critic(env.reset())["agents", "state_value"].shape
+        ([('agents', 'observation')], torch.Size([5, 3, 1]))
+    """
+
+    Settings: ClassVar[type[IPPOSettings]] = IPPOSettings
+    _loss_class: ClassVar[type[MAPPOLoss]] = IPPOLoss
