@@ -1192,6 +1192,8 @@ def test_every_public_constructor_meets_hostile_arguments():
         "SecretRoomSettings",
         "TakeTurns",
         "Task",
+        "TeamLayout",
+        "WorldPoses",
         "VmasState",
     }
     parts = ("data", "envs", "modules", "objectives", "optim", "transforms")

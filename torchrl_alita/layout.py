@@ -13,6 +13,8 @@ __all__ = [
     "ACTION_MASK",
     "ACTION_VALUE",
     "ADVANTAGE",
+    "AGENT_TERMINATED",
+    "ALIVE",
     "CHOSEN_ACTION_VALUE",
     "DIVERSITY_PENALTY",
     "DONE",
@@ -44,6 +46,10 @@ __all__ = [
 OBSERVATION = ("agents", "observation")
 ACTION = ("agents", "action")
 ACTION_MASK = ("agents", "action_mask")
+# Of environments whose agents can end before the episode does: whether each is in it, and
+# whether it has ended for good; bool [*B, N, 1].
+ALIVE = ("agents", "alive")
+AGENT_TERMINATED = ("agents", "terminated")
 LOGITS = ("agents", "logits")
 PARAM = ("agents", "param")
 LOC = ("agents", "loc")

@@ -1,5 +1,6 @@
 """Environments, batched, in one layout."""
 
+from torchrl_alita.envs.as_team import TeamLayout, as_team
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
 from torchrl_alita.envs.push_box import (
@@ -11,7 +12,14 @@ from torchrl_alita.envs.push_box import (
     push_box_metrics,
     push_box_task,
 )
-from torchrl_alita.envs.registry import Task, get_task, make_env, register_task
+from torchrl_alita.envs.registry import (
+    Task,
+    get_task,
+    make_env,
+    register_suite,
+    register_task,
+    task_names,
+)
 from torchrl_alita.envs.secret_room import (
     SecretRoom,
     SecretRoomEvents,
@@ -22,7 +30,15 @@ from torchrl_alita.envs.secret_room import (
     secret_room_task,
 )
 from torchrl_alita.envs.turns import TakeTurns
-from torchrl_alita.envs.vmas import StreamedVmasEnv, spread_metrics
+from torchrl_alita.envs.vmas import (
+    StreamedVmasEnv,
+    WorldPoses,
+    draw_vmas,
+    spread_metrics,
+    vmas_metrics,
+    vmas_scenarios,
+    vmas_task,
+)
 from torchrl_alita.envs.vmas_state import VmasState
 from torchrl_alita.layout import Layout, layout_of
 
@@ -40,10 +56,14 @@ __all__ = [
     "StreamedVmasEnv",
     "TakeTurns",
     "Task",
+    "TeamLayout",
     "VmasState",
+    "WorldPoses",
+    "as_team",
     "draw_game",
     "draw_push_box",
     "draw_secret_room",
+    "draw_vmas",
     "environment_state",
     "game_task",
     "get_task",
@@ -52,9 +72,14 @@ __all__ = [
     "push_box_events",
     "push_box_metrics",
     "push_box_task",
+    "register_suite",
     "register_task",
     "secret_room_events",
     "secret_room_metrics",
     "secret_room_task",
     "spread_metrics",
+    "task_names",
+    "vmas_metrics",
+    "vmas_scenarios",
+    "vmas_task",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -14,11 +14,21 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, checked_seed
+from torchrl_alita._extras import import_extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["TASKS", "Task", "get_task", "make_env", "register_task"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "get_task",
+    "make_env",
+    "register_suite",
+    "register_task",
+    "task_names",
+    "unknown",
+]
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,61 @@ class Task:
 
 
 TASKS: dict[str, Task] = {}
-# Suites whose tasks are registered when one of them is asked for: they are also started as
+
+
+@dataclass(frozen=True)
+class _Suite:
+    names: Callable[[], Iterable[str]]
+    task: Callable[[str], Task]
+    extra: str | None
+    module: str | None
+
+
+_SUITES: dict[str, _Suite] = {}
+# Modules whose tasks are registered when one of them is asked for: they are also started as
 # scripts, which a module that is imported with the package cannot be without a warning.
-_SUITES = ("torchrl_alita.envs.smac", "torchrl_alita.envs.smax", "torchrl_alita.envs.pybullet")
+_MODULES = ("torchrl_alita.envs.smac", "torchrl_alita.envs.smax", "torchrl_alita.envs.pybullet")
+
+
+def register_suite(
+    name: str,
+    names: Callable[[], Iterable[str]],
+    task: Callable[[str], Task],
+    *,
+    module: str | None = None,
+    extra: str | None = None,
+) -> None:
+    """Make many tasks known as ``"name/..."``, each built when it is asked for.
+
+    Args:
+        name: of the suite.
+        names: its tasks that are installed.
+        task: a task by its name.
+        module: what must be installed, as in an import statement.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    if name in _SUITES:
+        raise ValueError(f"The suite {name!r} is registered already.")
+    _SUITES[name] = _Suite(names, task, extra, module)
+
+
+def task_names() -> list[str]:
+    """Names of all tasks that are registered and installed, sorted.
+
+    Returns:
+        The names.
+
+    Examples:
+        >>> {"push_box", "vmas/football", "smax/2s3z"} <= set(task_names())
+        True
+    """
+    for module in _MODULES:
+        import_module(module)
+    found = {f"{name}/{task}" for name, suite in _SUITES.items() for task in suite.names()}
+    return sorted(found | set(TASKS))
 
 
 def register_task(name: str, task: Task) -> None:
@@ -138,6 +200,7 @@ def get_task(name: str) -> Task:
 
     Raises:
         ValueError: if no task has this name; the nearest and all names are given.
+        ImportError: if no task of its suite is known, because an extra is missing.
 
     Examples:
         >>> get_task("vmas/spred")
@@ -145,14 +208,26 @@ def get_task(name: str) -> Task:
         ...
         ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'? Known: [...].
     """
-    if name not in TASKS:
-        for module in _SUITES:
-            import_module(module)
-    if name not in TASKS:
-        near = get_close_matches(name, TASKS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown task {name!r}.{hint} Known: {sorted(TASKS)}.")
+    if name in TASKS:
+        return TASKS[name]
+    suite, _, rest = name.partition("/")
+    if suite in _SUITES:
+        if _SUITES[suite].module is not None:
+            import_extra(_SUITES[suite].module, _SUITES[suite].extra)
+        if rest in set(_SUITES[suite].names()):
+            TASKS[name] = _SUITES[suite].task(rest)
+            return TASKS[name]
+    known = task_names()
+    if name not in known:
+        raise ValueError(unknown("task", name, known))
     return TASKS[name]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not known: the nearest one, and all."""
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {what} {name!r}.{hint} Known: {sorted(known)}."
 
 
 def make_env(

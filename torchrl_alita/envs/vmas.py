@@ -5,25 +5,43 @@ Source: https://arxiv.org/abs/2207.03530.
 
 from __future__ import annotations
 
+import ast
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import asdict, fields, make_dataclass, replace
+from functools import cache, partial
+from importlib.util import find_spec
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tensordict import TensorDictBase
-from torchrl.envs import EnvBase, StepCounter, TransformedEnv, VmasEnv
+from torchrl.data import Composite, Unbounded
+from torchrl.envs import Compose, EnvBase, StepCounter, Transform, TransformedEnv, VmasEnv
 
-from torchrl_alita._checks import checked_seed
+from torchrl_alita._checks import checked_seed, require_keys, whole
 from torchrl_alita._extras import import_extra
-from torchrl_alita.envs.registry import Task, register_task
-from torchrl_alita.layout import OBSERVATION, next_key
+from torchrl_alita.envs._grid import first_episode, running
+from torchrl_alita.envs.as_team import TeamLayout
+from torchrl_alita.envs.registry import Task, register_suite, unknown
+from torchrl_alita.layout import OBSERVATION, REWARD, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["StreamedVmasEnv", "spread_metrics"]
+__all__ = [
+    "StreamedVmasEnv",
+    "WorldPoses",
+    "draw_vmas",
+    "spread_metrics",
+    "vmas_metrics",
+    "vmas_scenarios",
+    "vmas_task",
+]
 
 # Of the scenario simple_spread.
 _AGENT_RADIUS = 0.15
@@ -95,6 +113,10 @@ class StreamedVmasEnv(VmasEnv):
         with self._own_stream():
             return super()._step(tensordict)
 
+    def set_seed(self, seed: int | None = None, static_seed: bool = False) -> int | None:
+        """As of :class:`torchrl.envs.EnvBase`; NumPy's and torch's whole numbers too."""
+        return super().set_seed(None if seed is None else whole("seed", seed), static_seed)
+
     def _set_seed(self, seed: int | None) -> None:
         with self._own_stream():
             super()._set_seed(seed)
@@ -131,15 +153,6 @@ def _vmas_random_state(device: torch.device | str | None) -> Iterator[list]:
         shared[:] = outside
         if on_gpu is not None:
             torch.cuda.set_rng_state(on_gpu, device)
-
-
-def _make_spread(
-    *, num_envs: int, n_agents: int, device: torch.device | str, seed: int | None, horizon: int
-) -> EnvBase:
-    env = StreamedVmasEnv(
-        "simple_spread", seed=seed, num_envs=num_envs, n_agents=n_agents, device=device
-    )
-    return TransformedEnv(env, StepCounter(max_steps=horizon))
 
 
 def _spread_geometry(observation: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -214,7 +227,364 @@ def _draw_spread(episode: TensorDictBase, *, size: int = 320, half_width: float 
     return [frame(step) for step in range(position.shape[0])]
 
 
-register_task(
-    "vmas/spread",
-    Task(make=_make_spread, metrics=spread_metrics, draw=_draw_spread, n_agents=3),
+# Every scenario
+
+
+class WorldPoses(Transform):
+    """Where everything in a VMAS world is, written as ``"poses"`` ``[B, E, 3]``.
+
+    E entities, agents first, then landmarks: x, y and the angle. :func:`draw_vmas` draws them.
+
+    Args:
+        env: of VMAS, beneath the transform.
+
+    Examples:
+        >>> env = StreamedVmasEnv("balance", seed=0, num_envs=2, device="cpu")
+        >>> TransformedEnv(env, WorldPoses(env)).reset()["poses"].shape
+        torch.Size([2, 7, 3])
+    """
+
+    def __init__(self, env: StreamedVmasEnv):
+        super().__init__(in_keys=[], out_keys=["poses"])
+        # Not a part of the transform's state, nor of its copies.
+        self.__dict__["_world"] = env._env.world
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        states = [entity.state for entity in self._world.entities]
+        poses = [torch.cat([state.pos, state.rot], -1) for state in states]
+        return next_tensordict.set("poses", torch.stack(poses, 1))
+
+    def _reset(
+        self, tensordict: TensorDictBase | None, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._call(tensordict_reset)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        shape = (*observation_spec.shape, len(self._world.entities), 3)
+        observation_spec["poses"] = Unbounded(shape, device=observation_spec.device)
+        return observation_spec
+
+
+@cache
+def vmas_scenarios() -> tuple[str, ...]:
+    """Names of the scenarios of the installed VMAS, which is not imported for it.
+
+    Returns:
+        The names, sorted; none if VMAS is not installed.
+
+    Examples:
+        >>> {"balance", "simple_tag", "football"} <= set(vmas_scenarios())
+        True
+    """
+    return tuple(sorted(_files()))
+
+
+@cache
+def _files() -> dict[str, Path]:
+    try:
+        found = find_spec("vmas")
+    except ValueError:
+        # Without a spec where a module stands in for it.
+        found = None
+    if found is None or not found.submodule_search_locations:
+        return {}
+    root = Path(found.submodule_search_locations[0]) / "scenarios"
+    return {path.stem: path for path in root.rglob("*.py") if not path.stem.startswith("_")}
+
+
+@cache
+def _arguments_of(scenario: str) -> dict[str, Any]:
+    """Arguments that a scenario reads, with their defaults; None where no plain value is."""
+    found = {}
+    for node in ast.walk(ast.parse(_files()[scenario].read_text())):
+        reads = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if not reads or node.func.attr not in ("pop", "get"):
+            continue
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "kwargs"):
+            continue
+        try:
+            name, *default = map(ast.literal_eval, node.args)
+        except ValueError:
+            name, default = ast.literal_eval(node.args[0]), []
+        found.setdefault(name, default[0] if default else None)
+    return found
+
+
+@cache
+def _settings_class(scenario: str) -> type:
+    fields = [("continuous_actions", bool, True)]
+    for name, default in _arguments_of(scenario).items():
+        if name != "n_agents" and name.isidentifier():
+            kinds = {bool: bool, int: int | float, float: float, str: str}
+            kind = kinds.get(type(default))
+            plain = kind is not None
+            fields.append((name, kind if plain else float | None, default if plain else None))
+    made = make_dataclass(
+        f"{''.join(word.title() for word in scenario.split('_'))}Settings",
+        fields,
+        frozen=True,
+        kw_only=True,
+    )
+    made.__module__ = __name__
+    made.__doc__ = f"What VMAS's scenario {scenario} can set; None is its own default."
+    return made
+
+
+def vmas_task(
+    scenario: str, arguments: Mapping[str, Any] | None = None, *, continuous_actions: bool = True
+) -> Task:
+    """A scenario of VMAS as a task, all of its agents in one team of the layout.
+
+    Every scenario of the installed VMAS is registered with its defaults, as
+    ``"vmas/football"``; its arguments are the task's settings. Agents of several kinds stand in
+    the order of TorchRL's groups, see :func:`torchrl_alita.envs.as_team`. A drawing needs
+    neither a display nor OpenGL, see :func:`draw_vmas`.
+
+    The scenarios ``simple_speaker_listener`` and ``simple_adversary`` draw one goal for all
+    environments of a batch, and only when all are reset.
+
+    Args:
+        scenario: one of :func:`vmas_scenarios`.
+        arguments: of the scenario, where they differ from its defaults.
+        continuous_actions: otherwise, one-hot actions; what an agent does and says is one choice
+            among the combinations.
+
+    Returns:
+        A :class:`torchrl_alita.envs.Task`. ``n_agents`` is handed to the scenario if it has this
+        argument. Its metrics are those of :func:`vmas_metrics`.
+
+    Raises:
+        ImportError: if VMAS is not installed; the extra is named.
+        ValueError: for an unknown scenario or argument; the known ones are listed.
+
+    Examples:
+        >>> task = vmas_task("football", {"ai_red_agents": False, "n_red_agents": 2})
+        >>> from torchrl_alita.envs import make_env
+        >>> make_env(task, num_envs=2, seed=0).rollout(3)["next", "agents", "reward"].shape
+        torch.Size([2, 3, 5, 1])
+    """
+    import_extra("vmas", "vmas")
+    if scenario not in _files():
+        raise ValueError(unknown("scenario of VMAS", scenario, vmas_scenarios()))
+    settings = _settings_class(scenario)
+    known = [field.name for field in fields(settings)]
+    for name in arguments or {}:
+        if name not in known:
+            raise ValueError(unknown(f"argument of {scenario}", name, known))
+    return _task_of(scenario, settings(continuous_actions=continuous_actions, **(arguments or {})))
+
+
+def _task_of(scenario: str, settings: Any) -> Task:
+    own = {"scenario": scenario, "settings": settings}
+    metrics, draw = partial(_metrics, **own), partial(draw_vmas, **own)
+    if scenario == "simple_spread" and settings.obs_agents and settings.continuous_actions:
+        metrics, draw = spread_metrics, _draw_spread
+    return Task(
+        make=partial(_make, scenario=scenario),
+        metrics=metrics,
+        draw=draw,
+        settings=settings,
+        n_agents=_arguments_of(scenario).get("n_agents"),
+        configure=partial(_task_of, scenario),
+    )
+
+
+def _make(
+    *,
+    num_envs: int,
+    n_agents: int | None,
+    device: torch.device | str,
+    seed: int | None,
+    horizon: int,
+    settings: Any,
+    scenario: str,
+) -> EnvBase:
+    env = _simulator(scenario, settings, n_agents, num_envs=num_envs, device=device, seed=seed)
+    if n_agents not in (None, env.n_agents):
+        own = sorted(set(_arguments_of(scenario)) - {"n_agents"})
+        raise ValueError(
+            f"The scenario {scenario!r} has {env.n_agents} agents, got n_agents={n_agents}; its "
+            f"arguments are {own}."
+        )
+    transforms = [] if _laid_out(env) else [TeamLayout(env, ["observation"])]
+    if scenario != "simple_spread":
+        transforms.append(WorldPoses(env))
+    transforms.append(StepCounter(max_steps=horizon))
+    return TransformedEnv(env, Compose(*transforms) if transforms[1:] else transforms[0])
+
+
+def _simulator(
+    scenario: str, settings: Any, n_agents: int | None, **options: Any
+) -> StreamedVmasEnv:
+    given = {name: value for name, value in asdict(settings).items() if value is not None}
+    if n_agents is not None and "n_agents" in _arguments_of(scenario):
+        given["n_agents"] = n_agents
+    defaults = _arguments_of(scenario)
+    given = {name: value for name, value in given.items() if value != defaults.get(name)}
+    return StreamedVmasEnv(scenario, **options, **given)
+
+
+def _laid_out(env: StreamedVmasEnv) -> bool:
+    """Whether nothing has to be stacked, padded or encoded."""
+    if list(env.group_map) != ["agents"] or env.het_specs or not env.continuous_actions:
+        return False
+    return isinstance(env.full_observation_spec_unbatched[OBSERVATION], Unbounded)
+
+
+def vmas_metrics(
+    episodes: TensorDictBase, *, groups: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, torch.Tensor]:
+    """Figures of merit of any scenario, episodes ``[B, T]`` -> scalars.
+
+    What comes after an episode's end does not count.
+
+    Args:
+        episodes: complete episodes.
+        groups: the agents of each group, where there are several. Default: none.
+
+    Returns:
+        ``episode_length``; ``return_GROUP``, mean over its agents; and of each number in the
+        scenario's ``info`` its mean over the steps and the agents, named ``info_NAME``, or
+        ``info_GROUP_NAME`` where there are groups.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/balance", num_envs=2, seed=0)
+        >>> sorted(vmas_metrics(env.rollout(5)))
+        ['episode_length', 'info_ground_rew', 'info_pos_rew']
+    """
+    after = episodes["next"]
+    runs = running(episodes)
+    values = {"episode_length": runs.sum(1).float().mean()}
+    for group, agents in (groups or {}).items():
+        reward = episodes[next_key(REWARD)][:, :, list(agents), 0].mean(-1)
+        values[f"return_{group}"] = (reward * runs).sum(1).mean()
+    for key in sorted(key for key in after.keys(True, True) if isinstance(key, tuple)):
+        if key[-2] != "info" or not after[key].dtype.is_floating_point:
+            continue
+        entry = after[key]
+        if entry.shape[3:].numel() == 1:
+            group = f"{key[0]}_" if groups else ""
+            mean = entry.flatten(2).mean(-1)
+            values[f"info_{group}{key[-1]}"] = (mean * runs).sum() / runs.sum()
+    return values
+
+
+def _metrics(episodes: TensorDictBase, *, scenario: str, settings: Any) -> dict[str, torch.Tensor]:
+    n_agents = episodes[next_key(REWARD)].shape[-2]
+    return vmas_metrics(episodes, groups=_groups(scenario, settings, n_agents))
+
+
+@cache
+def _groups(scenario: str, settings: Any, n_agents: int) -> dict[str, range] | None:
+    """The agents of each group, if there are several."""
+    sizes = _simulator(scenario, settings, n_agents, num_envs=1, device="cpu", seed=0).group_map
+    ends = list(accumulate(len(agents) for agents in sizes.values()))
+    if len(sizes) == 1:
+        return None
+    return {
+        name: range(end - len(agents), end)
+        for (name, agents), end in zip(sizes.items(), ends, strict=True)
+    }
+
+
+def draw_vmas(
+    episode: TensorDictBase, *, scenario: str, settings: Any = None, size: int = 320
+) -> list[Image]:
+    """Frames of one episode ``[T]`` of any scenario: disks, boxes and lines in VMAS's colors.
+
+    They are drawn from the poses that :class:`WorldPoses` wrote. VMAS's own renderer draws more
+    (joints, sensors, a scenario's extras), but needs OpenGL; without a display it works where
+    EGL is installed, after ``pyglet.options["headless"] = True``.
+
+    Args:
+        episode: it is drawn to its end, and not beyond.
+        scenario: its name.
+        settings: of its task. Default: the scenario's own.
+        size: edge of a picture, pixels.
+
+    Returns:
+        A picture for each step.
+
+    Raises:
+        ImportError: if Pillow is not installed; the extra is named.
+        KeyError: if the episode holds no poses.
+    """
+    image_module = import_extra("PIL.Image", "recipes")
+    draw_module = import_extra("PIL.ImageDraw", "recipes")
+    require_keys(episode, [next_key("poses")])
+    episode = first_episode(episode)[0]
+    poses = episode[next_key("poses")]
+    settings = settings or _settings_class(scenario)()
+    n_agents = episode[next_key(REWARD)].shape[-2]
+    env = _simulator(scenario, settings, n_agents, num_envs=1, device="cpu", seed=0)
+    entities = env._env.world.entities
+    if len(entities) != poses.shape[1]:
+        raise ValueError(
+            f"The episode has {poses.shape[1]} entities, {scenario!r} {len(entities)}."
+        )
+    reach = float(poses[..., :2].abs().quantile(0.98)) + 0.2
+    scale = size / 2 / max(reach, 1e-3)
+    # Large things first, so that they cover nothing.
+    order = sorted(range(len(entities)), key=lambda i: -_extent(entities[i].shape))
+
+    def frame(step: int) -> Image:
+        image = image_module.new("RGB", (size, size + 16), "white")
+        canvas = draw_module.Draw(image)
+        for number in order:
+            x, y, angle = poses[step, number].tolist()
+            place = (size / 2 + x * scale, size / 2 - y * scale)
+            _draw_entity(canvas, entities[number], place, angle, scale)
+        canvas.rectangle((0, size, size, size + 16), fill="white")
+        canvas.text((4, size + 2), f"step {step + 1}", fill="black")
+        return image
+
+    return [frame(step) for step in range(len(poses))]
+
+
+def _extent(shape: Any) -> float:
+    """Half of an entity's largest length."""
+    return max(getattr(shape, "radius", 0.0), getattr(shape, "length", 0.0) / 2)
+
+
+def _draw_entity(
+    canvas: Any, entity: Any, place: tuple[float, float], angle: float, scale: float
+) -> None:
+    rgb = tuple(int(255 * min(max(float(part), 0), 1)) for part in entity.color[:3])
+    shape = entity.shape
+    if hasattr(shape, "radius"):
+        radius = max(shape.radius * scale, 1.5)
+        box = (place[0] - radius, place[1] - radius, place[0] + radius, place[1] + radius)
+        canvas.ellipse(box, fill=rgb)
+        return
+    half, wide = shape.length * scale / 2, getattr(shape, "width", 0.0) * scale / 2
+    along = (half * math.cos(angle), -half * math.sin(angle))
+    if not hasattr(shape, "hollow"):
+        ends = [(place[0] + sign * along[0], place[1] + sign * along[1]) for sign in (-1, 1)]
+        canvas.line(ends, fill=rgb, width=3)
+        return
+    across = (wide * math.sin(angle), wide * math.cos(angle))
+    corners = [
+        (place[0] + a * along[0] + b * across[0], place[1] + a * along[1] + b * across[1])
+        for a, b in ((1, 1), (1, -1), (-1, -1), (-1, 1))
+    ]
+    if shape.hollow:
+        canvas.polygon(corners, outline=rgb)
+    else:
+        canvas.polygon(corners, fill=rgb)
+
+
+def _registered(name: str) -> Task:
+    if name == "spread":
+        # The name under which the package's results on cooperative navigation are known.
+        return replace(_registered("simple_spread"), floor=-584.0, ceiling=-117.0)
+    return _task_of(name, _settings_class(name)())
+
+
+register_suite(
+    "vmas",
+    lambda: (*vmas_scenarios(), "spread") if vmas_scenarios() else (),
+    _registered,
+    module="vmas",
+    extra="vmas",
 )

@@ -1,0 +1,339 @@
+"""Any environment of TorchRL, laid out: what is padded, masked, kept and refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.data import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    Unbounded,
+)
+from torchrl.envs import EnvBase, GymEnv, SerialEnv
+from torchrl.envs.utils import check_env_specs
+
+from torchrl_alita import ALITA, MADDPG
+from torchrl_alita.envs import as_team, layout_of
+
+B, T = 3, 7
+ACTION, OBSERVATION = ("agents", "action"), ("agents", "observation")
+ALIVE, MASK = ("agents", "alive"), ("agents", "action_mask")
+
+
+class Groups(EnvBase):
+    """Agents in groups; each observes its number, one entry more than the agent before.
+
+    ``flags``: the agents have flags of their own; agent k ends at step k + 1 and is paid
+    1000 then, and 1 before and after. ``masks``: at step t, agent k may not do t + k.
+    """
+
+    def __init__(self, actions: dict, *, batch=(B,), flags=False, masks=False, shared=False):
+        super().__init__(batch_size=list(batch))
+        self.flags, self.masks, self.shared = flags, masks, shared
+        self.names = list(actions)
+        lead = tuple(batch)
+        flag = Categorical(2, shape=(*lead, 1, 1), dtype=torch.bool)
+        self.full_action_spec = Composite(
+            {g: Composite(action=a, shape=(*lead, 1)) for g, a in actions.items()}, shape=lead
+        )
+        seen = {}
+        for number, group in enumerate(self.names):
+            leaves = {"observation": Unbounded((*lead, 1, number + 1))}
+            if masks:
+                size = actions[group].shape[-1]
+                leaves["action_mask"] = Categorical(2, shape=(*lead, 1, size), dtype=torch.bool)
+            seen[group] = Composite(**leaves, shape=(*lead, 1))
+        self.full_observation_spec = Composite(seen, shape=lead)
+        paid = Unbounded((*lead, 1, 1))
+        if shared:
+            self.full_reward_spec = Composite(reward=Unbounded((*lead, 1)), shape=lead)
+        else:
+            self.full_reward_spec = Composite(
+                {g: Composite(reward=paid.clone(), shape=(*lead, 1)) for g in self.names},
+                shape=lead,
+            )
+        root = Categorical(2, shape=(*lead, 1), dtype=torch.bool)
+        names = ("done", "terminated", "truncated")
+        if flags:
+            self.full_done_spec = Composite(
+                {g: Composite({n: flag.clone() for n in names}, shape=(*lead, 1))
+                 for g in self.names},
+                shape=lead,
+            )  # fmt: skip
+        else:
+            self.full_done_spec = Composite({n: root.clone() for n in names}, shape=lead)
+        self.steps = 0
+        self.taken = None
+        self.resets = []
+
+    def _set_seed(self, seed) -> None:
+        pass
+
+    def entries(self, *, step: bool) -> TensorDict:
+        lead, td = self.batch_size, {}
+        for number, group in enumerate(self.names):
+            own = {"observation": torch.full((*lead, 1, number + 1), float(number + 1))}
+            if self.masks:
+                size = self.full_action_spec[group, "action"].shape[-1]
+                mask = torch.ones(*lead, 1, size, dtype=torch.bool)
+                mask[..., (self.steps + number) % size] = False
+                own["action_mask"] = mask
+            ended = self.flags and self.steps >= number + 1
+            if self.flags:
+                flag = torch.full((*lead, 1, 1), ended)
+                own |= {"done": flag, "terminated": flag, "truncated": torch.zeros_like(flag)}
+            if step and not self.shared:
+                own["reward"] = torch.full(
+                    (*lead, 1, 1), 1000.0 if self.flags and self.steps == number + 1 else 1.0
+                )
+            td[group] = TensorDict(own, (*lead, 1))
+        if step and self.shared:
+            td["reward"] = torch.full((*lead, 1), 2.5)
+        if not self.flags:
+            no = torch.zeros(*lead, 1, dtype=torch.bool)
+            td |= {"done": no, "terminated": no.clone(), "truncated": no.clone()}
+        return TensorDict(td, lead)
+
+    def _reset(self, tensordict=None, **kwargs) -> TensorDict:
+        self.resets.append(None if tensordict is None else tensordict.clone())
+        self.steps = 0
+        return self.entries(step=False)
+
+    def _step(self, tensordict) -> TensorDict:
+        self.steps += 1
+        self.taken = {g: tensordict[g, "action"].clone() for g in self.names}
+        return self.entries(step=True)
+
+
+def numbers(low: float, high: float, size: int) -> Bounded:
+    return Bounded(low, high, shape=(B, 1, size))
+
+
+# What is laid out
+
+
+def test_unequal_agents_are_padded_behind_their_own_entries():
+    env = as_team(Groups({"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)}))
+    assert layout_of(env)[:4] == (2, 2, 5, False)
+    first = env.reset()[OBSERVATION]
+    assert first[0].tolist() == [[1, 0], [2, 2]]
+    spec = env.full_action_spec[ACTION]
+    assert spec.space.low[0].tolist() == [[-1, -1, 0, 0, 0], [0] * 5]
+    assert spec.space.high[0].tolist() == [[1, 1, 0, 0, 0], [3] * 5]
+    check_env_specs(env)
+
+
+def test_each_agent_gets_its_own_part_of_the_action():
+    env = as_team(Groups({"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)}))
+    step = env.reset()
+    step[ACTION] = torch.arange(10.0).reshape(2, 5).expand(B, 2, 5) / 10
+    env.step(step)
+    assert env.base_env.taken["a"][0].tolist() == [[0, pytest.approx(0.1)]]
+    assert torch.equal(env.base_env.taken["b"], step[ACTION][:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "chosen", "expected"),
+    [
+        (Categorical(5, shape=(B, 1)), 5, 3, [3]),
+        (Categorical(5, shape=(B, 1, 1)), 5, 3, [[3]]),
+        (OneHot(5, shape=(B, 1, 5)), 5, 3, [[0, 0, 0, 1, 0]]),
+        # 4 is 1, 1 in bases 2 and 3: the last choice is counted fastest.
+        (MultiCategorical([2, 3], shape=(B, 1, 2)), 6, 4, [[1, 1]]),
+        (MultiOneHot([2, 3], shape=(B, 1, 5)), 6, 4, [[0, 1, 0, 1, 0]]),
+        (Binary(3, shape=(B, 1, 3)), 8, 6, [[1, 1, 0]]),
+    ],
+)
+def test_choices_of_every_kind_are_one_hot(spec, size, chosen, expected):
+    env = as_team(Groups({"a": spec}))
+    assert layout_of(env)[2:4] == (size, True)
+    step = env.reset()
+    step[ACTION] = torch.eye(size)[chosen].expand(B, 1, size).clone()
+    env.step(step)
+    taken = env.base_env.taken["a"]
+    assert taken[0].long().tolist() == expected
+    assert taken.dtype == spec.dtype
+    assert spec.is_in(taken)
+    check_env_specs(env)
+
+
+def test_agents_with_fewer_actions_are_masked():
+    env = as_team(Groups({"a": Categorical(3, shape=(B, 1)), "b": Categorical(5, shape=(B, 1))}))
+    rollout = env.rollout(T)
+    assert rollout[MASK][0, 0].tolist() == [[True] * 3 + [False] * 2, [True] * 5]
+    assert (rollout[ACTION].bool() & ~rollout[MASK]).sum() == 0
+    assert rollout[ACTION][:, :, 1, 3:].sum() > 0
+    check_env_specs(env)
+
+
+def test_masks_of_the_environment_are_followed_at_every_step():
+    spec = {name: OneHot(size, shape=(B, 1, size)) for name, size in (("a", 3), ("b", 5))}
+    env = as_team(Groups(spec, masks=True))
+    rollout = env.rollout(T)
+    for step in range(T):
+        mask = rollout[MASK][0, step]
+        assert not mask[0, step % 3]
+        assert not mask[1, (step + 1) % 5]
+        assert mask.sum() == 2 + 4
+    assert (rollout[ACTION].bool() & ~rollout[MASK]).sum() == 0
+
+
+def test_a_reward_of_everybody_is_each_agents():
+    env = as_team(Groups({"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)}, shared=True))
+    assert env.rollout(2)["next", "agents", "reward"][0].tolist() == [[[2.5]] * 2] * 2
+
+
+def test_agents_that_end_are_paid_for_it_and_nothing_later():
+    spec = {name: Categorical(3, shape=(B, 1)) for name in "abc"}
+    env = as_team(Groups(spec, flags=True))
+    rollout = env.rollout(T)
+    after = rollout["next"]
+    assert rollout.shape == (B, 3)
+    paid = after["agents", "reward"][0, ..., 0].tolist()
+    assert paid == [[1000, 1, 1], [0, 1000, 1], [0, 0, 1000]]
+    assert after[ALIVE][0, ..., 0].tolist() == [
+        [False, True, True], [False, False, True], [False, False, False],
+    ]  # fmt: skip
+    assert torch.equal(after["agents", "terminated"], ~after[ALIVE])
+    # Of the dead nothing is seen, and only the first action is allowed.
+    assert after[OBSERVATION][0, 0].tolist() == [[0, 0, 0], [2, 2, 0], [3, 3, 3]]
+    assert after[MASK][0, 0].tolist() == [[True, False, False], [True] * 3, [True] * 3]
+    assert after["done"][0].tolist() == [[False], [False], [True]]
+    assert torch.equal(after["terminated"], after["done"])
+    assert not after["truncated"].any()
+    check_env_specs(env)
+
+
+def test_a_reset_of_some_environments_reaches_agents_with_flags():
+    env = as_team(Groups({"a": Categorical(3, shape=(B, 1))}, flags=True))
+    step = env.step(env.rand_action(env.reset()))["next"]
+    step["_reset"] = torch.tensor([[True], [False], [True]])
+    env.reset(step)
+    given = env.base_env.resets[-1]["a", "_reset"]
+    assert given[..., 0, 0].tolist() == [True, False, True]
+
+
+class Inside(Groups):
+    """Two agents of one group whose specs differ: TorchRL stacks them lazily."""
+
+    def __init__(self):
+        super().__init__({"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)})
+        for name in ("full_action_spec", "full_observation_spec", "full_reward_spec"):
+            spec = getattr(self, name)
+            members = [spec[group].squeeze(-1) for group in "ab"]
+            setattr(self, name, Composite(team=torch.stack(members, 1), shape=(B,)))
+
+    def entries(self, *, step: bool) -> TensorDict:
+        td = super().entries(step=step)
+        members = [td.pop(group).squeeze(1) for group in "ab"]
+        td["team"] = torch.stack(members, 1) if False else _lazy(members)
+        return td
+
+    def _step(self, tensordict) -> TensorDict:
+        self.steps += 1
+        self.taken = [member["action"].clone() for member in tensordict["team"].unbind(1)]
+        return self.entries(step=True)
+
+
+def _lazy(members):
+    from tensordict import LazyStackedTensorDict
+
+    return LazyStackedTensorDict.lazy_stack(members, 1)
+
+
+def test_unequal_agents_of_one_group_are_padded_too():
+    env = as_team(Inside())
+    assert layout_of(env)[:4] == (2, 2, 5, False)
+    step = env.reset()
+    assert step[OBSERVATION][0].tolist() == [[1, 0], [2, 2]]
+    step[ACTION] = torch.arange(10.0).reshape(2, 5).expand(B, 2, 5) / 10
+    after = env.step(step)["next"]
+    assert [tuple(action.shape) for action in env.base_env.taken] == [(B, 2), (B, 5)]
+    assert torch.equal(env.base_env.taken[1], step[ACTION][:, 1])
+    assert after["agents", "reward"].tolist() == [[[1.0], [1.0]]] * B
+
+
+def test_a_single_agent_is_a_team_of_one():
+    env = as_team(SerialEnv(2, lambda: GymEnv("CartPole-v1")))
+    assert layout_of(env)[:4] == (1, 4, 2, True)
+    rollout = env.rollout(5)
+    assert rollout["next", "agents", "reward"].shape == (2, 5, 1, 1)
+    check_env_specs(env)
+    continuous = as_team(GymEnv("Pendulum-v1"))
+    assert layout_of(continuous)[:4] == (1, 3, 1, False)
+    assert continuous.full_action_spec[ACTION].space.high.tolist() == [[2.0]]
+    check_env_specs(continuous)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("algorithm", [MADDPG, ALITA])
+def test_algorithms_learn_on_padded_agents(algorithm, discrete):
+    spec = (
+        {"a": Categorical(3, shape=(B, 1)), "b": Categorical(5, shape=(B, 1))}
+        if discrete
+        else {"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)}
+    )
+    env = as_team(Groups(spec))
+    learner = algorithm(env)
+    policy = learner.actor
+    rollout = env.rollout(T, policy)
+    if not discrete:
+        assert (rollout[ACTION][..., 0, 2:] == 0).all()
+    else:
+        assert (rollout[ACTION].bool() & ~rollout[MASK]).sum() == 0
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "message"),
+    [
+        (
+            lambda: Groups({"a": numbers(-1, 1, 2), "b": Categorical(3, shape=(B, 1))}),
+            {},
+            ValueError,
+            "All agents must have actions of one kind, got {'a': 'continuous', 'b': 'discrete'}",
+        ),
+        (
+            lambda: Groups({"a": Unbounded((B, 1, 2))}),
+            {},
+            ValueError,
+            "The actions of a must be bounded or choices",
+        ),
+        (
+            lambda: Groups({"a": numbers(-float("inf"), float("inf"), 2)}),
+            {},
+            ValueError,
+            "The actions of a must have finite bounds, got -inf to inf",
+        ),
+        (
+            lambda: Groups({"a": MultiCategorical([40, 40], shape=(B, 1, 2))}),
+            {},
+            ValueError,
+            "The actions of a have 1600 combinations, at most 1000 can be laid out",
+        ),
+        (
+            lambda: Groups({"a": numbers(-1, 1, 2)}),
+            {"observation": "pixels"},
+            KeyError,
+            "a has no observation 'pixels'; it has ['observation']",
+        ),
+        (
+            lambda: Groups({"a": numbers(-1, 1, 2)}),
+            {"state": "map"},
+            KeyError,
+            "The environment has no 'map'; it has",
+        ),
+    ],
+)
+def test_what_cannot_be_laid_out_is_refused(make, options, error, message):
+    with pytest.raises(error) as caught:
+        as_team(make(), **options)
+    assert message in caught.value.args[0]
