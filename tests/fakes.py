@@ -5,6 +5,8 @@ A silent broadcast between two of them fails.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from tensordict import TensorDict
 from tensordict.nn import (
@@ -160,6 +162,30 @@ def sequences(*, batch_size: tuple[int, ...] = (B, T), seed: int = 0) -> TensorD
     batch["is_init"] = torch.rand(*batch_size, 1, generator=generator) < 0.25
     batch["state"], batch["next", "state"] = draw(S), draw(S)
     return batch
+
+
+def joint_actions(num_agents: int, num_actions: int) -> torch.Tensor:
+    """One-hot, in C order, ``[L**N, N, L]``."""
+    indices = list(itertools.product(range(num_actions), repeat=num_agents))
+    return nn.functional.one_hot(torch.tensor(indices), num_actions).double()
+
+
+def steps_of_a_game(actions: torch.Tensor, reward: torch.Tensor) -> TensorDict:
+    """Episodes of one step, ``[B, N, L], [B, N, 1] -> [B, 1]``."""
+    seen = torch.ones(*actions.shape[:2], 1, dtype=actions.dtype)
+    flag = torch.ones(len(actions), 1, dtype=torch.bool)
+    batch = TensorDict(
+        {
+            "agents": {"observation": seen, "action": actions},
+            "next": {
+                "agents": {"observation": seen.clone(), "reward": reward},
+                "done": flag,
+                "terminated": flag.clone(),
+            },
+        },
+        [len(actions)],
+    )
+    return batch.unsqueeze(1)
 
 
 class LinearCritic(nn.Module):

@@ -29,7 +29,13 @@ from torchrl_alita import (
     make_qnetwork,
     make_recurrent_actor,
 )
-from torchrl_alita.modules import make_gaussian_actor, make_value
+from torchrl_alita.modules import (
+    make_counterfactual_critic,
+    make_gaussian_actor,
+    make_mixing_critic,
+    make_value,
+)
+from torchrl_alita.objectives import COMALoss, LICALoss
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -132,7 +138,34 @@ def novelty(**kwargs) -> NoveltyLoss:
     return NoveltyLoss(Autoencoder(O + A), **kwargs)
 
 
+def rollout_loss(kind: type, make_critic, *, recurrent: bool = True, **kwargs):
+    """Actors with a memory or without, a critic, and what the loss is of."""
+    torch.manual_seed(3)
+    if recurrent:
+        actor = make_recurrent_actor(STATE, hidden_size=H)
+    else:
+        actor = make_actor(STATE, num_cells=SMALL)
+    loss = kind(actor, make_critic(STATE), **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+def coma(**kwargs) -> COMALoss:
+    return rollout_loss(COMALoss, make_counterfactual_critic, **kwargs)
+
+
+def lica(**kwargs) -> LICALoss:
+    return rollout_loss(LICALoss, make_mixing_critic, **kwargs)
+
+
+# Losses of rollouts [B, T] of one-hot actions.
+ROLLOUTS = {
+    "coma": lambda **kw: coma(normalize_advantage=True, entropy_coeff=0.1, **kw),
+    "coma_without_memory": lambda **kw: coma(recurrent=False, **kw),
+    "lica": lica,
+}
 LOSSES = {
+    **ROLLOUTS,
     "maddpg": maddpg,
     "matd3": lambda **kw: maddpg(num_critics=2, others_actions="policy", **kw),
     "maddpg_all": maddpg_all,
@@ -204,7 +237,7 @@ def one_hot_episodes() -> TensorDict:
 def test_loss_keeps_its_promise(name, promise):
     if name in ("influence_score", "maddpg_all"):
         batch = one_hot_episodes()
-    elif name.startswith("recurrent") or name in ("qmix", "vdn", "iql"):
+    elif name.startswith("recurrent") or name in ("qmix", "vdn", "iql", *ROLLOUTS):
         # Few steps: a compiled graph has them all.
         batch = sequences(batch_size=(B, 3))
     else:

@@ -10,6 +10,7 @@ import torch
 from fakes import A, B, N, O
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchrl.objectives.value.functional import td_lambda_return_estimate
 
 from torchrl_alita import functional as F
 
@@ -376,3 +377,78 @@ def test_the_features_need_one_number_of_agents(action, scope):
         F.joint_features(
             torch.zeros(B, N, O), torch.zeros(action), torch.ones(scope, dtype=torch.bool)
         )
+
+
+def test_lambda_0_is_the_one_step_target_and_1_the_discounted_return():
+    reward = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(4, 1, 1)
+    next_value = torch.full((4, 1, 1), 16.0)
+    terminated = torch.tensor([False, True, False, False]).view(4, 1)
+    one_step = F.td_target(reward, terminated, next_value, 0.5)
+    result = F.lambda_return(reward, terminated, terminated, next_value, 0.5, 0.0)
+    torch.testing.assert_close(result, one_step)
+    # 1 + 2 / 2, 2 at the end of the first episode; 4 + 8 / 2 + 16 / 4 and 8 + 16 / 2.
+    result = F.lambda_return(reward, terminated, terminated, next_value, 0.5, 1.0)
+    assert result.flatten().tolist() == [2.0, 2.0, 12.0, 16.0]
+
+
+def test_a_time_limit_ends_the_return_with_the_value_there():
+    reward = torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1)
+    next_value = torch.tensor([100.0, 16.0, 100.0]).view(3, 1, 1)
+    done = torch.tensor([False, True, False]).view(3, 1)
+    result = F.lambda_return(reward, torch.zeros_like(done), done, next_value, 0.5, 1.0)
+    assert result.flatten().tolist() == [1 + 2 / 2 + 16 / 4, 2 + 16 / 2, 4 + 100 / 2]
+
+
+def test_the_lambda_return_is_torchrls():
+    torch.manual_seed(0)
+    steps, reward = 11, draw(B, 11, N, 1)
+    next_value = draw(B, steps, N, 1, seed=1)
+    terminated = torch.rand(B, steps, 1) < 0.2
+    done = terminated | (torch.rand(B, steps, 1) < 0.2)
+    ours = F.lambda_return(reward, terminated, done, next_value, 0.9, 0.7)
+    for agent in range(N):
+        theirs = td_lambda_return_estimate(
+            gamma=0.9, lmbda=0.7, next_state_value=next_value[:, :, agent],
+            reward=reward[:, :, agent], done=done, terminated=terminated,
+        )  # fmt: skip
+        torch.testing.assert_close(ours[:, :, agent], theirs)
+
+
+def test_an_agent_that_terminates_alone_earns_nothing_afterwards():
+    reward = torch.tensor([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]]).unsqueeze(-1)
+    alone = torch.tensor([[False, True], [False, True], [False, True]]).unsqueeze(-1)
+    done = torch.zeros(3, 1, dtype=torch.bool)
+    result = F.lambda_return(reward, alone, done, torch.zeros(3, 2, 1), 1.0, 1.0)
+    assert result[..., 0].tolist() == [[7.0, 1.0], [6.0, 2.0], [4.0, 4.0]]
+
+
+def test_the_lambda_return_carries_the_rewards_gradient_and_no_values():
+    reward = torch.ones(3, 1, 1, requires_grad=True)
+    next_value = torch.zeros(3, 1, 1, requires_grad=True)
+    done = torch.zeros(3, 1, dtype=torch.bool)
+    F.lambda_return(reward, done, done, next_value, 0.5, 0.5)[0].sum().backward()
+    assert reward.grad.flatten().tolist() == [1.0, 0.25, 0.0625]
+    assert next_value.grad is None
+
+
+def test_what_follows_a_terminal_step_may_be_anything():
+    reward, flag = torch.ones(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+    result = F.lambda_return(reward, flag, flag, torch.full((1, 1, 1), torch.nan), 0.9, 0.9)
+    assert float(result) == 1.0
+
+
+def test_a_lambda_return_needs_a_flag_for_each_step():
+    with pytest.raises(ValueError, match="done"):
+        F.lambda_return(
+            torch.zeros(3, N, 1), torch.zeros(3, 1, dtype=torch.bool),
+            torch.zeros(2, 1, dtype=torch.bool), torch.zeros(3, N, 1), 0.9, 0.9,
+        )  # fmt: skip
+
+
+def test_the_counterfactual_advantages_of_a_policy_have_mean_0():
+    values = draw(B, N, A)
+    shares = draw(B, N, A, seed=1).softmax(-1)
+    one_hots = torch.eye(A).view(A, 1, 1, A).expand(A, B, N, A)
+    advantages = torch.stack([F.counterfactual_advantage(values, shares, a) for a in one_hots], -2)
+    mean = (shares.unsqueeze(-1) * advantages).sum(-2)
+    torch.testing.assert_close(mean, torch.zeros(B, N, 1))

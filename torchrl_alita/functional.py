@@ -25,6 +25,8 @@ r_int of pi_i, i > 1         ``diversity_penalty``                       Eq. 11
 omega_i                      ``omega``                                   Eq. 11
 ===========================  ==========================================  =========
 
+Those of the methods that it is compared with stand here too, each with its source.
+
 Letters in shapes: B batch, T time, N agents, O observation, A action,
 K influencers, M samples (or influencees, where a line says so); ``*B`` is any
 number of leading dimensions.
@@ -38,6 +40,7 @@ from torchrl.objectives.value.functional import generalized_advantage_estimate
 __all__ = [
     "allowed_actions",
     "brier_distance",
+    "counterfactual_advantage",
     "discounted_past",
     "diversity_penalty",
     "generalized_advantages",
@@ -46,6 +49,7 @@ __all__ = [
     "influence_score",
     "joint_features",
     "joint_parts",
+    "lambda_return",
     "min_max",
     "novelty",
     "q_logarithm",
@@ -359,13 +363,22 @@ def discounted_past(
         raise ValueError(
             f"done must have the shape {(*values.shape[:-1], 1)}, got {tuple(done.shape)}."
         )
-    ended = done.squeeze(-1).long()
+    return _discounts(done.squeeze(-1), gamma, values.dtype, from_step=1).mT @ values
+
+
+def _discounts(
+    ended: torch.Tensor, gamma: float | torch.Tensor, dtype: torch.dtype, *, from_step: int
+) -> torch.Tensor:
+    """``gamma ** (k - t)`` for the steps k >= t + from_step of t's episode, ``[*B, T, T]``.
+
+    Zero for all others; ``ended`` ``[*B, T]`` is True at the last step of an episode.
+    """
+    ended = ended.long()
     episode = ended.cumsum(-1) - ended
-    step = torch.arange(values.shape[-2], device=values.device)
-    distance = step.unsqueeze(-1) - step
-    earlier = (distance > 0) & (episode.unsqueeze(-1) == episode.unsqueeze(-2))
-    shares = torch.where(earlier, gamma ** distance.clamp(min=0).to(values), 0)
-    return shares.to(values) @ values
+    step = torch.arange(ended.shape[-1], device=ended.device)
+    distance = step - step.unsqueeze(-1)
+    later = (distance >= from_step) & (episode.unsqueeze(-1) == episode.unsqueeze(-2))
+    return torch.where(later, gamma ** distance.clamp(min=0).to(dtype), 0).to(dtype)
 
 
 def influence_score(
@@ -459,6 +472,98 @@ def td_target(
     terminated = _for_each_agent(terminated, reward)
     bootstrap = torch.where(terminated, torch.zeros_like(next_value), next_value)
     return (reward + gamma * bootstrap).detach()
+
+
+def lambda_return(
+    reward: torch.Tensor,
+    terminated: torch.Tensor,
+    done: torch.Tensor,
+    next_value: torch.Tensor,
+    gamma: float | torch.Tensor,
+    lmbda: float | torch.Tensor,
+) -> torch.Tensor:
+    r"""TD(lambda) target of each agent, ``[*B, T, N, 1] -> [*B, T, N, 1]``.
+
+    .. math::
+        G_t = r_t + \gamma \, (1 - terminated_t)
+        \big[ (1 - \lambda) V(s_{t+1}) + \lambda G_{t+1} \big],
+
+    with :math:`V(s_{t+1})` in the place of :math:`G_{t+1}` at the last step of an episode or
+    of the batch. Source: https://incompleteideas.net/book/the-book-2nd.html, Eq. 12.18. The
+    reward of a terminal step counts, and a time limit is no termination. Its cost is quadratic
+    in T.
+
+    Args:
+        reward: ``[*B, T, N, 1]`` in order of time; it may carry gradient.
+        terminated: bool ``[*B, T, 1]`` or ``[*B, T, N, 1]``.
+        done: bool ``[*B, T, 1]``, True at the last step of an episode.
+        next_value: ``[*B, T, N, 1]``, of the state that follows each step, that of its own
+            episode; it may be non-finite where terminated.
+        gamma: discount factor of a step, in [0, 1].
+        lmbda: how far it looks ahead, in [0, 1]: 0 is :func:`td_target`.
+
+    Returns:
+        ``[*B, T, N, 1]``, with the gradient of the reward alone.
+
+    Raises:
+        ValueError: if the shapes do not fit each other.
+        TypeError: if terminated is not bool.
+
+    Examples:
+        Two steps, and an episode that goes on.
+
+        >>> reward, next_value = torch.tensor([[1.0, 2.0], [4.0, 8.0]]).view(2, 2, 1, 1)
+        >>> flags = torch.zeros(2, 1, dtype=torch.bool)
+        >>> lambda_return(reward, flags, flags, next_value, 0.5, 0.5).flatten()
+        tensor([3.5000, 6.0000])
+    """
+    _check_same_shape(reward=reward, next_value=next_value)
+    if done.shape != (*reward.shape[:-2], 1):
+        raise ValueError(
+            f"done must have the shape {(*reward.shape[:-2], 1)}, got {tuple(done.shape)}."
+        )
+    terminated = _for_each_agent(terminated, reward)
+    next_value = torch.where(terminated, torch.zeros_like(next_value), next_value).detach()
+    one_step = reward + gamma * next_value
+    following = torch.cat([one_step[..., 1:, :, :], next_value[..., -1:, :, :]], -3)
+    ended = done.unsqueeze(-2) | terminated
+    # What one step further says beyond the value there; nothing at an episode's end.
+    surprise = torch.where(ended, 0, following - next_value).transpose(-3, -2)
+    discount = gamma * lmbda
+    later = _discounts(ended.squeeze(-1).mT, discount, reward.dtype, from_step=0) @ surprise
+    return one_step + discount * later.transpose(-3, -2)
+
+
+def counterfactual_advantage(
+    action_value: torch.Tensor, probabilities: torch.Tensor, action: torch.Tensor
+) -> torch.Tensor:
+    r"""How much better an action is than the policy's mean, ``[*B, N, A] -> [*B, N, 1]``.
+
+    .. math:: A_i = Q_i(s, (a_{-i}, a_i)) - \sum_{a'} \pi_i(a') \, Q_i(s, (a_{-i}, a'))
+
+    the advantage of COMA (https://arxiv.org/abs/1705.08926): what the team would have got
+    with agent i's other actions and the same ones of all others.
+
+    Args:
+        action_value: of each of agent i's actions, ``[*B, N, A]``.
+        probabilities: of its policy, ``[*B, N, A]``.
+        action: one-hot ``[*B, N, A]``.
+
+    Returns:
+        ``[*B, N, 1]``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> counterfactual_advantage(
+        ...     torch.tensor([[1.0, 5.0]]), torch.tensor([[0.25, 0.75]]), torch.tensor([[0, 1]])
+        ... )
+        tensor([[1.]])
+    """
+    _check_same_shape(action_value=action_value, probabilities=probabilities, action=action)
+    difference = action.to(action_value.dtype) - probabilities
+    return (action_value * difference).sum(-1, keepdim=True)
 
 
 def replace_own_action(action: torch.Tensor, own_action: torch.Tensor) -> torch.Tensor:

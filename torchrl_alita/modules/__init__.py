@@ -9,9 +9,11 @@ from torchrl_alita.modules.attention import (
 )
 from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.clipped_normal import ClippedNormal
+from torchrl_alita.modules.counterfactual import make_counterfactual_critic
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.goals import GoalAttention
+from torchrl_alita.modules.lica_mixer import LICAMixer, make_mixing_critic
 from torchrl_alita.modules.one_hot import GumbelOneHot
 from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
 from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
@@ -27,15 +29,18 @@ __all__ = [
     "ClippedNormal",
     "GoalAttention",
     "GumbelOneHot",
+    "LICAMixer",
     "MultiAgentGRU",
     "StackedLinear",
     "TeamExploration",
     "make_actor",
     "make_attention_actor",
     "make_attention_critic",
+    "make_counterfactual_critic",
     "make_critic",
     "make_gaussian_actor",
     "make_influence_network",
+    "make_mixing_critic",
     "make_qnetwork",
     "make_recurrent_actor",
     "make_stochastic_actor",
