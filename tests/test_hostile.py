@@ -102,6 +102,8 @@ from torchrl_alita.modules import (
     MultiAgentGRU,
     StackedLinear,
     make_gaussian_actor,
+    make_linear_actor,
+    make_linear_value,
     make_value,
 )
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
@@ -804,6 +806,14 @@ def _stacked_linear(**options):
     return StackedLinear(**{"in_features": 3, "out_features": 2, "num_agents": N, **options})
 
 
+def _linear_actor(**options):
+    return make_linear_actor(ENV, **options)
+
+
+def _linear_value(**options):
+    return make_linear_value(ENV, **options)
+
+
 def _gaussian_actor(**options):
     return make_gaussian_actor(ALONE, **{"num_cells": SMALL, **options})
 
@@ -955,6 +965,8 @@ ARGUMENTS = {
         "iterations": "whole",
         "searches": "whole",
     },
+    _linear_actor: {"num_cells": "widths"},
+    _linear_value: {"num_cells": "widths", "value_input": "name"},
     _stacked_linear: {"in_features": "whole", "out_features": "whole", "num_agents": "whole"},
     _gaussian_actor: {"num_cells": "widths"},
     _value: {"num_cells": "widths"},
@@ -1179,6 +1191,8 @@ def test_every_public_constructor_meets_hostile_arguments():
         "make_env": "push_box_task",
         "make_gaussian_actor": "gaussian_actor",
         "make_influence_network": "influence_network",
+        "make_linear_actor": "linear_actor",
+        "make_linear_value": "linear_value",
         "make_value": "value",
     }
     # Records, tasks and adapters: they check nothing, or have tests of their own.

@@ -14,6 +14,7 @@ from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.goals import GoalAttention
 from torchrl_alita.modules.lica_mixer import LICAMixer, make_mixing_critic
+from torchrl_alita.modules.linear_layers import make_linear_actor, make_linear_value
 from torchrl_alita.modules.one_hot import GumbelOneHot
 from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
 from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
@@ -40,6 +41,8 @@ __all__ = [
     "make_critic",
     "make_gaussian_actor",
     "make_influence_network",
+    "make_linear_actor",
+    "make_linear_value",
     "make_mixing_critic",
     "make_qnetwork",
     "make_recurrent_actor",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal, kl_divergence, register_kl
 
 __all__ = ["ClippedNormal"]
 
@@ -85,3 +85,15 @@ class ClippedNormal(Distribution):
         if isinstance(self.low, torch.Tensor):
             return torch.minimum(torch.maximum(value, self.low), self.high)
         return value.clamp(self.low, self.high)
+
+
+@register_kl(ClippedNormal, ClippedNormal)
+def _divergence(first: ClippedNormal, second: ClippedNormal) -> torch.Tensor:
+    """That of the Gaussians before they are clipped, ``[*B]``: what is clipped differs no more.
+
+    Where a feature has one value alone, as in the padding of narrower agents, it is 0.
+    """
+    gaussians = (Normal(each.loc, each.scale, validate_args=False) for each in (first, second))
+    divergence = kl_divergence(*gaussians)
+    fixed = torch.as_tensor(first.low == first.high, device=divergence.device)
+    return torch.where(fixed, 0.0, divergence).sum(-1)
