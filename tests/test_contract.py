@@ -8,6 +8,7 @@ import torch
 from fakes import A, B, H, N, O, S, T, TargetEnv, fixed_draws_actor, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from torchrl.envs import Transform
 from torchrl.modules import QMixer, VDNMixer
 from torchrl.objectives import SoftUpdate
 
@@ -36,6 +37,9 @@ from torchrl_alita.modules import (
     make_value,
 )
 from torchrl_alita.objectives import COMALoss, LICALoss
+from torchrl_alita.data import BinCode, JointCode
+from torchrl_alita.modules import make_gaussian_actor, make_value
+from torchrl_alita.transforms import BonusScale, VisitBonus
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -202,7 +206,17 @@ TRANSFORMS = {
         make_actor(TargetEnv(n_agents=1), num_cells=SMALL), in_turns=True
     ),
     "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
+    "visits": lambda: updated(VisitBonus(BinCode([-1.0] * O, [1.0] * O, 2))),
+    "visits_of_the_team": lambda: updated(
+        VisitBonus(JointCode(BinCode([-1.0] * O, [1.0] * O, 2), num_agents=N), slots=64)
+    ),
+    "scale": lambda: updated(BonusScale({("agents", "novelty"): 0.5}), (B, T)),
 }
+
+
+def updated(bonus: Transform, batch_size: tuple[int, ...] = (B,)) -> Transform:
+    bonus.update(random_batch(batch_size=batch_size))
+    return bonus
 
 
 def _seeded_autoencoder(num_influencers: int = 1) -> Autoencoder:

@@ -56,6 +56,7 @@ __all__ = [
     "replace_own_action",
     "squared_distance",
     "td_target",
+    "visit_bonus",
 ]
 
 
@@ -773,3 +774,24 @@ def generalized_advantages(
         flat(terminated),
     )
     return advantages.unflatten(-1, rewards.shape[-2:]), targets.unflatten(-1, rewards.shape[-2:])
+
+
+def visit_bonus(count: torch.Tensor) -> torch.Tensor:
+    r"""Bonus of a state by its number of visits, ``[*B] -> [*B]``.
+
+    .. math:: b = 1 / \sqrt{\max(n, 1)}
+
+    Source: the curiosity of https://arxiv.org/abs/1910.05512, :math:`\eta / \sqrt{n + 1}`
+    with the visits before, for :math:`\eta = 1`: here n has the visit that is paid for.
+
+    Args:
+        count: n, whole numbers.
+
+    Returns:
+        Floating point, in (0, 1].
+
+    Examples:
+        >>> visit_bonus(torch.tensor([0, 1, 4, 100]))
+        tensor([1.0000, 1.0000, 0.5000, 0.1000])
+    """
+    return count.clamp_min(1).to(torch.get_default_dtype()).rsqrt()

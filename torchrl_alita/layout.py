@@ -19,6 +19,7 @@ __all__ = [
     "DIVERSITY_PENALTY",
     "DONE",
     "EXPLORING",
+    "INTRINSIC_REWARD",
     "IS_INIT",
     "LAST_ACTION",
     "LOC",
@@ -30,13 +31,16 @@ __all__ = [
     "RECURRENT_STATE",
     "REWARD",
     "SCALE",
+    "SOCIAL_INFLUENCE",
     "STATE",
     "STATE_VALUE",
     "TERMINATED",
     "TOTAL_REWARD",
+    "TRANSITION_INFLUENCE",
     "TURN",
     "VALUE",
     "VALUE_TARGET",
+    "VISIT_BONUS",
     "Layout",
     "layout_of",
     "next_key",
@@ -79,6 +83,11 @@ TERMINATED = "terminated"
 NOVELTY = ("agents", "novelty")
 DIVERSITY_PENALTY = ("agents", "diversity_penalty")
 TOTAL_REWARD = ("agents", "total_reward")
+VISIT_BONUS = ("agents", "visit_bonus")
+TRANSITION_INFLUENCE = ("agents", "transition_influence")
+SOCIAL_INFLUENCE = ("agents", "social_influence")
+# The sum of all bonuses, each scaled and weighted.
+INTRINSIC_REWARD = ("agents", "intrinsic_reward")
 
 
 def next_key(key: NestedKey) -> NestedKey:

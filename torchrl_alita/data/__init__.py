@@ -1,6 +1,17 @@
-"""Samplers for replay buffers."""
+"""Samplers for replay buffers; codes of observations, and counts of codes."""
 
+from torchrl_alita.data.codes import BinCode, Displacement, JointCode, OneHotCode
 from torchrl_alita.data.conditional import ConditionalSampler
+from torchrl_alita.data.counts import CountTable
 from torchrl_alita.data.sequences import SequenceSampler, as_sequences
 
-__all__ = ["ConditionalSampler", "SequenceSampler", "as_sequences"]
+__all__ = [
+    "BinCode",
+    "ConditionalSampler",
+    "CountTable",
+    "Displacement",
+    "JointCode",
+    "OneHotCode",
+    "SequenceSampler",
+    "as_sequences",
+]

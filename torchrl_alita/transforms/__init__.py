@@ -1,14 +1,18 @@
 """Intrinsic rewards and what recurrent networks read, for batches, buffers, environments."""
 
+from torchrl_alita.transforms.bonus_scale import BonusScale
 from torchrl_alita.transforms.diversity import DiversityPenalty
 from torchrl_alita.transforms.novelty import NoveltyReward
 from torchrl_alita.transforms.recurrent import LastAction, recurrent_transforms
 from torchrl_alita.transforms.total import TotalReward
+from torchrl_alita.transforms.visits import VisitBonus
 
 __all__ = [
+    "BonusScale",
     "DiversityPenalty",
     "LastAction",
     "NoveltyReward",
     "TotalReward",
+    "VisitBonus",
     "recurrent_transforms",
 ]

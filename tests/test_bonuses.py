@@ -1,0 +1,342 @@
+"""Bonuses from counts and their scale: each is its formula, counted by hand."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+
+import pytest
+import torch
+from fakes import A, B, N, O, T, TargetEnv, random_batch
+from tensordict import TensorDict
+from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.envs import TransformedEnv
+from torchrl.envs.utils import check_env_specs
+
+from torchrl_alita.data import BinCode, CountTable, Displacement, JointCode, OneHotCode
+from torchrl_alita.envs import PushBox
+from torchrl_alita.transforms import BonusScale, VisitBonus
+
+OBSERVATION = ("next", "agents", "observation")
+VISITS = ("next", "agents", "visit_bonus")
+INTRINSIC = ("next", "agents", "intrinsic_reward")
+
+
+def code(num_agents: int | None = None) -> BinCode | JointCode:
+    own = BinCode([-1.0] * 2, [1.0] * 2, 3)
+    return own if num_agents is None else JointCode(own, num_agents=num_agents)
+
+
+def counted_by_hand(rows: list) -> dict:
+    counts = {}
+    for row in rows:
+        counts[row] = counts.get(row, 0) + 1
+    return counts
+
+
+def visit_bonus(batch: TensorDict, *of_each: int, **options) -> VisitBonus:
+    bonus = VisitBonus(code(*of_each), **options)
+    bonus.update(batch)
+    return bonus
+
+
+@pytest.mark.parametrize("slots", [None, 2**16])
+@pytest.mark.parametrize("kind", ["shared", "own", "team"])
+def test_the_visit_bonus_is_one_over_the_root_of_the_visits(kind, slots):
+    rollout = random_batch(batch_size=(B, T))
+    observation = rollout[OBSERVATION]
+    cells = ((observation[..., :2] + 1) / 2 * 3).floor().clamp(0, 2).long()
+    options = {"num_agents": N} if kind == "own" else {}
+    bonus = visit_bonus(rollout, *([N] if kind == "team" else []), slots=slots, **options)
+    paid = bonus(rollout)[VISITS]
+    assert paid.shape == (B, T, N, 1)
+
+    def name(b: int, t: int, i: int) -> tuple:
+        own = tuple(cells[b, t, i].tolist())
+        whole = tuple(cells[b, t].flatten().tolist())
+        return {"shared": own, "own": (i, own), "team": whole}[kind]
+
+    everywhere = [(b, t, i) for b in range(B) for t in range(T) for i in range(N)]
+    seen = everywhere if kind != "team" else [place for place in everywhere if place[2] == 0]
+    counts = counted_by_hand([name(*place) for place in seen])
+    for place in everywhere:
+        assert math.isclose(float(paid[place]), counts[name(*place)] ** -0.5, rel_tol=1e-6)
+
+
+def test_paying_counts_nothing_and_counting_twice_counts_double():
+    rollout = random_batch(batch_size=(B, T))
+    bonus = visit_bonus(rollout)
+    first = bonus(rollout)[VISITS]
+    torch.testing.assert_close(bonus(rollout)[VISITS], first, rtol=0, atol=0)
+    bonus.update(rollout)
+    torch.testing.assert_close(bonus(rollout)[VISITS], first / 2**0.5)
+
+
+def test_a_replay_buffer_pays_by_todays_counts():
+    rows = random_batch(batch_size=(B,))
+    bonus = visit_bonus(rows)
+    buffer = ReplayBuffer(storage=LazyTensorStorage(B), batch_size=B, transform=bonus)
+    buffer.extend(rows)
+    sample = buffer.sample()
+    again = bonus(sample.exclude(VISITS))[VISITS]
+    torch.testing.assert_close(sample[VISITS], again)
+    assert int(bonus.table.counts.sum()) == B * N
+
+
+def test_an_environment_counts_each_step_before_it_is_paid():
+    env = TransformedEnv(TargetEnv(horizon=1000), VisitBonus(code()))
+    check_env_specs(env)
+    env.transform.table.counts.zero_()
+    rollout = env.rollout(T)
+    counts: dict = {}
+    observation = rollout[OBSERVATION]
+    for t in range(T):
+        codes = code()(observation[:, t])
+        for value in codes.flatten().tolist():
+            counts[value] = counts.get(value, 0) + 1
+        expected = codes.clone().float().apply_(lambda value: counts[int(value)] ** -0.5)
+        torch.testing.assert_close(rollout[VISITS][:, t].squeeze(-1), expected)
+
+
+def test_frozen_bonuses_are_paid_and_count_nothing():
+    bonus = visit_bonus(random_batch(), frozen=True)
+    before = bonus.table.counts.clone()
+    TransformedEnv(TargetEnv(), bonus).rollout(3)
+    torch.testing.assert_close(bonus.table.counts, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("slots", [None, 64])
+def test_counts_are_saved_exactly(slots):
+    rollout = random_batch(batch_size=(B, T))
+    first, second = visit_bonus(rollout, slots=slots), VisitBonus(code(), slots=slots)
+    second.load_state_dict(first.state_dict())
+    for bonus in (second, copy.deepcopy(first)):
+        torch.testing.assert_close(bonus(rollout)[VISITS], first(rollout)[VISITS], rtol=0, atol=0)
+
+
+def test_counts_of_a_hashed_table_are_never_too_small():
+    codes = torch.arange(1000) * 12345
+    table = CountTable(2**40, slots=100)
+    table.add(codes)
+    counts = table.count(codes)
+    assert int(counts.min()) >= 1
+    assert int(table.counts.sum()) == 1000
+    # Spread evenly: a bad hash would leave entries empty and fill others.
+    assert int(table.counts.max()) < 30
+
+
+def test_codes_of_push_box_are_the_cells_of_its_state():
+    env = PushBox(B, seed=0)
+    observation = env.rollout(1)[OBSERVATION][:, 0]
+    agents, box = env.agent_cells, env.box_cells
+    cells = (agents * torch.tensor([15, 1])).sum(-1), (box * torch.tensor([15, 1])).sum(-1)
+    own = OneHotCode([15] * 6, parts=[(0, 1, 4, 5), (2, 3, 4, 5)])
+    assert own.num_codes == 225**2
+    assert torch.equal(own(observation), cells[0] * 225 + cells[1].unsqueeze(-1))
+    observed = OneHotCode([15] * 6, parts=own.parts, observer=1)
+    assert torch.equal(observed(observation), own(observation))
+    joint = (cells[0][:, 0] * 225 + cells[0][:, 1]) * 225 + cells[1]
+    assert torch.equal(OneHotCode([15] * 6)(observation), joint)
+
+
+def test_the_displacement_is_the_move_on_the_grid():
+    env = PushBox(B, seed=0)
+    rollout = env.rollout(5)
+    own = OneHotCode([15] * 6, parts=[(0, 1), (2, 3)], observer=0)
+    line = torch.arange(15.0)
+    cells = [
+        rollout[key][:, :, 0].unflatten(-1, (6, 15)) @ line
+        for key in (("agents", "observation"), OBSERVATION)
+    ]
+    change = (cells[1] - cells[0])[..., :4].unflatten(-1, (2, 2)) + 1
+    found = Displacement(own)(rollout["agents", "observation"], rollout[OBSERVATION])
+    assert torch.equal(found, (change[..., 0] * 3 + change[..., 1]).long())
+    assert found.unique().numel() > 1
+
+
+def test_a_joint_code_is_one_number_for_each_combination():
+    every = torch.cartesian_prod(*[torch.tensor([-0.9, 0.0, 0.9])] * 4).unflatten(-1, (2, 2))
+    codes = code(2)(every)
+    assert code(2).num_codes == 81
+    assert codes.sort().values.tolist() == list(range(81))
+
+
+def returns_by_hand(bonus: torch.Tensor, gamma: float) -> torch.Tensor:
+    """``[B, T, N, 1]``, each step's discounted sum of the steps before and its own."""
+    result = torch.zeros_like(bonus)
+    for t in range(bonus.shape[1]):
+        for k in range(t + 1):
+            result[:, t] += gamma ** (t - k) * bonus[:, k]
+    return result
+
+
+def two_bonuses() -> BonusScale:
+    return BonusScale(
+        {("agents", "novelty"): 2.0, ("agents", "reward"): 0.5}, gamma=0.9, decay=0.97
+    )
+
+
+def test_the_scale_is_the_root_mean_square_of_discounted_returns():
+    rollout = random_batch(batch_size=(B, T))
+    # In two pieces: the sums go on, and so does the mean.
+    scale = two_bonuses()
+    scale.update(rollout[:, :5])
+    scale.update(rollout[:, 5:])
+    shares = 0.97 ** torch.arange(T - 1.0, -1, -1)
+    expected = []
+    for name in ("novelty", "reward"):
+        squares = returns_by_hand(rollout["next", "agents", name], 0.9).square().mean((0, 2, 3))
+        expected.append(((squares * shares).sum() / shares.sum()).sqrt())
+    torch.testing.assert_close(scale.scale, torch.stack(expected))
+    novelty, reward = (rollout["next", "agents", name] for name in ("novelty", "reward"))
+    total = 2 * novelty / expected[0] + 0.5 * reward / expected[1]
+    torch.testing.assert_close(scale(rollout)[INTRINSIC], total)
+
+
+def test_the_scale_of_an_environment_is_that_of_its_rollout():
+    rollout = random_batch(batch_size=(B, T))
+    whole, stepwise = two_bonuses(), two_bonuses()
+    whole.update(rollout)
+    for t in range(T):
+        step = rollout[:, t]
+        stepwise._step(step, step["next"].clone())
+    torch.testing.assert_close(whole.scale, stepwise.scale)
+    torch.testing.assert_close(whole.returns, stepwise.returns)
+
+
+def test_a_scaled_bonus_has_the_size_of_its_weight_whatever_its_unit():
+    rollout = random_batch(batch_size=(B, T))
+    paid = []
+    for unit in (1.0, 1e-4):
+        batch = rollout.clone()
+        batch["next", "agents", "novelty"] *= unit
+        scale = BonusScale({("agents", "novelty"): 1.0})
+        scale.update(batch)
+        paid.append(scale(batch)[INTRINSIC])
+    torch.testing.assert_close(paid[0], paid[1], rtol=2e-3, atol=0)
+
+
+def test_the_scale_goes_on_where_it_was_saved():
+    rollout = random_batch(batch_size=(B, T))
+    first, second = two_bonuses(), two_bonuses()
+    first.update(rollout)
+    second.load_state_dict(first.state_dict())
+    for scale in (first, second):
+        scale.update(random_batch(batch_size=(B, T), seed=1))
+    torch.testing.assert_close(first(rollout)[INTRINSIC], second(rollout)[INTRINSIC])
+    fresh = two_bonuses()
+    fresh.load_state_dict(two_bonuses().state_dict())
+    assert fresh.returns is None
+    assert not fresh.updated
+
+
+def test_an_environment_can_be_paid_by_a_bonus_and_its_scale():
+    env = TransformedEnv(TargetEnv(), VisitBonus(code()))
+    env.append_transform(BonusScale({("agents", "visit_bonus"): 1.0}))
+    check_env_specs(env)
+    rollout = env.rollout(4)
+    assert rollout[INTRINSIC].shape == (B, 4, N, 1)
+    assert env.reward_key == ("agents", "reward")
+
+
+REFUSED = {
+    "no code number": (
+        lambda: VisitBonus(lambda o: o[..., 0].long()),
+        "code does not say how many codes it has: give num_codes.",
+    ),
+    "another code number": (
+        lambda: VisitBonus(code(), num_codes=8),
+        "code has 9 codes, but num_codes is 8.",
+    ),
+    "a code that does not fit": (
+        lambda: VisitBonus(lambda o: torch.full(o.shape[:-1], 7), num_codes=7).update(
+            random_batch()
+        ),
+        "A code must be at least 0 and below the number of codes, 7, got 7.",
+    ),
+    "a code of another agent's table": (
+        lambda: VisitBonus(
+            lambda o: torch.full(o.shape[:-1], -1), num_codes=7, num_agents=N
+        ).update(random_batch()),
+        "A code must be at least 0 and below the number of codes, 7, got -1.",
+    ),
+    "the team's code in tables of agents": (
+        lambda: visit_bonus(random_batch(), N, num_agents=N),
+        f"Tables of {N} agents need a code of each of them, got the shape ({B},).",
+    ),
+    "a code of another shape": (
+        lambda: VisitBonus(lambda o: o.long(), num_codes=7).update(random_batch()),
+        f"code must have the shape ({B},), of the team, or ({B}, {N}), of each agent, got "
+        f"({B}, {N}, {O}).",
+    ),
+    "nothing counted": (
+        lambda: VisitBonus(code())(random_batch()),
+        "VisitBonus has counted no visit yet: call update(batch) before the bonus is read.",
+    ),
+    "a negative weight": (
+        lambda: BonusScale({("agents", "novelty"): -1.0}),
+        "('agents', 'novelty') must be finite and at least 0, got -1.0.",
+    ),
+    "no weight": (lambda: BonusScale({}), "coeffs must name at least one bonus, got {}."),
+    "decay": (
+        lambda: BonusScale({"novelty": 1.0}, decay=1.0),
+        "decay must be at least 0 and below 1, got 1.0.",
+    ),
+    "never updated": (
+        lambda: BonusScale({("agents", "novelty"): 1.0})(random_batch()),
+        "BonusScale was never updated: call update(rollout) before bonuses are scaled.",
+    ),
+    "other environments": (
+        lambda: [
+            scale := BonusScale({("agents", "novelty"): 1.0}),
+            scale.update(random_batch(batch_size=(B, T))),
+            scale.update(random_batch(batch_size=(2, T))),
+        ],
+        f"The scale follows bonuses of the shape ({B}, {N}, 1) a step, got (2, {N}, 1).",
+    ),
+    "no slots": (lambda: CountTable(5, slots=0), "slots must be a whole number at least 1, got 0."),
+    "an empty range": (
+        lambda: BinCode([0.0], [0.0], 3),
+        "low must be below high, and both finite, got [0.0] and [0.0].",
+    ),
+    "an unknown block": (
+        lambda: OneHotCode([3, 3], parts=[(0, 2)]),
+        "parts must name blocks from 0 to 1, got [0, 2].",
+    ),
+    "agents with different codes": (
+        lambda: OneHotCode([3, 4], parts=[(0,), (1,)]),
+        "The agents must have as many codes each, got [3, 4].",
+    ),
+    "too many codes": (
+        lambda: JointCode(BinCode([0.0], [1.0], 100), num_agents=10),
+        f"There can be at most 2**63 - 1 codes, got {100**10}.",
+    ),
+    "a narrow observation": (
+        lambda: OneHotCode([3, 4])(torch.zeros(2, O)),
+        f"The observation must have at least the 7 entries of the blocks (3, 4), got {O}.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_in_one_sentence(name):
+    call, message = REFUSED[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_a_code_that_does_not_fit_is_refused_before_anything_is_counted():
+    bonus = VisitBonus(lambda o: torch.arange(N).expand(o.shape[:-1]), num_codes=2)
+    with pytest.raises(ValueError, match="got 2"):
+        bonus.update(random_batch())
+    assert bonus.table.empty
+    assert int(bonus.table.counts.sum()) == 0
+
+
+def test_codes_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(TypeError, match=re.escape("code must give a tensor of int64")):
+        VisitBonus(lambda o: o[..., 0], num_codes=3).update(random_batch())
+    with pytest.raises(TypeError, match=re.escape("must be a mapping")):
+        BonusScale([("agents", "novelty")])
+    assert A < O
