@@ -14,12 +14,20 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
-from torchrl_alita.data import BinCode, CountTable, Displacement, JointCode, OneHotCode
+from torchrl_alita.data import (
+    BinCode,
+    CountTable,
+    Displacement,
+    JointCode,
+    OneHotCode,
+    TransitionCounts,
+)
 from torchrl_alita.envs import PushBox
-from torchrl_alita.transforms import BonusScale, VisitBonus
+from torchrl_alita.transforms import BonusScale, TransitionInfluence, VisitBonus
 
 OBSERVATION = ("next", "agents", "observation")
 VISITS = ("next", "agents", "visit_bonus")
+INFLUENCE = ("next", "agents", "transition_influence")
 INTRINSIC = ("next", "agents", "intrinsic_reward")
 
 
@@ -295,6 +303,19 @@ REFUSED = {
         ],
         f"The scale follows bonuses of the shape ({B}, {N}, 1) a step, got (2, {N}, 1).",
     ),
+    "no transition counted": (
+        lambda: TransitionInfluence(grid_counts())(line_world()),
+        "TransitionInfluence has counted no transition yet: call update(batch) before the bonus "
+        "is read.",
+    ),
+    "a single agent": (
+        lambda: TransitionCounts(code(), Displacement, num_agents=1, num_actions=2),
+        "num_agents must be a whole number at least 2, got 1.",
+    ),
+    "another number of actions": (
+        lambda: TransitionInfluence(push_box_counts()).update(line_world()),
+        "The action must have the shape (400, 2, 5), got (400, 2, 2).",
+    ),
     "no slots": (lambda: CountTable(5, slots=0), "slots must be a whole number at least 1, got 0."),
     "an empty range": (
         lambda: BinCode([0.0], [0.0], 3),
@@ -340,3 +361,184 @@ def test_codes_that_are_no_whole_numbers_are_refused():
     with pytest.raises(TypeError, match=re.escape("must be a mapping")):
         BonusScale([("agents", "novelty")])
     assert A < O
+
+
+def grid_counts(**options) -> TransitionCounts:
+    """Of two agents on a line of three cells that both see."""
+    own = OneHotCode([3, 3], parts=[(0,), (1,)], observer=0)
+    return TransitionCounts(own, Displacement(own), num_agents=2, num_actions=2, **options)
+
+
+def line_world(*, seed: int = 0, steps: int = 400) -> TensorDict:
+    """Agent 1 moves only while agent 0 stays (action 0) in cell 0; both act at random."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randint(3, (steps, 2), generator=generator)
+    acted = torch.randint(2, (steps, 2), generator=generator)
+    may = (cells[:, 0] == 0) & (acted[:, 0] == 0)
+    after = cells.clone()
+    after[:, 0] = (cells[:, 0] + acted[:, 0]).clamp(max=2)
+    after[:, 1] = torch.where(may, (cells[:, 1] + acted[:, 1]).clamp(max=2), cells[:, 1])
+
+    def seen(of: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(of, 3).float().flatten(1).unsqueeze(1).expand(-1, 2, 6)
+
+    return TensorDict(
+        {
+            "agents": {
+                "observation": seen(cells),
+                "action": torch.nn.functional.one_hot(acted, 2).float(),
+            },
+            "next": {
+                "agents": {
+                    "observation": seen(after),
+                    "value": torch.randn(steps, 2, 1, generator=generator),
+                },
+                "terminated": torch.rand(steps, 1, generator=generator) < 0.5,
+            },
+        },
+        [steps],
+    )
+
+
+def coefficients_by_hand(batch: TensorDict, deterministic: bool = False) -> torch.Tensor:
+    """C [steps, i, j] from dictionaries."""
+    cells = batch["agents", "observation"][:, 0].unflatten(-1, (2, 3)).argmax(-1).tolist()
+    after = batch[OBSERVATION][:, 0].unflatten(-1, (2, 3)).argmax(-1).tolist()
+    acted = batch["agents", "action"].argmax(-1).tolist()
+    result = torch.zeros(len(batch), 2, 2)
+    for i, j in ((0, 1), (1, 0)):
+        rows = [
+            ((s[j], a[j]), (s[i], a[i]), n[j] - s[j])
+            for s, a, n in zip(cells, acted, after, strict=True)
+        ]
+        of_one = counted_by_hand([row[0] for row in rows])
+        outcome_of_one = counted_by_hand([(row[0], row[2]) for row in rows])
+        of_both = counted_by_hand([row[:2] for row in rows])
+        outcome_of_both = counted_by_hand(rows)
+        for t, (own, other, change) in enumerate(rows):
+            alone = outcome_of_one[own, change] / of_one[own]
+            together = outcome_of_both[own, other, change] / of_both[own, other]
+            result[t, i, j] = max(-1, 1 - alone / (1.0 if deterministic else together))
+    return result
+
+
+@pytest.mark.parametrize("options", [{}, {"slots": 10_000}, {"deterministic": True}])
+def test_eiti_is_its_formula_from_counts(options):
+    batch = line_world()
+    bonus = TransitionInfluence(grid_counts(**options))
+    bonus.update(batch)
+    expected = coefficients_by_hand(batch, options.get("deterministic", False))
+    torch.testing.assert_close(bonus(batch)[INFLUENCE], expected.sum(-1, keepdim=True))
+    assert float(bonus(batch)[INFLUENCE][:, 0].max()) > 0.5
+
+
+def test_an_agent_that_changes_nothing_has_no_transition_influence():
+    """Agent 1 neither helps nor hinders agent 0, whose moves are certain."""
+    batch = line_world()
+    bonus = TransitionInfluence(grid_counts())
+    bonus.update(batch)
+    assert float(bonus(batch)[INFLUENCE][:, 1].abs().max()) == 0
+
+
+def test_edti_is_influence_times_what_the_other_can_still_earn():
+    batch = line_world()
+    bonus = TransitionInfluence(grid_counts(), value=("agents", "value"), gamma=0.9)
+    bonus.update(batch)
+    value = batch["next", "agents", "value"].squeeze(-1) * ~batch["next", "terminated"]
+    expected = 0.9 * coefficients_by_hand(batch).clamp_min(0) * value.unsqueeze(-2)
+    torch.testing.assert_close(bonus(batch)[INFLUENCE], expected.sum(-1, keepdim=True))
+
+
+def test_transition_influence_from_hashed_tables_that_are_too_small_stays_in_its_range():
+    batch = line_world()
+    bonus = TransitionInfluence(grid_counts(slots=7))
+    bonus.update(batch)
+    paid = bonus(batch)[INFLUENCE]
+    assert float(paid.min()) >= -1
+    assert float(paid.max()) < 1
+
+
+def test_transition_counts_of_three_agents_are_of_pairs():
+    """Each pair has tables of its own: with both states the same, all are told apart."""
+    rollout = random_batch(batch_size=(B, T))
+    rollout["agents", "action"] = torch.nn.functional.one_hot(
+        rollout["agents", "action"].argmax(-1), A
+    ).float()
+
+    def state(observation: torch.Tensor) -> torch.Tensor:
+        return (observation[..., 0] > 0).long()
+
+    def outcome(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return (after[..., 1] > 0).long()
+
+    state.num_codes = outcome.num_codes = 2
+    counts = TransitionCounts(state, outcome, num_agents=N, num_actions=A)
+    entries = [rollout[key] for key in (("agents", "observation"), ("agents", "action"))]
+    counts.update(*entries, rollout[OBSERVATION])
+    alone, together = counts(*entries, rollout[OBSERVATION])
+    own = state(entries[0]) * A + entries[1].argmax(-1)
+    became = outcome(entries[0], rollout[OBSERVATION])
+    for i in range(N):
+        for j in set(range(N)) - {i}:
+            same = own[..., j].flatten().unsqueeze(0) == own[..., j].flatten().unsqueeze(1)
+            equal = became[..., j].flatten().unsqueeze(0) == became[..., j].flatten().unsqueeze(1)
+            expected = (same & equal).sum(0) / same.sum(0)
+            torch.testing.assert_close(alone[..., i, j].flatten(), expected)
+            same &= own[..., i].flatten().unsqueeze(0) == own[..., i].flatten().unsqueeze(1)
+            expected = (same & equal).sum(0) / same.sum(0)
+            torch.testing.assert_close(together[..., i, j].flatten(), expected)
+
+
+def test_in_push_box_only_the_push_is_paid():
+    """What agents do at the box depends on the other; elsewhere each moves as it likes."""
+    counts = push_box_counts()
+    env = TransformedEnv(PushBox(2, seed=0), bonus := TransitionInfluence(counts))
+    step = env.reset()
+    env.base_env.agent_cells[:] = torch.tensor([5, 6])
+    env.base_env.box_cells[:] = torch.tensor([5, 7])
+    from_here = PushBox(2, seed=0)
+    from_here.agent_cells, from_here.box_cells = env.agent_cells, env.box_cells
+    agents, box = from_here._codes()
+    seen = from_here._entries(agents, box, *[torch.zeros(2, 1, dtype=torch.bool)] * 2)
+    step["agents", "observation"] = seen["agents", "observation"]
+    right, stay = torch.eye(5)[1], torch.eye(5)[4]
+    step["agents", "action"] = torch.stack(
+        [torch.stack([right, right]), torch.stack([right, stay])]
+    )
+    paid = env.step(step)[INFLUENCE].squeeze(-1)
+    # Agent 0 runs to the right twice and gets there once: its move is worth 1/2 to agent 1.
+    # Agent 1 got where it went both times, by pushing and by staying.
+    torch.testing.assert_close(paid, torch.tensor([[0.0, 0.5], [0.0, 0.5]]))
+    assert not bonus.probabilities.empty
+
+
+def test_transition_counts_are_saved_exactly():
+    batch = line_world()
+    first, second = (TransitionInfluence(grid_counts()) for _ in range(2))
+    first.update(batch)
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(second(batch)[INFLUENCE], first(batch)[INFLUENCE], rtol=0, atol=0)
+
+
+def test_transition_influence_passes_the_check_of_environments():
+    env = TransformedEnv(PushBox(B, seed=0), TransitionInfluence(push_box_counts()))
+    check_env_specs(env)
+
+
+def push_box_counts() -> TransitionCounts:
+    own = OneHotCode([15] * 6, parts=[(0, 1, 4, 5), (2, 3, 4, 5)], observer=0)
+    moves = Displacement(OneHotCode([15] * 6, parts=[(0, 1), (2, 3)], observer=0))
+    return TransitionCounts(own, moves, num_agents=2, num_actions=5, deterministic=True)
+
+
+def test_bonuses_refuse_tensordicts_and_other_devices_by_name():
+    bonus, scale = visit_bonus(random_batch()), two_bonuses()
+    scale.update(random_batch(batch_size=(B, T)))
+    for module in (bonus, scale):
+        batch = random_batch(batch_size=(B, T))
+        with pytest.raises(ValueError, match=r"on cpu, .* on meta"):
+            module(batch.to("meta"))
+        key = module.in_keys[0]
+        nested = batch.set(key, TensorDict({"x": batch[key]}, batch.batch_size))
+        with pytest.raises(TypeError, match=re.escape(str(key))):
+            module(nested)

@@ -38,8 +38,9 @@ from torchrl_alita.modules import (
 )
 from torchrl_alita.objectives import COMALoss, LICALoss
 from torchrl_alita.data import BinCode, JointCode
+from torchrl_alita.data import BinCode, JointCode, TransitionCounts
 from torchrl_alita.modules import make_gaussian_actor, make_value
-from torchrl_alita.transforms import BonusScale, VisitBonus
+from torchrl_alita.transforms import BonusScale, TransitionInfluence, VisitBonus
 
 ENV = TargetEnv()
 DISCRETE = TargetEnv(discrete=True)
@@ -197,6 +198,19 @@ LOSSES = {
     "trpo": trust_region,
 }
 
+# Of counts and statistics; hostile input is in test_bonuses.py.
+BONUSES = {
+    "visits": lambda: updated(VisitBonus(BinCode([-1.0] * O, [1.0] * O, 2))),
+    "visits_of_the_team": lambda: updated(
+        VisitBonus(JointCode(BinCode([-1.0] * O, [1.0] * O, 2), num_agents=N), slots=64)
+    ),
+    "scale": lambda: updated(BonusScale({("agents", "novelty"): 0.5}), (B, T)),
+    "transition_influence": lambda: updated(TransitionInfluence(transition_counts())),
+    "transition_influence_by_value": lambda: updated(
+        TransitionInfluence(transition_counts(), value=("agents", "novelty"))
+    ),
+}
+
 TRANSFORMS = {
     "novelty": lambda: NoveltyReward(_seeded_autoencoder()),
     "novelty_of_two": lambda: NoveltyReward(_seeded_autoencoder(2), influencer=(2, 0)),
@@ -206,12 +220,17 @@ TRANSFORMS = {
         make_actor(TargetEnv(n_agents=1), num_cells=SMALL), in_turns=True
     ),
     "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
-    "visits": lambda: updated(VisitBonus(BinCode([-1.0] * O, [1.0] * O, 2))),
-    "visits_of_the_team": lambda: updated(
-        VisitBonus(JointCode(BinCode([-1.0] * O, [1.0] * O, 2), num_agents=N), slots=64)
-    ),
-    "scale": lambda: updated(BonusScale({("agents", "novelty"): 0.5}), (B, T)),
+    **BONUSES,
 }
+
+
+def transition_counts() -> TransitionCounts:
+    def moved(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return (after[..., 0] > before[..., 0]).long()
+
+    moved.num_codes = 2
+    code = BinCode([-1.0] * O, [1.0] * O, 2)
+    return TransitionCounts(code, moved, num_agents=N, num_actions=A)
 
 
 def updated(bonus: Transform, batch_size: tuple[int, ...] = (B,)) -> Transform:

@@ -54,8 +54,10 @@ __all__ = [
     "novelty",
     "q_logarithm",
     "replace_own_action",
+    "social_influence",
     "squared_distance",
     "td_target",
+    "transition_influence",
     "visit_bonus",
 ]
 
@@ -795,3 +797,56 @@ def visit_bonus(count: torch.Tensor) -> torch.Tensor:
         tensor([1.0000, 1.0000, 0.5000, 0.1000])
     """
     return count.clamp_min(1).to(torch.get_default_dtype()).rsqrt()
+
+
+def transition_influence(alone: torch.Tensor, together: torch.Tensor) -> torch.Tensor:
+    r"""How much one agent changed what became of another, ``[*B], [*B] -> [*B]``.
+
+    .. math:: c_{i \to j} = 1 - \frac{p(s'_j | s_j, a_j)}{p(s'_j | s_j, a_j, s_i, a_i)}
+        \le \log \frac{p(s'_j | s_j, a_j, s_i, a_i)}{p(s'_j | s_j, a_j)}
+
+    Source: the code of https://arxiv.org/abs/1910.05512, a lower bound of the mutual
+    information's integrand that its text has.
+
+    Args:
+        alone: the probability of j's outcome given j's own state and action.
+        together: given i's too, positive.
+
+    Returns:
+        At most 1; 0 where i makes no difference, negative where it made the outcome less
+        likely.
+
+    Examples:
+        >>> transition_influence(torch.tensor([0.5, 0.2, 1.0]), torch.tensor([0.5, 1.0, 0.5]))
+        tensor([ 0.0000,  0.8000, -1.0000])
+    """
+    return 1 - alone / together
+
+
+def social_influence(conditional: torch.Tensor, policy: torch.Tensor) -> torch.Tensor:
+    r"""How much each action of one agent moves another's policy, ``[*B, L, A] -> [*B, L]``.
+
+    .. math:: D_{KL}\Big( p(a_j | a_k, s) \,\Big\|\, \sum_{\tilde a} \pi_k(\tilde a | s) \,
+        p(a_j | \tilde a, s) \Big)
+
+    Source: https://arxiv.org/abs/1810.08647, for each of the L actions that k could take.
+
+    Args:
+        conditional: probabilities of j's A actions for each of k's L, ``[*B, L, A]``.
+        policy: pi_k, ``[*B, L]``.
+
+    Returns:
+        Non-negative, up to rounding. Its mean under the policy is the mutual information of
+        the two actions.
+
+    Examples:
+        >>> conditional = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> social_influence(conditional, torch.tensor([0.5, 0.5]))
+        tensor([0.6931, 0.6931])
+        >>> social_influence(conditional, torch.tensor([1.0, 0.0]))[0]
+        tensor(0.)
+    """
+    marginal = (policy.unsqueeze(-1) * conditional).sum(-2, keepdim=True)
+    least = torch.finfo(conditional.dtype).tiny
+    ratio = conditional.clamp_min(least).log() - marginal.clamp_min(least).log()
+    return (conditional * ratio).sum(-1)

@@ -4,6 +4,7 @@ from torchrl_alita.data.codes import BinCode, Displacement, JointCode, OneHotCod
 from torchrl_alita.data.conditional import ConditionalSampler
 from torchrl_alita.data.counts import CountTable
 from torchrl_alita.data.sequences import SequenceSampler, as_sequences
+from torchrl_alita.data.transitions import TransitionCounts
 
 __all__ = [
     "BinCode",
@@ -13,5 +14,6 @@ __all__ = [
     "JointCode",
     "OneHotCode",
     "SequenceSampler",
+    "TransitionCounts",
     "as_sequences",
 ]

@@ -6,17 +6,27 @@ One more letter in shapes: C codes, 0 to C - 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from torchrl_alita._checks import check_at_least_one, listed, sizes, whole
 
-__all__ = ["BinCode", "Displacement", "JointCode", "OneHotCode"]
+__all__ = [
+    "MOST_CODES",
+    "BinCode",
+    "Displacement",
+    "JointCode",
+    "OneHotCode",
+    "call_code",
+    "each_agent",
+    "number_of_codes",
+]
 
 # Codes are int64.
-_MOST_CODES = 2**63 - 1
+MOST_CODES = 2**63 - 1
 
 
 class OneHotCode(nn.Module):
@@ -252,6 +262,44 @@ class JointCode(nn.Module):
         return _mixed_radix(codes, range(self.num_agents), (self.code.num_codes,) * self.num_agents)
 
 
+def number_of_codes(name: str, code: Callable, given: int | None = None) -> int:
+    """How many codes there are: what was said, or what the code says of itself."""
+    own = getattr(code, "num_codes", None)
+    if given is None and own is None:
+        raise ValueError(f"{name} does not say how many codes it has: give num_codes.")
+    if given is not None:
+        check_at_least_one(num_codes=given)
+    if None not in (given, own) and own != given:
+        raise ValueError(f"{name} has {own} codes, but num_codes is {given}.")
+    return whole("num_codes", own if given is None else given)
+
+
+def call_code(name: str, code: Callable, *observations: torch.Tensor) -> torch.Tensor:
+    """Codes of the team ``[*B]`` or of each agent ``[*B, N]``; anything else is refused."""
+    codes: Any = code(*observations)
+    shape = observations[0].shape
+    if not isinstance(codes, torch.Tensor) or codes.dtype != torch.long:
+        found = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
+        raise TypeError(f"{name} must give a tensor of int64, got {found}.")
+    if codes.shape not in (shape[:-1], shape[:-2]):
+        raise ValueError(
+            f"{name} must have the shape {tuple(shape[:-2])}, of the team, or "
+            f"{tuple(shape[:-1])}, of each agent, got {tuple(codes.shape)}."
+        )
+    return codes
+
+
+def each_agent(name: str, code: Callable, *observations: torch.Tensor) -> torch.Tensor:
+    """Codes of each agent, ``[*B, N]``."""
+    codes = call_code(name, code, *observations)
+    if codes.ndim != observations[0].ndim - 1:
+        raise ValueError(
+            f"{name} must be each agent's, {tuple(observations[0].shape[:-1])}, got the team's, "
+            f"{tuple(codes.shape)}."
+        )
+    return codes
+
+
 def _parts(parts: Sequence[Sequence[int]], num_blocks: int) -> list[tuple[int, ...]]:
     chosen = [tuple(whole("parts", block) for block in listed("parts", part)) for part in parts]
     for part in chosen:
@@ -265,7 +313,7 @@ def _parts(parts: Sequence[Sequence[int]], num_blocks: int) -> list[tuple[int, .
 def _same_number(counts: list[int]) -> int:
     if len(set(counts)) != 1:
         raise ValueError(f"The agents must have as many codes each, got {counts}.")
-    if counts[0] > _MOST_CODES:
+    if counts[0] > MOST_CODES:
         raise ValueError(f"There can be at most 2**63 - 1 codes, got {counts[0]}.")
     return counts[0]
 

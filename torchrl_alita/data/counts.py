@@ -61,7 +61,7 @@ class CountTable(nn.Module):
 
     Raises:
         ValueError: if a number is below 1; when codes are added or read, if one does not
-            fit the table, before anything is counted.
+            fit the table or is on another device, before anything is counted.
         TypeError: when codes are added or read, if they are not int64.
 
     Examples:
@@ -107,12 +107,20 @@ class CountTable(nn.Module):
         return self.counts.index_select(0, place.reshape(-1)).view(place.shape)
 
     def _place(self, codes: torch.Tensor) -> torch.Tensor:
+        self.check_device(codes)
         check_codes(codes, self.num_codes)
         if self.slots is None:
             return codes
         mixed = codes * _GOLDEN
         mixed = (mixed ^ ((mixed >> _SHIFT) & _KEPT)) * _GOLDEN
         return (mixed ^ ((mixed >> _SHIFT) & _KEPT)).remainder(self.slots)
+
+    def check_device(self, values: torch.Tensor) -> None:
+        """Raise a ValueError for what is not on the device of the counts."""
+        if values.device != self.counts.device:
+            raise ValueError(
+                f"The counts are on {self.counts.device}, what is counted is on {values.device}."
+            )
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -5,6 +5,7 @@ from torchrl_alita.transforms.diversity import DiversityPenalty
 from torchrl_alita.transforms.novelty import NoveltyReward
 from torchrl_alita.transforms.recurrent import LastAction, recurrent_transforms
 from torchrl_alita.transforms.total import TotalReward
+from torchrl_alita.transforms.transition_influence import TransitionInfluence
 from torchrl_alita.transforms.visits import VisitBonus
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LastAction",
     "NoveltyReward",
     "TotalReward",
+    "TransitionInfluence",
     "VisitBonus",
     "recurrent_transforms",
 ]

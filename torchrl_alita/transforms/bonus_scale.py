@@ -10,7 +10,13 @@ from tensordict.nn import dispatch
 from torchrl.data import Composite
 from torchrl.envs import Transform
 
-from torchrl_alita._checks import check_non_negative, check_number, check_share, require_keys
+from torchrl_alita._checks import (
+    check_agents,
+    check_non_negative,
+    check_number,
+    check_share,
+    require_keys,
+)
 from torchrl_alita.layout import INTRINSIC_REWARD, next_key
 from torchrl_alita.transforms import _transition
 
@@ -106,10 +112,15 @@ class BonusScale(Transform):
 
     def _bonuses(self, tensordict: TensorDictBase, keys: list[NestedKey]) -> list[torch.Tensor]:
         require_keys(tensordict, keys)
+        check_agents(tensordict, keys)
         bonuses = [tensordict.get(key) for key in keys]
         shapes = [tuple(bonus.shape) for bonus in bonuses]
         if len(set(shapes)) > 1:
             raise ValueError(f"{keys} must have one shape, got {shapes}.")
+        if bonuses[0].device != self.coeffs.device:
+            raise ValueError(
+                f"The scale is on {self.coeffs.device}, the bonuses on {bonuses[0].device}."
+            )
         return bonuses
 
     @torch.no_grad()

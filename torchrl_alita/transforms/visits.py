@@ -11,10 +11,11 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._checks import check_at_least_one, require_keys
+from torchrl_alita._checks import check_agents, check_at_least_one, require_keys
+from torchrl_alita.data.codes import call_code, number_of_codes
 from torchrl_alita.data.counts import CountTable, check_codes
 from torchrl_alita.layout import OBSERVATION, VISIT_BONUS, next_key
-from torchrl_alita.transforms import _codes, _transition
+from torchrl_alita.transforms import _transition
 
 __all__ = ["VisitBonus"]
 
@@ -80,7 +81,7 @@ class VisitBonus(Transform):
     ):
         super().__init__(in_keys=[next_key(observation)], out_keys=[visit_bonus])
         self.code = code
-        self.num_codes = _codes.number_of_codes("code", code, num_codes)
+        self.num_codes = number_of_codes("code", code, num_codes)
         if num_agents is not None:
             check_at_least_one(num_agents=num_agents)
         self.num_agents = num_agents
@@ -88,7 +89,8 @@ class VisitBonus(Transform):
         self.table = CountTable(self.num_codes * (num_agents or 1), slots=slots)
 
     def _codes(self, observation: torch.Tensor) -> torch.Tensor:
-        codes = _codes.call("code", self.code, observation)
+        self.table.check_device(observation)
+        codes = call_code("code", self.code, observation)
         if self.num_agents is None:
             return codes
         if codes.shape != (*observation.shape[:-2], self.num_agents):
@@ -142,6 +144,7 @@ class VisitBonus(Transform):
     @dispatch(source="in_keys", dest="batch_out_keys", auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
+        check_agents(tensordict, self.in_keys)
         bonus = self._bonus(tensordict.get(self.in_keys[0]))
         return _transition.written(tensordict, self.batch_out_keys[0], bonus)
 

@@ -1,0 +1,168 @@
+"""A bonus for changing what becomes of the others."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import dispatch
+from torch import nn
+from torchrl.data import Composite
+from torchrl.envs import Transform
+
+from torchrl_alita import functional
+from torchrl_alita._checks import check_agents, check_same_shape, check_share, require_keys
+from torchrl_alita.layout import (
+    ACTION,
+    OBSERVATION,
+    TERMINATED,
+    TRANSITION_INFLUENCE,
+    next_key,
+)
+from torchrl_alita.transforms import _transition
+
+__all__ = ["TransitionInfluence"]
+
+
+class TransitionInfluence(Transform):
+    r"""Bonus for influence on the others' transitions, EITI or EDTI, ``-> [*B, N, 1]``.
+
+    .. math::
+        c_{i \to j} = \max\Big(-1,
+            1 - \frac{p(s'_j | s_j, a_j)}{p(s'_j | s_j, a_j, s_i, a_i)} \Big), \qquad
+        b_i = \sum_{j \ne i} c_{i \to j} \quad \text{or} \quad
+        b_i = \gamma \sum_{j \ne i} \max(c_{i \to j}, 0) \, V_j(s')
+
+    Source: https://arxiv.org/abs/1910.05512, and its code for this form of the first, EITI.
+    With values it is the second, EDTI: influence counts by what j can still earn, which is
+    nothing after a terminal step. EDTI's other part, j's reward of the step, is the team's
+    own where agents are paid alike, and is left out.
+
+    It is written under ``("next", "agents", "transition_influence")``, and the reward stays
+    as it is. :meth:`update` counts the transitions of a rollout, where the probabilities are
+    counted; a call on a batch pays by today's and changes nothing. Appended to an
+    environment, each step is counted and then paid, unless it is frozen.
+
+    Args:
+        probabilities: ``observation, action, next_observation -> p, p``, each ``[*B, N, N]``, i
+            before j, without and with i's part: :class:`torchrl_alita.data.TransitionCounts`,
+            which is this module's own, or
+            :class:`torchrl_alita.modules.TransitionModel`, which is borrowed and trained by
+            :class:`torchrl_alita.objectives.TransitionModelLoss`.
+        value: key of V ``[*B, N, 1]``, in "next", for EDTI. Default: None, EITI.
+        gamma: discount factor of a step, in [0, 1], for EDTI. Default: 0.99.
+        frozen: an environment's steps are paid and not counted. Default: False.
+        observation: key read, also in "next". Default: ``("agents", "observation")``.
+        action: key read, one-hot. Default: ``("agents", "action")``.
+        terminated: key read in "next", for EDTI. Default: ``"terminated"``.
+        transition_influence: key written, under "next" in a batch. Default:
+            ``("agents", "transition_influence")``.
+
+    Raises:
+        ValueError: if gamma is out of range; when called, if nothing was counted yet, or
+            the entries do not fit the probabilities.
+        KeyError: when called, if the batch lacks a key.
+
+    Examples:
+        >>> from torchrl_alita.data import Displacement, OneHotCode, TransitionCounts
+        >>> from torchrl_alita.envs import PushBox
+        >>> own = OneHotCode([15] * 6, parts=[(0, 1, 4, 5), (2, 3, 4, 5)], observer=0)
+        >>> moves = Displacement(OneHotCode([15] * 6, parts=[(0, 1), (2, 3)], observer=0))
+        >>> counts = TransitionCounts(
+        ...     own, moves, num_agents=2, num_actions=5, deterministic=True
+        ... )
+        >>> rollout = PushBox(3, seed=0).rollout(4)
+        >>> bonus = TransitionInfluence(counts)
+        >>> bonus.update(rollout)
+        >>> bonus(rollout)["next", "agents", "transition_influence"].shape
+        torch.Size([3, 4, 2, 1])
+    """
+
+    def __init__(
+        self,
+        probabilities: nn.Module,
+        *,
+        value: NestedKey | None = None,
+        gamma: float = 0.99,
+        frozen: bool = False,
+        observation: NestedKey = OBSERVATION,
+        action: NestedKey = ACTION,
+        terminated: NestedKey = TERMINATED,
+        transition_influence: NestedKey = TRANSITION_INFLUENCE,
+    ):
+        check_share(gamma=gamma)
+        keys = [observation, action, next_key(observation)]
+        if value is not None:
+            keys += [next_key(value), next_key(terminated)]
+        super().__init__(in_keys=keys, out_keys=[transition_influence])
+        self.value, self.gamma, self.frozen = value, float(gamma), frozen
+        self.counted = hasattr(probabilities, "update")
+        if self.counted:
+            self.probabilities = probabilities
+        else:
+            # Its parameters are no part of this module.
+            self.__dict__["probabilities"] = probabilities
+
+    @torch.no_grad()
+    def update(self, batch: TensorDictBase) -> None:
+        """Count the transitions of a batch; learned probabilities have a loss instead.
+
+        Args:
+            batch: of any batch size.
+
+        Raises:
+            ValueError: if a code does not fit its table; nothing is counted then.
+            KeyError: if the batch lacks a key.
+        """
+        require_keys(batch, self.in_keys[:3])
+        if self.counted:
+            self.probabilities.update(*(batch.get(key) for key in self.in_keys[:3]))
+
+    @torch.no_grad()
+    def _bonus(self, *entries: torch.Tensor) -> torch.Tensor:
+        transition, rest = entries[:3], entries[3:]
+        if self.counted and self.probabilities.empty:
+            raise ValueError(
+                "TransitionInfluence has counted no transition yet: call update(batch) before the "
+                "bonus is read."
+            )
+        alone, together = self.probabilities(*transition)
+        coefficient = functional.transition_influence(alone, together).clamp_min(-1)
+        own = torch.eye(alone.shape[-1], dtype=torch.bool, device=alone.device)
+        coefficient = coefficient.masked_fill(own, 0)
+        if rest:
+            value, terminated = rest
+            value = torch.where(terminated.unsqueeze(-2), 0, value).squeeze(-1).unsqueeze(-2)
+            coefficient = self.gamma * coefficient.clamp_min(0) * value
+        return coefficient.sum(-1, keepdim=True).to(transition[0].dtype)
+
+    @property
+    def batch_out_keys(self) -> list[NestedKey]:
+        """What a call on a batch writes."""
+        return [next_key(key) for key in self.out_keys]
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        following = [key[1:] if len(key) > 2 else key[1] for key in self.in_keys[2:]]
+        require_keys(next_tensordict, following)
+        now = [tensordict.get(key) for key in self.in_keys[:2]]
+        entries = now + [next_tensordict.get(key) for key in following]
+        if self.counted and not self.frozen:
+            self.probabilities.update(*entries[:3])
+        return next_tensordict.set(self.out_keys[0], self._bonus(*entries))
+
+    @dispatch(source="in_keys", dest="batch_out_keys", auto_batch_size=False)
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        require_keys(tensordict, self.in_keys)
+        lead = check_agents(tensordict, self.in_keys[:3])
+        if self.value is not None:
+            check_same_shape(tensordict, self.in_keys[3], (*lead, 1))
+            check_same_shape(tensordict, self.in_keys[4], (*lead[:-1], 1))
+        bonus = self._bonus(*(tensordict.get(key) for key in self.in_keys))
+        return _transition.written(tensordict, self.batch_out_keys[0], bonus)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0])
