@@ -474,8 +474,9 @@ def test_transition_counts_of_three_agents_are_of_pairs():
     state.num_codes = outcome.num_codes = 2
     counts = TransitionCounts(state, outcome, num_agents=N, num_actions=A)
     entries = [rollout[key] for key in (("agents", "observation"), ("agents", "action"))]
-    counts.update(*entries, rollout[OBSERVATION])
-    alone, together = counts(*entries, rollout[OBSERVATION])
+    codes = counts.codes(*entries, rollout[OBSERVATION])
+    counts.update(codes)
+    alone, together = counts(codes)
     own = state(entries[0]) * A + entries[1].argmax(-1)
     became = outcome(entries[0], rollout[OBSERVATION])
     for i in range(N):
@@ -509,7 +510,7 @@ def test_in_push_box_only_the_push_is_paid():
     # Agent 0 runs to the right twice and gets there once: its move is worth 1/2 to agent 1.
     # Agent 1 got where it went both times, by pushing and by staying.
     torch.testing.assert_close(paid, torch.tensor([[0.0, 0.5], [0.0, 0.5]]))
-    assert not bonus.probabilities.empty
+    assert not bonus.counts.empty
 
 
 def test_transition_counts_are_saved_exactly():
@@ -542,3 +543,25 @@ def test_bonuses_refuse_tensordicts_and_other_devices_by_name():
         nested = batch.set(key, TensorDict({"x": batch[key]}, batch.batch_size))
         with pytest.raises(TypeError, match=re.escape(str(key))):
             module(nested)
+
+
+@pytest.mark.parametrize("name", ["visits", "transitions", "scale"])
+def test_to_observe_is_to_update_and_then_to_pay(name):
+    batch = line_world()
+    batch["next", "agents", "novelty"] = batch["next", "agents", "value"].square()
+
+    def make():
+        made = {
+            "visits": lambda: VisitBonus(code()),
+            "transitions": lambda: TransitionInfluence(grid_counts()),
+            "scale": lambda: BonusScale({("agents", "novelty"): 1.0}),
+        }
+        return made[name]()
+
+    both, first = make(), make()
+    first.update(batch)
+    paid = both.observe(batch)
+    key = both.batch_out_keys[0]
+    torch.testing.assert_close(paid[key], first(batch)[key], rtol=0, atol=0)
+    torch.testing.assert_close(both(batch)[key], first(batch)[key], rtol=0, atol=0)
+    assert key not in batch.keys(True)

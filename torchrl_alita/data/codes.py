@@ -83,9 +83,9 @@ class OneHotCode(nn.Module):
         self.observer = None if observer is None else whole("observer", observer)
         if self.observer is not None and self.observer < 0:
             raise ValueError(f"observer must be an agent, from 0 on, got {observer}.")
-        read = torch.zeros(sum(self.blocks), len(self.blocks))
-        for block, entries in enumerate(read.split(self.blocks)):
-            entries[:, block] = torch.arange(float(self.blocks[block]))
+        read = torch.zeros(len(self.blocks), sum(self.blocks))
+        for block, entries in enumerate(read.split(self.blocks, 1)):
+            entries[block] = torch.arange(float(self.blocks[block]))
         # Made of the arguments, so no part of a state.
         self.register_buffer("read", read, persistent=False)
 
@@ -108,7 +108,7 @@ class OneHotCode(nn.Module):
         Raises:
             ValueError: if the observation is narrower than the blocks, or not of N agents.
         """
-        width, num_agents = self.read.shape[0], observation.shape[-2]
+        width, num_agents = self.read.shape[1], observation.shape[-2]
         if observation.shape[-1] < width:
             raise ValueError(
                 f"The observation must have at least the {width} entries of the blocks "
@@ -123,7 +123,10 @@ class OneHotCode(nn.Module):
                     f"{self.observer}."
                 )
             observation = observation[..., self.observer, :]
-        return (observation[..., :width].to(self.read.dtype) @ self.read).long()
+        rows = observation[..., :width].to(self.read.dtype)
+        # Rows in a matrix: a copy of them all would cost as much again.
+        digits = nn.functional.linear(rows.flatten(0, -2), self.read)
+        return digits.long().view(*rows.shape[:-1], len(self.blocks))
 
 
 class Displacement(nn.Module):

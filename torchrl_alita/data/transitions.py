@@ -57,8 +57,9 @@ class TransitionCounts(nn.Module):
         >>> before, action = torch.zeros(4, 2, 1), torch.eye(2)[torch.tensor([[0, 0]] * 4)]
         >>> action[2:, 0] = torch.tensor([0.0, 1.0])
         >>> after = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]]).unsqueeze(-1)
-        >>> counts.update(before, action, after)
-        >>> alone, together = counts(before, action, after)
+        >>> codes = counts.codes(before, action, after)
+        >>> counts.update(codes)
+        >>> alone, together = counts(codes)
         >>> alone[:, 0, 1], together[:, 0, 1]
         (tensor([0.5000, 0.5000, 0.5000, 0.5000]), tensor([1., 1., 1., 1.]))
     """
@@ -105,10 +106,23 @@ class TransitionCounts(nn.Module):
         """Whether nothing was counted yet."""
         return self.tables["alone"].empty
 
-    def _codes(
+    def codes(
         self, observation: torch.Tensor, action: torch.Tensor, next_observation: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Codes for each table, ``[*B, N]`` and ``[*B, N(i), N - 1]``."""
+        """What each table counts of transitions, ``[*B, N]`` and ``[*B, N(i), N - 1]``.
+
+        Args:
+            observation: ``[*B, N, O]``.
+            action: one-hot ``[*B, N, A]``.
+            next_observation: ``[*B, N, O]``, of the same episode.
+
+        Returns:
+            For :meth:`update` and a call.
+
+        Raises:
+            ValueError: if an entry or a code does not fit.
+            TypeError: if a code is not int64.
+        """
         shape = (*observation.shape[:-2], self.num_agents, self.num_actions)
         if tuple(action.shape) != shape:
             raise ValueError(f"The action must have the shape {shape}, got {tuple(action.shape)}.")
@@ -145,34 +159,25 @@ class TransitionCounts(nn.Module):
         return later + (later >= torch.arange(self.num_agents, device=device).unsqueeze(-1)).long()
 
     @torch.no_grad()
-    def update(
-        self, observation: torch.Tensor, action: torch.Tensor, next_observation: torch.Tensor
-    ) -> None:
+    def update(self, codes: dict[str, torch.Tensor]) -> None:
         """Count transitions.
 
         Args:
-            observation: ``[*B, N, O]``.
-            action: one-hot ``[*B, N, A]``.
-            next_observation: ``[*B, N, O]``, of the same episode.
+            codes: of :meth:`codes`.
         """
-        for name, codes in self._codes(observation, action, next_observation).items():
-            self.tables[name].add(codes)
+        for name, of_table in codes.items():
+            self.tables[name].add(of_table)
 
     @torch.no_grad()
-    def forward(
-        self, observation: torch.Tensor, action: torch.Tensor, next_observation: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, codes: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities of what became of j, without and with i's part.
 
         Args:
-            observation: ``[*B, N, O]``.
-            action: one-hot ``[*B, N, A]``.
-            next_observation: ``[*B, N, O]``.
+            codes: of :meth:`codes`.
 
         Returns:
             Two tensors ``[*B, N, N]``, i before j; 1 where i is j.
         """
-        codes = self._codes(observation, action, next_observation)
         alone = self._share("alone", codes).unsqueeze(-2)
         alone = alone.expand(*alone.shape[:-2], self.num_agents, -1)
         own = torch.eye(self.num_agents, dtype=torch.bool, device=alone.device)

@@ -138,6 +138,18 @@ class BonusScale(Transform):
             raise ValueError("A rollout needs a dimension of time, the last one.")
         self._update(torch.stack(self._bonuses(rollout, self.in_keys)), rollout.ndim)
 
+    def observe(self, rollout: TensorDictBase) -> TensorDictBase:
+        """Take a rollout into the scale and scale its bonuses.
+
+        Args:
+            rollout: as of :meth:`update`.
+
+        Returns:
+            A shallow copy with the intrinsic reward.
+        """
+        self.update(rollout)
+        return self(rollout)
+
     def _update(self, bonuses: torch.Tensor, time: int) -> None:
         """Steps ``[K, *B, T, N, 1]``, of which one dimension is that of time."""
         bonuses = bonuses.movedim(time, 1).float()

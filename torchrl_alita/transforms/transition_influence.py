@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
-from torch import nn
 from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._checks import check_agents, check_same_shape, check_share, require_keys
+from torchrl_alita.data.transitions import TransitionCounts
 from torchrl_alita.layout import (
     ACTION,
     OBSERVATION,
@@ -38,16 +38,12 @@ class TransitionInfluence(Transform):
     own where agents are paid alike, and is left out.
 
     It is written under ``("next", "agents", "transition_influence")``, and the reward stays
-    as it is. :meth:`update` counts the transitions of a rollout, where the probabilities are
-    counted; a call on a batch pays by today's and changes nothing. Appended to an
+    as it is. :meth:`update` counts the transitions of a rollout, a call on a batch pays by
+    today's counts and changes nothing, and :meth:`observe` does both. Appended to an
     environment, each step is counted and then paid, unless it is frozen.
 
     Args:
-        probabilities: ``observation, action, next_observation -> p, p``, each ``[*B, N, N]``, i
-            before j, without and with i's part: :class:`torchrl_alita.data.TransitionCounts`,
-            which is this module's own, or
-            :class:`torchrl_alita.modules.TransitionModel`, which is borrowed and trained by
-            :class:`torchrl_alita.objectives.TransitionModelLoss`.
+        counts: where the probabilities come from.
         value: key of V ``[*B, N, 1]``, in "next", for EDTI. Default: None, EITI.
         gamma: discount factor of a step, in [0, 1], for EDTI. Default: 0.99.
         frozen: an environment's steps are paid and not counted. Default: False.
@@ -79,7 +75,7 @@ class TransitionInfluence(Transform):
 
     def __init__(
         self,
-        probabilities: nn.Module,
+        counts: TransitionCounts,
         *,
         value: NestedKey | None = None,
         gamma: float = 0.99,
@@ -95,16 +91,15 @@ class TransitionInfluence(Transform):
             keys += [next_key(value), next_key(terminated)]
         super().__init__(in_keys=keys, out_keys=[transition_influence])
         self.value, self.gamma, self.frozen = value, float(gamma), frozen
-        self.counted = hasattr(probabilities, "update")
-        if self.counted:
-            self.probabilities = probabilities
-        else:
-            # Its parameters are no part of this module.
-            self.__dict__["probabilities"] = probabilities
+        self.counts = counts
 
-    @torch.no_grad()
+    def _codes(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        require_keys(batch, self.in_keys[:3])
+        check_agents(batch, self.in_keys[:3])
+        return self.counts.codes(*(batch.get(key) for key in self.in_keys[:3]))
+
     def update(self, batch: TensorDictBase) -> None:
-        """Count the transitions of a batch; learned probabilities have a loss instead.
+        """Count the transitions of a batch.
 
         Args:
             batch: of any batch size.
@@ -113,27 +108,46 @@ class TransitionInfluence(Transform):
             ValueError: if a code does not fit its table; nothing is counted then.
             KeyError: if the batch lacks a key.
         """
-        require_keys(batch, self.in_keys[:3])
-        if self.counted:
-            self.probabilities.update(*(batch.get(key) for key in self.in_keys[:3]))
+        self.counts.update(self._codes(batch))
+
+    def observe(self, batch: TensorDictBase) -> TensorDictBase:
+        """Count the transitions of a batch and pay them, which is faster than one by one.
+
+        Args:
+            batch: of any batch size.
+
+        Returns:
+            A shallow copy with the bonus.
+        """
+        codes = self._codes(batch)
+        self.counts.update(codes)
+        return self._pay(batch, codes)
 
     @torch.no_grad()
-    def _bonus(self, *entries: torch.Tensor) -> torch.Tensor:
-        transition, rest = entries[:3], entries[3:]
-        if self.counted and self.probabilities.empty:
+    def _bonus(self, codes: dict[str, torch.Tensor], *of_value: torch.Tensor) -> torch.Tensor:
+        if self.counts.empty:
             raise ValueError(
                 "TransitionInfluence has counted no transition yet: call update(batch) before the "
                 "bonus is read."
             )
-        alone, together = self.probabilities(*transition)
+        alone, together = self.counts(codes)
         coefficient = functional.transition_influence(alone, together).clamp_min(-1)
         own = torch.eye(alone.shape[-1], dtype=torch.bool, device=alone.device)
         coefficient = coefficient.masked_fill(own, 0)
-        if rest:
-            value, terminated = rest
+        if of_value:
+            value, terminated = of_value
             value = torch.where(terminated.unsqueeze(-2), 0, value).squeeze(-1).unsqueeze(-2)
             coefficient = self.gamma * coefficient.clamp_min(0) * value
-        return coefficient.sum(-1, keepdim=True).to(transition[0].dtype)
+        return coefficient.sum(-1, keepdim=True)
+
+    def _pay(self, batch: TensorDictBase, codes: dict[str, torch.Tensor]) -> TensorDictBase:
+        require_keys(batch, self.in_keys)
+        observation = batch.get(self.in_keys[0])
+        if self.value is not None:
+            check_same_shape(batch, self.in_keys[3], (*observation.shape[:-1], 1))
+            check_same_shape(batch, self.in_keys[4], (*observation.shape[:-2], 1))
+        bonus = self._bonus(codes, *(batch.get(key) for key in self.in_keys[3:]))
+        return _transition.written(batch, self.batch_out_keys[0], bonus.to(observation.dtype))
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:
@@ -141,23 +155,14 @@ class TransitionInfluence(Transform):
         return [next_key(key) for key in self.out_keys]
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        following = [key[1:] if len(key) > 2 else key[1] for key in self.in_keys[2:]]
-        require_keys(next_tensordict, following)
-        now = [tensordict.get(key) for key in self.in_keys[:2]]
-        entries = now + [next_tensordict.get(key) for key in following]
-        if self.counted and not self.frozen:
-            self.probabilities.update(*entries[:3])
-        return next_tensordict.set(self.out_keys[0], self._bonus(*entries))
+        whole = tensordict.select(*self.in_keys[:2]).set("next", next_tensordict)
+        paid = (self if self.frozen else self.observe)(whole)
+        return next_tensordict.set(self.out_keys[0], paid.get(self.batch_out_keys[0]))
 
     @dispatch(source="in_keys", dest="batch_out_keys", auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
-        lead = check_agents(tensordict, self.in_keys[:3])
-        if self.value is not None:
-            check_same_shape(tensordict, self.in_keys[3], (*lead, 1))
-            check_same_shape(tensordict, self.in_keys[4], (*lead[:-1], 1))
-        bonus = self._bonus(*(tensordict.get(key) for key in self.in_keys))
-        return _transition.written(tensordict, self.batch_out_keys[0], bonus)
+        return self._pay(tensordict, self._codes(tensordict))
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase

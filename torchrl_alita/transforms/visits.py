@@ -30,9 +30,9 @@ class VisitBonus(Transform):
     their "decentralized" curiosity, with one of the team their "centralized" one, paid to all.
     It is written under ``("next", "agents", "visit_bonus")``, and the reward stays as it is.
 
-    Counting and paying are two things. :meth:`update` counts the states of a rollout;
-    a call on a batch pays by today's counts and changes nothing, so a replay buffer pays a
-    transition as often as it is drawn and counts it once. Appended to an environment, each
+    Counting and paying are two things. :meth:`update` counts the states of a rollout, a
+    call on a batch pays by today's counts and changes nothing, and :meth:`observe` does both.
+    So a replay buffer pays a transition as often as it is drawn and counts it once. Appended to an environment, each
     step is counted and then paid, unless it is frozen. In worker processes each counts alone.
 
     Args:
@@ -88,6 +88,7 @@ class VisitBonus(Transform):
         self.frozen = frozen
         self.table = CountTable(self.num_codes * (num_agents or 1), slots=slots)
 
+    @torch.no_grad()
     def _codes(self, observation: torch.Tensor) -> torch.Tensor:
         self.table.check_device(observation)
         codes = call_code("code", self.code, observation)
@@ -102,7 +103,6 @@ class VisitBonus(Transform):
         first = torch.arange(self.num_agents, device=codes.device) * self.num_codes
         return codes + first
 
-    @torch.no_grad()
     def update(self, batch: TensorDictBase) -> None:
         """Count the states that the steps of a batch led to.
 
@@ -113,17 +113,35 @@ class VisitBonus(Transform):
             ValueError: if a code does not fit the table; nothing is counted then.
             KeyError: if the batch lacks the observation.
         """
+        self.table.add(self._codes(self._observation(batch)))
+
+    def observe(self, batch: TensorDictBase) -> TensorDictBase:
+        """Count the states of a batch and pay them, which is faster than one by one.
+
+        Args:
+            batch: of any batch size.
+
+        Returns:
+            A shallow copy with the bonus.
+        """
+        observation = self._observation(batch)
+        codes = self._codes(observation)
+        self.table.add(codes)
+        bonus = self._bonus(codes, observation)
+        return _transition.written(batch, self.batch_out_keys[0], bonus)
+
+    def _observation(self, batch: TensorDictBase) -> torch.Tensor:
         require_keys(batch, self.in_keys)
-        self.table.add(self._codes(batch.get(self.in_keys[0])))
+        check_agents(batch, self.in_keys)
+        return batch.get(self.in_keys[0])
 
     @torch.no_grad()
-    def _bonus(self, observation: torch.Tensor) -> torch.Tensor:
+    def _bonus(self, codes: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
         if self.table.empty:
             raise ValueError(
                 "VisitBonus has counted no visit yet: call update(batch) before the bonus is read."
             )
-        count = self.table.count(self._codes(observation))
-        bonus = functional.visit_bonus(count).to(observation.dtype)
+        bonus = functional.visit_bonus(self.table.count(codes)).to(observation.dtype)
         if bonus.ndim == observation.ndim - 2:
             bonus = bonus.unsqueeze(-1).expand(observation.shape[:-1])
         return bonus.unsqueeze(-1)
@@ -137,15 +155,15 @@ class VisitBonus(Transform):
         key = self.in_keys[0][1:]
         require_keys(next_tensordict, [key])
         observation = next_tensordict.get(key)
+        codes = self._codes(observation)
         if not self.frozen:
-            self.table.add(self._codes(observation))
-        return next_tensordict.set(self.out_keys[0], self._bonus(observation))
+            self.table.add(codes)
+        return next_tensordict.set(self.out_keys[0], self._bonus(codes, observation))
 
     @dispatch(source="in_keys", dest="batch_out_keys", auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        require_keys(tensordict, self.in_keys)
-        check_agents(tensordict, self.in_keys)
-        bonus = self._bonus(tensordict.get(self.in_keys[0]))
+        observation = self._observation(tensordict)
+        bonus = self._bonus(self._codes(observation), observation)
         return _transition.written(tensordict, self.batch_out_keys[0], bonus)
 
     def _reset(
