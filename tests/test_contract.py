@@ -30,6 +30,7 @@ from torchrl_alita import (
     make_qnetwork,
     make_recurrent_actor,
 )
+from torchrl_alita.data import BinCode, JointCode, TransitionCounts
 from torchrl_alita.modules import (
     make_counterfactual_critic,
     make_gaussian_actor,
@@ -37,9 +38,6 @@ from torchrl_alita.modules import (
     make_value,
 )
 from torchrl_alita.objectives import COMALoss, LICALoss
-from torchrl_alita.data import BinCode, JointCode
-from torchrl_alita.data import BinCode, JointCode, TransitionCounts
-from torchrl_alita.modules import make_gaussian_actor, make_value
 from torchrl_alita.transforms import BonusScale, TransitionInfluence, VisitBonus
 
 ENV = TargetEnv()
