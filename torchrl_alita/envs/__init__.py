@@ -3,6 +3,13 @@
 from torchrl_alita.envs.as_team import TeamLayout, as_team
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
+from torchrl_alita.envs.pettingzoo import (
+    ExactPettingZooEnv,
+    PettingZooEnv,
+    agent_returns,
+    draw_pettingzoo,
+    pettingzoo_task,
+)
 from torchrl_alita.envs.push_box import (
     PushBox,
     PushBoxEvents,
@@ -44,9 +51,11 @@ from torchrl_alita.layout import Layout, layout_of
 
 __all__ = [
     "EnvironmentState",
+    "ExactPettingZooEnv",
     "Layout",
     "MarkovGame",
     "MatrixGame",
+    "PettingZooEnv",
     "PushBox",
     "PushBoxEvents",
     "PushBoxSettings",
@@ -59,8 +68,10 @@ __all__ = [
     "TeamLayout",
     "VmasState",
     "WorldPoses",
+    "agent_returns",
     "as_team",
     "draw_game",
+    "draw_pettingzoo",
     "draw_push_box",
     "draw_secret_room",
     "draw_vmas",
@@ -69,6 +80,7 @@ __all__ = [
     "get_task",
     "layout_of",
     "make_env",
+    "pettingzoo_task",
     "push_box_events",
     "push_box_metrics",
     "push_box_task",

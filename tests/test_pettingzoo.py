@@ -1,0 +1,366 @@
+"""PettingZoo's environments: the bare environment's own numbers, deaths, masks, resuming."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torchrl.envs.utils import check_env_specs
+
+from torchrl_alita import ALITA
+from torchrl_alita.envs import (
+    ExactPettingZooEnv,
+    PettingZooEnv,
+    environment_state,
+    get_task,
+    layout_of,
+    make_env,
+    pettingzoo_task,
+    registry,
+    task_names,
+)
+
+pytest.importorskip("pettingzoo")
+mpe2 = pytest.importorskip("mpe2")
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete  # noqa: E402
+from mpe2 import simple_adversary_v3, simple_spread_v3  # noqa: E402
+
+ACTION, OBSERVATION = ("agents", "action"), ("agents", "observation")
+ALIVE, MASK = ("agents", "alive"), ("agents", "action_mask")
+B, T = 2, 6
+MPE2 = (
+    "simple_spread_v3", "simple_speaker_listener_v4", "simple_adversary_v3", "simple_tag_v3",
+    "simple_reference_v3", "simple_world_comm_v3",
+)  # fmt: skip
+
+
+class Leaving:
+    """Agent k of three leaves after k + 1 steps, with 1000; the last one by a time limit.
+
+    With ``masks``, agent k may do k + 2 things, but not the first.
+    """
+
+    possible_agents = ["short", "middle", "long"]
+
+    def __init__(self, *, masks: bool = False, spaces: dict | None = None):
+        self.masks, self.spaces, self.agents = masks, spaces, []
+
+    def observation_space(self, agent):
+        seen = Box(-1, 1, (self.possible_agents.index(agent) + 2,))
+        if not self.masks:
+            return seen
+        return Dict(
+            {"observation": seen, "action_mask": MultiBinary(int(self.action_space(agent).n))}
+        )
+
+    def action_space(self, agent):
+        if self.spaces:
+            return self.spaces[agent]
+        return Discrete(self.possible_agents.index(agent) + 2)
+
+    def seen(self) -> dict:
+        seen = {a: np.ones(self.possible_agents.index(a) + 2, np.float32) for a in self.agents}
+        if not self.masks:
+            return seen
+        masks = {a: np.ones(self.action_space(a).n, np.int8) for a in self.agents}
+        for mask in masks.values():
+            mask[0] = 0
+        return {a: {"observation": seen[a], "action_mask": masks[a]} for a in self.agents}
+
+    def reset(self, seed=None):
+        self.agents, self.steps = list(self.possible_agents), 0
+        return self.seen(), {agent: {} for agent in self.agents}
+
+    def step(self, actions):
+        assert set(actions) == set(self.agents)
+        self.taken = actions
+        self.steps += 1
+        leaves = {a: self.possible_agents.index(a) < self.steps for a in self.agents}
+        terminated = {a: left and a != "long" for a, left in leaves.items()}
+        truncated = {a: left and a == "long" for a, left in leaves.items()}
+        paid = {a: 1000.0 if left else 1.0 for a, left in leaves.items()}
+        seen = self.seen()
+        self.agents = [a for a in self.agents if not leaves[a]]
+        return seen, paid, terminated, truncated, {a: {} for a in paid}
+
+    def close(self):
+        pass
+
+
+# The layout
+
+
+def test_agents_that_leave_are_paid_for_it_and_nothing_later():
+    env = PettingZooEnv(Leaving, B, seed=0)
+    rollout = env.rollout(T)
+    after = rollout["next"]
+    assert rollout.shape == (B, 3)
+    assert after["agents", "reward"][0, ..., 0].tolist() == [
+        [1000, 1, 1], [0, 1000, 1], [0, 0, 1000],
+    ]  # fmt: skip
+    assert after[ALIVE][0, ..., 0].tolist() == [
+        [False, True, True], [False, False, True], [False, False, False],
+    ]  # fmt: skip
+    assert after["agents", "terminated"][0, -1, :, 0].tolist() == [True, True, False]
+    assert after[OBSERVATION][0, 0].tolist() == [[0] * 4, [1, 1, 1, 0], [1] * 4]
+    assert after[MASK][0, 0].tolist() == [
+        [True, False, False, False], [True, True, True, False], [True] * 4,
+    ]  # fmt: skip
+    # Who left last was stopped by the time limit.
+    assert after["done"][0].flatten().tolist() == [False, False, True]
+    assert after["truncated"][0].flatten().tolist() == [False, False, True]
+    assert not after["terminated"].any()
+    check_env_specs(env)
+
+
+def test_masks_of_the_environment_are_followed():
+    env = PettingZooEnv(lambda: Leaving(masks=True), B, seed=0)
+    rollout = env.rollout(T)
+    assert layout_of(env) == (3, 4, 4, True, True)
+    assert rollout[MASK][0, 0].tolist() == [
+        [False, True, False, False], [False, True, True, False], [False, True, True, True],
+    ]  # fmt: skip
+    assert (rollout[ACTION].bool() & ~rollout[MASK]).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "chosen", "expected"),
+    [
+        (Discrete(5), 5, 3, 3),
+        (Discrete(5, start=-1), 5, 3, 2),
+        (MultiDiscrete([2, 3]), 6, 4, [1, 1]),
+        (MultiBinary(3), 8, 6, [1, 1, 0]),
+    ],
+)
+def test_choices_of_every_kind_are_one_hot(space, size, chosen, expected):
+    env = PettingZooEnv(lambda: Leaving(spaces=dict.fromkeys(Leaving.possible_agents, space)))
+    step = env.reset()
+    step[ACTION] = torch.eye(size)[chosen].expand(1, 3, size).clone()
+    env.step(step)
+    taken = env._envs[0].taken["long"]
+    assert np.array_equal(taken, expected)
+    assert space.contains(taken)
+
+
+def test_continuous_agents_of_unequal_size_keep_their_bounds():
+    spaces = {
+        "short": Box(-1, 1, (1,)), "middle": Box(0, 3, (2, 1)), "long": Box(-2, 5, (3,)),
+    }  # fmt: skip
+    env = PettingZooEnv(lambda: Leaving(spaces=spaces), B, seed=0)
+    assert env.full_action_spec[ACTION].space.high[0].tolist() == [[1, 0, 0], [3, 3, 0], [5] * 3]
+    rollout = env.rollout(1)
+    assert (rollout[ACTION][:, :, 0, 1:] == 0).all()
+    assert env._envs[0].taken["middle"].shape == (2, 1)
+    check_env_specs(env)
+
+
+def test_images_are_made_small_and_gray():
+    class Pictures(Leaving):
+        def observation_space(self, agent):
+            return Box(0, 255, (40, 60, 3), np.uint8)
+
+        def seen(self):
+            image = np.zeros((40, 60, 3), np.uint8)
+            image[:20] = 255
+            return dict.fromkeys(self.agents, image)
+
+    env = PettingZooEnv(Pictures, B, image_size=4, seed=0)
+    image = env.reset()[OBSERVATION][0, 0].unflatten(0, (4, 4))
+    assert image[:, 0].tolist() == [1, 1, 0, 0]
+    assert (image == image[:, :1]).all()
+
+
+def test_an_environment_that_waits_for_its_reset_does_nothing():
+    env = PettingZooEnv(Leaving, B, seed=0)
+    step = env.rollout(3)[:, -1]["next"].exclude("agents")
+    step = env.step(step.update(env.rand_action()))["next"]
+    assert step["done"].all()
+    assert not step["agents", "reward"].any()
+
+
+# The environments' own numbers
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_rewards_and_observations_are_those_of_the_bare_environment(continuous):
+    def make():
+        return simple_adversary_v3.parallel_env(continuous_actions=continuous)
+
+    env = PettingZooEnv(make, B, seed=3)
+    rollout = env.rollout(T)
+    for row in range(B):
+        bare = make()
+        seen, _ = bare.reset(seed=int(rollout["episode_seed"][row, 0]))
+        for step in range(T):
+            for number, agent in enumerate(bare.agents):
+                own = rollout[OBSERVATION][row, step, number]
+                assert np.array_equal(own[: len(seen[agent])], seen[agent])
+                assert not own[len(seen[agent]) :].any()
+            action = rollout[ACTION][row, step].numpy()
+            given = {
+                agent: action[number] if continuous else int(action[number].argmax())
+                for number, agent in enumerate(bare.agents)
+            }
+            seen, paid, *_ = bare.step(given)
+            assert rollout["next", "agents", "reward"][row, step, :, 0].tolist() == pytest.approx(
+                list(paid.values()), rel=1e-6
+            )
+
+
+def test_every_episode_has_a_seed_of_its_own_which_follows_from_the_environments():
+    first, again, other = (
+        make_env("mpe2/simple_spread_v3", num_envs=B, seed=seed, horizon=3).rollout(
+            9, break_when_any_done=False
+        )
+        for seed in (5, 5, 6)
+    )
+    assert torch.equal(first[OBSERVATION][:, 0], again[OBSERVATION][:, 0])
+    assert torch.equal(first["episode_seed"], again["episode_seed"])
+    assert len(first["episode_seed"].unique()) == B * 3
+    assert not torch.equal(first["episode_seed"], other["episode_seed"])
+
+
+def test_turn_taking_environments_are_converted():
+    env = PettingZooEnv(simple_spread_v3.env, B, seed=0)
+    parallel = PettingZooEnv(simple_spread_v3.parallel_env, B, seed=0)
+    step, same = env.reset(), parallel.reset()
+    for _ in range(3):
+        action = env.rand_action()[ACTION]
+        step = env.step(step.set(ACTION, action))["next"]
+        same = parallel.step(same.set(ACTION, action))["next"]
+        assert torch.allclose(step[OBSERVATION], same[OBSERVATION])
+
+
+# Tasks
+
+
+def test_the_suites_are_tasks():
+    assert {f"mpe2/{name}" for name in MPE2} <= set(task_names())
+    task = get_task("mpe2/simple_spread_v3")
+    assert (task.n_agents, task.horizon, task.settings.local_ratio) == (3, 25, 0.5)
+    assert make_env(task, num_envs=B, n_agents=5).num_agents == 5
+
+
+@pytest.mark.parametrize("name", MPE2)
+def test_tasks_have_the_layout_and_are_resumed_in_the_middle_of_an_episode(name):
+    env, other = (make_env(f"mpe2/{name}", num_envs=B, seed=s, horizon=T) for s in (0, 1))
+    check_env_specs(env)
+    step = env.rollout(T + 2, break_when_any_done=False)[:, -1]["next"]
+    other.rollout(3)
+    environment_state(other).load_state_dict(environment_state(env).state_dict())
+    seen = []
+    torch.manual_seed(0)
+    actions = [env.rand_action(step.clone())[ACTION] for _ in range(T)]
+    for each in (env, other):
+        td, own = step.clone(), []
+        for action in actions:
+            td = each.step_and_maybe_reset(td.set(ACTION, action))[1]
+            own.append(td[OBSERVATION].clone())
+        seen.append(torch.stack(own))
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("sisl/multiwalker_v9", "Box2D"),
+        ("butterfly/knights_archers_zombies_v11", "pygame"),
+        ("mamujoco/Ant-2x4", "gymnasium_robotics"),
+        ("lbforaging/Foraging-8x8-2p-2f-coop-v3", "lbforaging"),
+        ("rware/rware-tiny-2ag-v2", "rware"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_other_suites_play_and_are_resumed(name, module):
+    pytest.importorskip(module)
+    env, other = (make_env(name, num_envs=B, seed=seed, horizon=20) for seed in (0, 1))
+    step = env.rollout(3)[:, -1]["next"]
+    environment_state(other).load_state_dict(environment_state(env).state_dict())
+    action = env.rand_action(step.clone())[ACTION]
+    first, again = (each.step(step.clone().set(ACTION, action))["next"] for each in (env, other))
+    assert torch.equal(first[OBSERVATION], again[OBSERVATION])
+    assert torch.equal(first["agents", "reward"], again["agents", "reward"])
+    assert env.num_agents == get_task(name).n_agents or get_task(name).n_agents is None
+
+
+def test_a_picture_shows_the_episode_again():
+    task = get_task("mpe2/simple_tag_v3")
+    episode = make_env(task, num_envs=B, seed=0).rollout(3)[1]
+    frames = task.draw(episode)
+    assert len(frames) == 4
+    assert max(frames[0].size) == 320
+    assert frames[0].tobytes() != frames[3].tobytes()
+
+
+def test_metrics_are_the_agents_own_returns():
+    values = pettingzoo_task(Leaving).metrics(PettingZooEnv(Leaving, B, seed=0).rollout(T))
+    assert {name: float(value) for name, value in values.items()} == {
+        "episode_length": 3, "return_agent_0": 1000, "return_agent_1": 1001,
+        "return_agent_2": 1002,
+    }  # fmt: skip
+
+
+def test_alita_plays_a_team_of_unequal_agents():
+    env = make_env("mpe2/simple_speaker_listener_v4", num_envs=B, seed=0)
+    rollout = env.rollout(T, ALITA(env).actor)
+    assert (rollout[ACTION].bool() & ~rollout[MASK]).sum() == 0
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: PettingZooEnv(lambda: Leaving(
+                spaces={"short": Discrete(2), "middle": Box(0, 1, (2,)), "long": Discrete(3)}
+            )),
+            ValueError,
+            "All agents must have actions of one kind, got {'short': 'discrete', 'middle'",
+        ),
+        (
+            lambda: PettingZooEnv(lambda: Leaving(
+                spaces=dict.fromkeys(Leaving.possible_agents, Box(-np.inf, np.inf, (2,)))
+            )),
+            ValueError,
+            "The actions of short must have finite bounds, got Box(-inf, inf, (2,)",
+        ),
+        (lambda: PettingZooEnv(dict), TypeError, "make must give an environment of PettingZoo"),
+        (lambda: PettingZooEnv(Leaving, 0), ValueError, "num_envs must be at least 1, got 0."),
+        (
+            lambda: make_env("mpe2/simple_tag_v3", n_agents=3),
+            ValueError,
+            "The environment has the agents ['adversary_0', 'adversary_1', 'adversary_2', "
+            "'agent_0'], got n_agents=3.",
+        ),
+        (
+            lambda: get_task("mpe2/simple_spread_v2"),
+            ValueError,
+            "Unknown task 'mpe2/simple_spread_v2'. Did you mean 'mpe2/simple_spread_v3'?",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_sentence(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
+def test_a_state_of_other_environments_is_refused_and_nothing_changes():
+    env = ExactPettingZooEnv(simple_spread_v3.parallel_env, B, seed=0)
+    env.rollout(3)
+    before = env.state_dict()
+    other = ExactPettingZooEnv(simple_spread_v3.parallel_env, B + 1, seed=0).state_dict()
+    with pytest.raises(ValueError, match=r"seeds must be torch.int64 of the shape \(2,\)"):
+        env.load_state_dict(other)
+    assert all(torch.equal(before[name], value) for name, value in env.state_dict().items())
+
+
+def test_without_pettingzoo_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(registry, "TASKS", {})
+    monkeypatch.setitem(sys.modules, "mpe2", None)
+    with pytest.raises(ImportError, match=r"torchrl_alita\[pettingzoo\]"):
+        get_task("mpe2/simple_spread_v3")
