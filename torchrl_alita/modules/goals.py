@@ -95,9 +95,9 @@ class GoalAttention(nn.Module):
             )
         own, goals, others = observation.split(self.sizes, -1)
         goals, others = goals.unflatten(-1, (-1, 2)), others.unflatten(-1, (-1, 2))
-        distance = (goals.unsqueeze(-3) - others.unsqueeze(-2)).norm(dim=-1)
-        rivals = torch.stack([distance.amin(-2), distance.amax(-2)], -1)
-        tokens = _relu_of_both(self.goal, torch.cat([_offset_features(goals), rivals], -1), own)
+        distance = _length(goals.unsqueeze(-3) - others.unsqueeze(-2))
+        rivals = (distance.amin(-2).unsqueeze(-1), distance.amax(-2).unsqueeze(-1))
+        tokens = _relu_of_both(self.goal, _offset_features(goals, *rivals), own)
         neighbors = _relu_of_both(self.other, _offset_features(others), own)
         pooled = torch.cat([tokens.mean(-2), neighbors.mean(-2)], -1)
         context = torch.relu(self.context(pooled))
@@ -106,14 +106,20 @@ class GoalAttention(nn.Module):
         return (weight * votes[..., 1:]).sum(-2) + self.common(context)
 
 
-def _offset_features(offsets: torch.Tensor) -> torch.Tensor:
-    """``[*B, K, 2] -> [*B, K, 5]``."""
-    length = offsets.norm(dim=-1, keepdim=True)
-    return torch.cat([offsets, torch.tanh(_NEAR * offsets), length], -1)
+def _length(offsets: torch.Tensor) -> torch.Tensor:
+    """``[*B, 2] -> [*B]``; several times faster than a norm over a dimension of two."""
+    return (offsets[..., 0].square() + offsets[..., 1].square()).sqrt()
+
+
+def _offset_features(offsets: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+    """``[*B, K, 2] -> [*B, K, 5 + M]``, with M ``[*B, K, 1]`` that are given."""
+    length = _length(offsets).unsqueeze(-1)
+    return torch.cat([offsets, torch.tanh(_NEAR * offsets), length, *more], -1)
 
 
 def _relu_of_both(layer: nn.Linear, each: torch.Tensor, common: torch.Tensor) -> torch.Tensor:
     """A layer of what each member of a set has and what all have in common."""
     of_each, of_common = layer.weight.split([each.shape[-1], common.shape[-1]], -1)
-    shared = nn.functional.linear(common, of_common, layer.bias)
-    return torch.relu(nn.functional.linear(each, of_each) + shared.unsqueeze(-2))
+    shared = nn.functional.linear(common, of_common, layer.bias).unsqueeze(-2)
+    # In place: on a CPU the memory's speed decides.
+    return nn.functional.linear(each, of_each).add_(shared).relu_()
