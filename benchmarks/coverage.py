@@ -391,8 +391,8 @@ def transitions(action: torch.Tensor) -> TensorDict:
 
 def autoencoders(stack: int, num_features: int, config: Config):
     autoencoder = Autoencoder(1 + num_features, num_influencers=stack, num_cells=config.num_cells)
-    reward = NoveltyReward(autoencoder, influencer=range(stack))
-    loss = NoveltyLoss(autoencoder, influencer=range(stack), reduction="none")
+    reward = NoveltyReward(autoencoder, range(stack))
+    loss = NoveltyLoss(autoencoder, range(stack), reduction="none")
     return loss, lambda batch: reward(batch)["next", "agents", "novelty"].squeeze(-1)
 
 

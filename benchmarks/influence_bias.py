@@ -60,10 +60,14 @@ from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita import (
     MADDPG,
+    BestOf,
     ConditionalSampler,
+    Enumerated,
     InfluenceEstimatorLoss,
     InfluenceLoss,
     MADDPGLoss,
+    Marginal,
+    Trained,
     make_env,
     make_influence_network,
 )
@@ -79,7 +83,7 @@ from torchrl_alita.layout import (
     VALUE,
     next_key,
 )
-from torchrl_alita.objectives.optimum import (
+from torchrl_alita.objectives.joint_actions import (
     enumerate_joint_actions,
     uniform_joint_actions,
 )
@@ -203,11 +207,10 @@ class Source:
             network = make_influence_network(env, num_cells=settings.num_cells)
         self.loss = InfluenceEstimatorLoss(
             learner.algorithm.maddpg,
+            INFLUENCER,
             kind=estimator.kind,
             estimator_network=network,
-            influencer=INFLUENCER,
         )
-        draw_actions(self.loss, learner.discrete)
         sampler = ConditionalSampler(influencer=INFLUENCER, kind=estimator.batches)
         self.batches = ReplayBuffer(
             storage=storage, sampler=sampler, batch_size=settings.batch_size
@@ -325,12 +328,6 @@ class Learner:
                 group["lr"] = rate * left
 
 
-def draw_actions(loss: nn.Module, discrete: bool) -> None:
-    """Let a loss draw one-hot actions of the policies, as the algorithms do."""
-    if discrete:
-        loss.deterministic_sampling_mode = ExplorationType.RANDOM
-
-
 def exploration(algorithm: MADDPG, settings: Settings) -> EGreedyModule | AdditiveGaussianModule:
     """Noise that shrinks until the middle of the run."""
     rounds = settings.episodes * settings.horizon // settings.steps_per_batch
@@ -342,20 +339,20 @@ def exploration(algorithm: MADDPG, settings: Settings) -> EGreedyModule | Additi
 
 
 def influence_loss(
-    learner: Learner, estimator: Estimator, *, source: nn.Module | None = None, **options
+    learner: Learner,
+    estimator: Estimator,
+    optimum: BestOf | Enumerated,
+    *,
+    source: nn.Module | None = None,
 ) -> InfluenceLoss:
     """The loss that a user of this estimator would have."""
-    if estimator.num_action_samples != 1:
-        options["num_action_samples"] = estimator.num_action_samples
-    loss = InfluenceLoss(
-        learner.algorithm.actor,
-        learner.source(estimator) if source is None else source,
-        influencer=INFLUENCER,
-        action_spec=learner.algorithm.action_spec,
-        **options,
-    )
-    draw_actions(loss, learner.discrete)
-    return loss
+    source = learner.source(estimator) if source is None else source
+    samples = estimator.num_action_samples
+    if isinstance(source, InfluenceEstimatorLoss):
+        value, partner = Trained(source, samples), source.partner
+    else:
+        value, partner = Marginal(samples), source
+    return InfluenceLoss(learner.algorithm.actor, partner, INFLUENCER, value=value, optimum=optimum)
 
 
 # Part "games": the truth is exact.
@@ -500,9 +497,7 @@ def compare_on_game(learner: Learner) -> dict:
         one_draw = estimator.num_action_samples == 1
         rows[name] = {}
         for place in PLACES:
-            loss = influence_loss(
-                learner, estimator, source=source, optimum="enumerated", optimum_at=place
-            )
+            loss = influence_loss(learner, estimator, Enumerated(at=place), source=source)
             with torch.no_grad():
                 estimate = float(loss(batch)["influence"])
             parts = split_bias(policies, pairs[place], truth=truth, one_draw=one_draw, **tables)
@@ -531,6 +526,9 @@ def estimates_on_game(
         TabularCritics(true_values), in_keys=[OBSERVATION, ACTION], out_keys=[VALUE]
     )
     partner = MADDPGLoss(learner.algorithm.actor, knowing, gamma=learner.settings.gamma)
+    if learner.discrete:
+        # One-hot actions are drawn, as the algorithms do.
+        partner.deterministic_sampling_mode = ExplorationType.RANDOM
     for name, estimator in learner.estimators.items():
         if estimator.kind == "marginal":
             yield f"exact_critics_{name}", estimator, partner, true_values
@@ -605,7 +603,7 @@ def costs(learner: Learner, repeats: int = 9) -> dict[str, float]:
     ratios: dict[str, list[float]] = {name: [] for name in learner.estimators}
     batch = learner.replay.sample()
     losses = {
-        name: influence_loss(learner, e, optimum="sampled", num_optimum_samples=4)
+        name: influence_loss(learner, e, BestOf(uniform=4, spec=learner.algorithm.action_spec))
         for name, e in learner.estimators.items()
     }
 

@@ -400,7 +400,7 @@ def update_estimators(
             with watch("estimator_backward"):
                 loss.backward()
             with watch("estimator_optimizer"):
-                optimizer = algorithm.optimizers[f"estimator_{estimator.influencer}"]
+                optimizer = algorithm.optimizers[f"estimator_{estimator.team.influencers[0]}"]
                 follow(optimizer, algorithm.max_grad_norm)
 
 

@@ -28,9 +28,12 @@ from torchrl_alita import (
     DiversityPenalty,
     InfluenceEstimatorLoss,
     InfluenceLoss,
+    Marginal,
     NoveltyLoss,
     NoveltyReward,
+    Team,
     TotalReward,
+    Trained,
 )
 
 
@@ -150,15 +153,16 @@ def main(config: Config) -> dict[str, float]:
     )
 
     # >>> novelty, diversity
+    team = Team(env, influencers=config.influencer)
     bonuses, coeffs, bonus_loss = [], {}, None
     if config.novelty:
         autoencoder = Autoencoder(num_observation + spec.shape[-1])
-        bonuses.append(NoveltyReward(autoencoder, influencer=config.influencer))
+        bonuses.append(NoveltyReward(autoencoder, team))
         coeffs["agents", "novelty"] = config.novelty_coeff
-        bonus_loss = NoveltyLoss(autoencoder, influencer=config.influencer)
+        bonus_loss = NoveltyLoss(autoencoder, team)
         optimizer.add_param_group({"params": bonus_loss.parameters()})
     if config.diversity:
-        bonuses.append(DiversityPenalty(actor, influencer=config.influencer))
+        bonuses.append(DiversityPenalty(actor, team))
         coeffs["agents", "diversity_penalty"] = config.diversity_coeff
     if bonuses:
         bonuses.append(TotalReward(coeffs))
@@ -169,12 +173,7 @@ def main(config: Config) -> dict[str, float]:
     influence_loss = estimator_loss = None
     if config.influence:
         if config.clones:
-            estimator_loss = InfluenceEstimatorLoss(
-                loss_module, kind="clones", influencer=config.influencer, gamma=config.gamma
-            )
-            estimator_loss.set_keys(
-                reward=loss_module.tensor_keys.reward, terminated=("agents", "terminated")
-            )
+            estimator_loss = InfluenceEstimatorLoss(loss_module, team, kind="clones")
             optimizer.add_param_group({"params": estimator_loss.parameters()})
             conditional = ReplayBuffer(
                 storage=buffer.storage,
@@ -183,8 +182,9 @@ def main(config: Config) -> dict[str, float]:
             )
         influence_loss = InfluenceLoss(
             actor,
-            estimator_loss or loss_module,
-            influencer=config.influencer,
+            loss_module,
+            team,
+            value=Trained(estimator_loss) if estimator_loss else Marginal(),
             influence_coeff=config.influence_coeff,
         )
     # <<< influence

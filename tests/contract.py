@@ -15,6 +15,9 @@ from torch import nn
 from torchrl.envs import Transform
 from torchrl.objectives import LossModule
 
+from torchrl_alita._borrow import borrowed
+from torchrl_alita.layout import REWARD, TERMINATED
+
 MakeLoss = Callable[..., LossModule]
 
 
@@ -89,9 +92,10 @@ def follows_renamed_keys(make: MakeLoss, batch: TensorDictBase) -> None:
     loss, renamed = make(), make()
     moved = batch.clone()
     for name in ("reward", "terminated"):
-        key = getattr(loss.tensor_keys, name, None)
-        if key is None:
+        if not hasattr(loss.tensor_keys, name):
             continue
+        # Not told otherwise, a loss that borrows has its partner's.
+        key = getattr(loss.tensor_keys, name) or {"reward": REWARD, "terminated": TERMINATED}[name]
         path = ("next", key) if isinstance(key, str) else ("next", *key)
         moved.rename_key_(path, ("next", "elsewhere", name))
         renamed.set_keys(**{name: ("elsewhere", name)})
@@ -192,6 +196,8 @@ def schedules_its_coefficients_in_place(make: MakeLoss, batch: TensorDictBase) -
     loss = make()
     for name in loss._schedulable_buffers:
         buffer = getattr(loss, name)
+        if buffer is None:  # the partner's
+            continue
         setattr(loss, name, 0.25)
         assert getattr(loss, name) is buffer
         assert float(buffer) == 0.25
@@ -199,10 +205,8 @@ def schedules_its_coefficients_in_place(make: MakeLoss, batch: TensorDictBase) -
 
 def computes_in_double_precision(make: MakeLoss, batch: TensorDictBase) -> None:
     loss = make().double()
-    if "critics" in loss.__dict__:
-        loss.critics.partner.double()
-    if loss.__dict__.get("estimator") is not None:
-        loss.estimator.double()
+    for other in borrowed(loss):
+        other.double()
     doubled = batch.apply(lambda v: v.double() if v.is_floating_point() else v)
     for key, value in loss(doubled).items():
         assert value.dtype == torch.float64, key

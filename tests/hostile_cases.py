@@ -16,6 +16,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from torchrl_alita._borrow import borrowed
+
 # What a clear error is; torch's own errors from within a layer are RuntimeErrors.
 ERRORS = (ValueError, KeyError, TypeError)
 
@@ -35,10 +37,12 @@ REFUSED: dict[str, tuple] = {
     "whole_or_none": (0, -1, *(value for value in NO_WHOLES if value is not None)),
     "whole_from_0": (-1, *NO_WHOLES),
     "index": (-1, -(10**30), *NO_WHOLES),
+    "lone_index": (-1, -(10**30), [0, 1], *(2.5, math.nan, math.inf, "3", None, torch.tensor(2.5))),
     "indices": (-1, "01", "0", [], [-1], [1, 1], [0.5], [None], 1.5, math.nan, {"a": 0}),
     "widths": (5, "55", None, [0], [-1], [5, 2.5], [5, "5"], [math.nan]),
     "name": ("", "no such", None, 0, 1.5),
     "name_or_index": ("01", "", [], [-1], [1, 1], [0.5], 1.5, None, 7),
+    "part": ("sampled", 0, 0.5, [None], nn.Linear(2, 2)),
     "seed": (-1, 2**64, 10**30, 1.5, math.nan, "1"),
 }
 
@@ -55,9 +59,11 @@ ACCEPTED: dict[str, tuple] = {
     "whole_or_none": (None, 2, np.int64(2), torch.tensor(2)),
     "whole_from_0": (0, np.int64(2), torch.tensor(2)),
     "index": (0, np.int64(0), torch.tensor(0)),
+    "lone_index": (0, np.int64(0), torch.tensor(0), [1]),
     "indices": ([1], (1, 2), np.array([2, 1]), torch.tensor([1, 2]), range(1, 3), [np.int64(1)]),
     "widths": ([5], (5, 3), np.array([5, 3]), torch.tensor([5]), range(2, 4)),
     "name": (),
+    "part": (None,),
     "name_or_index": (0, [1], np.int64(2), torch.tensor([0, 1]), "random", "all"),
     "seed": (None, 0, 2**32 - 1, np.int64(5), torch.tensor(5)),
 }
@@ -102,10 +108,9 @@ SHAPES = ("no features", "a feature more", "a dimension more", "an agent more", 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
     """A loss or transform, with what it borrows."""
-    borrowed = [module.__dict__.get(name) for name in ("autoencoder", "actor_network", "estimator")]
-    critics = module.__dict__.get("critics")
-    partners = [] if critics is None else [critics.partner]
-    return [module, *(part for part in (*borrowed, *partners) if part is not None)]
+    networks = [module.__dict__.get(name) for name in ("actor_network", "qvalue_network")]
+    read = [*borrowed(module), *(part for part in networks if part is not None)]
+    return list(dict.fromkeys([module, *read]))
 
 
 def state_of(module: nn.Module) -> list[dict[str, torch.Tensor]]:

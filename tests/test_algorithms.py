@@ -108,8 +108,8 @@ def test_symmetric_makes_everybody_influencer_and_influencee():
 def test_two_influencers_have_an_autoencoder_and_an_estimator_each():
     algorithm = ALITA(ENV, influencers=(2, 0), estimator="clones", **SMALL)
     assert algorithm.autoencoder.num_influencers == 2
-    assert [loss.influencers for loss in algorithm.influences] == [(2,), (0,)]
-    assert [loss.influencer for loss in algorithm.estimators] == [2, 0]
+    assert [loss.team.influencers for loss in algorithm.influences] == [(2,), (0,)]
+    assert [loss.team.influencers for loss in algorithm.estimators] == [(2,), (0,)]
 
 
 @pytest.mark.parametrize("influencees", [None, (1, 2)])
@@ -119,11 +119,13 @@ def test_one_loss_of_all_influencers_logs_what_a_loss_for_each_does(influencees)
     torch.manual_seed(0)
     algorithm = ALITA(ENV, **options, **SMALL)
     (influence,) = algorithm.influences
-    assert influence.influencers == (0, 1, 2)
+    assert influence.team.influencers == (0, 1, 2)
     logs = algorithm.update(random_batch())
     for k in range(N):
         torch.manual_seed(0)
-        alone = ALITA(ENV, **{**options, "influencers": k}, **SMALL).update(random_batch())
+        others = influencees and tuple(agent for agent in influencees if agent != k)
+        own = {**options, "influencers": k, "influencees": others}
+        alone = ALITA(ENV, **own, **SMALL).update(random_batch())
         names = {key for key in alone.keys() if key.startswith((f"influence_{k}", f"gap_{k}"))}  # noqa: SIM118
         assert len(names) == 3 - (k in (influencees or ()))
         for name in names:

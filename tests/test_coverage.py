@@ -182,8 +182,8 @@ def test_a_row_pays_what_the_packages_transforms_pay():
         {"agents": {"observation": torch.ones(M, N, 1), "action": one_hot(actions, L).float()}},
         [M],
     )
-    batch = NoveltyReward(autoencoder, influencer=0)(batch)
-    batch = DiversityPenalty(policy, influencer=0, omega=omega, distance="brier")(batch)
+    batch = NoveltyReward(autoencoder, 0)(batch)
+    batch = DiversityPenalty(policy, 0, omega=omega, distance="brier")(batch)
     paid = batch["next", "agents", "novelty"] + batch["next", "agents", "diversity_penalty"]
     with torch.no_grad():
         inputs = torch.cat([torch.ones(L, 1), torch.eye(L)], -1).unsqueeze(1)

@@ -11,9 +11,17 @@ from torch.distributions import OneHotCategorical
 from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.objectives import SoftUpdate
 
-from torchrl_alita import ALITA, MADDPG, InfluenceLoss, MADDPGLoss, make_actor
+from torchrl_alita import (
+    ALITA,
+    MADDPG,
+    InfluenceLoss,
+    InfluenceScoreLoss,
+    MADDPGLoss,
+    Marginal,
+    make_actor,
+)
 from torchrl_alita.modules import GumbelOneHot
-from torchrl_alita.objectives.optimum import uniform_joint_actions
+from torchrl_alita.objectives.joint_actions import uniform_joint_actions
 
 ENV = TargetEnv(discrete=True)
 SMALL = {"num_cells": (13,)}
@@ -92,19 +100,20 @@ def test_the_actors_distribution_knows_the_mask():
     assert not distribution.sample((3,)).requires_grad
 
 
-def influence_of_one_hot_actions(**options) -> InfluenceLoss:
-    algorithm = MADDPG(ENV, **SMALL)
-    return InfluenceLoss(algorithm.actor, algorithm.maddpg, **options)
+def one_hot_partner() -> MADDPGLoss:
+    return MADDPG(ENV, **SMALL).maddpg
 
 
 def test_more_joint_actions_than_the_budget_are_an_error_with_both_numbers():
-    loss = influence_of_one_hot_actions(num_action_samples="all", enumeration_budget=3)
+    partner = one_hot_partner()
+    loss = InfluenceLoss(partner.actor_network, partner, value=Marginal("all", budget=3))
     with pytest.raises(ValueError, match=r"2\*\*2 = 4.*3"):
         loss(discrete_batch())
 
 
 def test_the_score_gradient_asks_for_a_dimension_of_time():
-    loss = influence_of_one_hot_actions(gradient="score")
+    partner = one_hot_partner()
+    loss = InfluenceScoreLoss(partner.actor_network, partner)
     with pytest.raises(ValueError, match=r"\[\*B, T\].*\(7,\)"):
         loss(discrete_batch())
 
@@ -119,17 +128,17 @@ def test_the_score_gradient_takes_distributions_that_cannot_be_differentiated():
     actor = ProbabilisticTensorDictSequential(make_actor(ENV, **SMALL)[0], head)
     partner = MADDPG(ENV, **SMALL).maddpg
     batch = torch.stack([discrete_batch()] * 3, 1)
-    scored = InfluenceLoss(actor, partner, gradient="score", num_action_samples="all")
+    scored = InfluenceScoreLoss(actor, partner, value=Marginal("all"))
     scored(batch)["loss_influence"].backward()
     assert any((p.grad != 0).any() for p in scored.parameters() if p.grad is not None)
     with pytest.raises(ValueError, match=r"rsample.*OneHotCategorical"):
-        InfluenceLoss(actor, partner, num_action_samples=2)(batch)
+        InfluenceLoss(actor, partner, value=Marginal(2))(batch)
 
 
-def test_a_discount_that_the_partner_lacks_is_asked_for():
-    algorithm = MADDPG(ENV, **SMALL)
-    with pytest.raises(ValueError, match="gamma"):
-        InfluenceLoss(algorithm.actor, algorithm.maddpg, gradient="score", gamma=1.5)
+def test_a_discount_out_of_range_is_refused():
+    partner = one_hot_partner()
+    with pytest.raises(ValueError, match=r"gamma.*1\.5"):
+        InfluenceScoreLoss(partner.actor_network, partner, gamma=1.5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
@@ -170,9 +179,9 @@ def test_alita_sums_over_the_others_one_hot_actions_where_they_are_few(
 ):
     """Two others with two actions each have four."""
     monkeypatch.setattr("torchrl_alita.algorithms.alita.MOST_OTHER_ACTIONS", budget)
-    assert ALITA(ENV, **SMALL).influences[0].num_action_samples == expected
-    assert ALITA(ENV, num_action_samples=7, **SMALL).influences[0].num_action_samples == 7
-    assert ALITA(TargetEnv(), **SMALL).influences[0].num_action_samples == 1
+    assert ALITA(ENV, **SMALL).influences[0].value.samples == expected
+    assert ALITA(ENV, num_action_samples=7, **SMALL).influences[0].value.samples == 7
+    assert ALITA(TargetEnv(), **SMALL).influences[0].value.samples == 1
 
 
 def test_the_penalty_is_the_brier_distance_to_the_policys_probabilities():

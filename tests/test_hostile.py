@@ -12,6 +12,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from constructors import (
+    BONUSES,
+    DISCRETE,
+    ENV,
+    LOSSES,
+    SMALL,
+    SPEC,
+    TRANSFORMS,
+    acted,
+    estimator,
+    maddpg,
+    of_one_agent,
+    pathwise,
+)
 from fakes import (
     A,
     B,
@@ -44,21 +58,8 @@ from hostile_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import NonTensorData, TensorDict
-from test_contract import (
-    BONUSES,
-    DISCRETE,
-    ENV,
-    LOSSES,
-    SMALL,
-    SPEC,
-    TRANSFORMS,
-    acted,
-    estimator,
-    maddpg,
-    of_one_agent,
-    scored,
-)
 from torchrl.data import LazyTensorStorage, OneHot, ReplayBuffer
+from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import SoftUpdate
 
 import torchrl_alita
@@ -75,17 +76,25 @@ from torchrl_alita import (
     SAC,
     TAC,
     TD3,
+    AtPolicy,
     Autoencoder,
+    BestOf,
     ConditionalSampler,
     DiversityPenalty,
+    Enumerated,
     InfluenceEstimatorLoss,
     InfluenceLoss,
+    InfluenceScoreLoss,
     MADDPGLoss,
+    Marginal,
     NoveltyLoss,
     NoveltyReward,
     SequenceSampler,
+    TDTarget,
+    Team,
     TeamExploration,
     TotalReward,
+    Trained,
     TRPOLoss,
     TsallisLoss,
     TwinALITA,
@@ -299,7 +308,7 @@ def test_hostile_bfloat16_of_batch_and_networks_is_right_within_its_digits(name)
 def test_hostile_bfloat16_of_networks_takes_drawn_actions_of_a_float32_spec():
     actor, critic = make_actor(ENV, num_cells=SMALL), make_critic(ENV, num_cells=SMALL)
     partner = with_targets(actor.bfloat16(), critic.bfloat16())
-    loss = InfluenceLoss(actor, partner, action_spec=SPEC, num_optimum_samples=5)
+    loss = InfluenceLoss(actor, partner, optimum=BestOf(uniform=5, spec=SPEC))
     batch = converted(random_batch(), lambda v: v.bfloat16() if v.is_floating_point() else v)
     assert loss(batch)["gap"].isfinite().all()
 
@@ -403,10 +412,14 @@ def test_hostile_padding_of_entries_that_may_be_missing_changes_nothing(name, ke
     assert_close(results(LOSSES[name](), padded(batch, shown)), plain)
 
 
+def value_norm() -> PopArtValueNorm:
+    return PopArtValueNorm(shape=1, beta=0.99)
+
+
 @pytest.mark.parametrize("shown", [1, 3, B])
 def test_hostile_padding_is_no_part_of_the_running_scale(shown):
     batch = random_batch()
-    first, second = (LOSSES["influence_marginal"](normalize=True) for _ in range(2))
+    first, second = (LOSSES["influence_marginal"](value_norm=value_norm()) for _ in range(2))
     for _ in range(3):
         plain, masked = results(first, batch[:shown]), results(second, padded(batch, shown))
         assert_close(masked, plain, rtol=1e-4, atol=1e-5)
@@ -415,7 +428,7 @@ def test_hostile_padding_is_no_part_of_the_running_scale(shown):
 
 def test_the_running_scale_compiles_with_a_mask_hostile_to_it():
     torch._dynamo.reset()
-    eager, compiled = (LOSSES["influence_marginal"](normalize=True) for _ in range(2))
+    eager, compiled = (LOSSES["influence_marginal"](value_norm=value_norm()) for _ in range(2))
     graph = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     batch = padded(random_batch(), 4)
     torch.testing.assert_close(graph(batch)["loss_influence"], eager(batch)["loss_influence"])
@@ -458,7 +471,7 @@ def test_hostile_rewards_of_whole_numbers_are_what_they_are_as_floats(name, dtyp
 def test_a_hostile_action_mask_of_numbers_is_refused():
     batch = batch_for("loss_maddpg_all")
     batch["agents", "action_mask"] = torch.ones(B, N, A, dtype=torch.long)
-    loss = scored(gradient="pathwise")
+    loss = pathwise()
     refused(loss, batch, r"action_mask must be bool, got torch\.int64")
     penalty = DiversityPenalty(make_actor(DISCRETE, num_cells=SMALL), distance="brier")
     refused(penalty, batch, r"action_mask must be bool, got torch\.int64")
@@ -507,7 +520,11 @@ def test_hostile_networks_that_write_other_keys_are_refused_by_what_they_write()
 
 @pytest.mark.parametrize("partner", [None, 5, "maddpg", torch.nn.Linear(2, 2)])
 def test_a_hostile_partner_is_refused_by_its_kind(partner):
-    for make in (InfluenceEstimatorLoss, lambda p: InfluenceLoss(make_actor(ENV), p)):
+    for make in (
+        InfluenceEstimatorLoss,
+        lambda p: InfluenceLoss(make_actor(ENV), p),
+        lambda p: InfluenceScoreLoss(make_actor(DISCRETE), p),
+    ):
         with pytest.raises(ValueError, match=f"{type(partner).__name__} has no actor_network"):
             make(partner)
 
@@ -530,10 +547,10 @@ def test_a_lone_agent_is_a_hostile_team_for_influence():
 
 @pytest.mark.parametrize("influencees", [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2])])
 def test_influencees_in_hostile_containers_are_the_same_influencees(influencees):
-    trained = estimator("clones", influencees=influencees)
-    actor = trained.critics.actor_network
-    loss = InfluenceLoss(actor, trained, influencees=(1, 2))
-    assert trained.influencees == loss.influencees == (1, 2)
+    trained = estimator("clones", Team(N, influencees=influencees))
+    partner, team = trained.partner, Team(N, influencees=(1, 2))
+    loss = InfluenceLoss(partner.actor_network, partner, team, value=Trained(trained))
+    assert trained.team.influencees == loss.team.influencees == (1, 2)
 
 
 def test_a_whole_number_as_gamma_is_not_hostile_to_a_schedule():
@@ -555,18 +572,18 @@ def test_hostile_bounds_of_actions_are_refused(bounds):
 )
 def test_a_hostile_action_spec_is_refused_at_the_latest_with_the_batch(spec):
     def use():
-        LOSSES["influence_marginal"](action_spec=spec, num_optimum_samples=3)(random_batch())
+        LOSSES["influence_marginal"](optimum=BestOf(uniform=3, spec=spec))(random_batch())
 
-    with pytest.raises(ValueError, match="action_spec must"):
+    with pytest.raises(ValueError, match="spec must"):
         use()
 
 
 def test_a_hostile_spec_of_other_agents_does_not_move_the_running_scale():
     spec = TargetEnv(n_agents=5).full_action_spec_unbatched["agents", "action"]
-    options = {"action_spec": spec, "num_optimum_samples": 3, "normalize": True}
+    options = {"optimum": BestOf(uniform=3, spec=spec), "value_norm": value_norm()}
     refused(LOSSES["influence_marginal"](**options), random_batch(), r"\(3, 2\) .* got \(5, 2\)")
-    weighted = LOSSES["influence_marginal"](normalize=True, weights=[0.2, 0.3, 0.5])
-    refused(weighted, random_batch(), "weights must be 2, .* got 3")
+    larger = LOSSES["influence_marginal"](value_norm=value_norm(), team=Team(N + 2))
+    refused(larger, random_batch(), f"{N + 2} agents, the batch has {N}")
 
 
 # Algorithms
@@ -702,11 +719,27 @@ def _estimator(**options):
 
 
 def _influence(**options):
-    return InfluenceLoss(scored_actor(), maddpg(), **{"action_spec": SPEC, **options})
+    return InfluenceLoss(scored_actor(), maddpg(), **options)
+
+
+def _influence_score(**options):
+    return InfluenceScoreLoss(scored_actor(), maddpg(), **options)
 
 
 def scored_actor():
     return make_actor(DISCRETE, num_cells=SMALL)
+
+
+def _team(**options):
+    return Team(N, **options)
+
+
+def _best_of(**options):
+    return BestOf(**{"spec": SPEC, **options})
+
+
+def _trained(**options):
+    return Trained(_estimator(), **options)
 
 
 def _penalty(**options):
@@ -863,31 +896,40 @@ ARGUMENTS = {
         "own_actions": "name",
         "reduction": "name",
     },
+    _team: {"influencers": "name_or_index", "influencees": "indices"},
     _estimator: {
-        "influencer": "index",
-        "influencees": "indices",
+        "team": "lone_index",
         "gamma": "share_or_none",
         "kind": "name",
         "reduction": "name",
     },
     _influence: {
-        "influencer": "indices",
-        "influencees": "indices",
+        "team": "indices",
         "influence_coeff": "non_negative",
-        "optimum": "name",
-        "optimum_at": "name",
-        "gradient": "name",
-        "num_optimum_samples": "whole_from_0",
-        "enumeration_budget": "whole",
-        "num_action_samples": "whole",
-        "normalize_decay": "below_one",
+        "optimum": "part",
+        "value": "part",
+        "value_norm": "part",
         "reduction": "name",
     },
-    _novelty_loss: {"influencer": "indices", "reduction": "name"},
-    _novelty_reward: {"influencer": "indices", "distance": "name"},
+    _influence_score: {
+        "team": "lone_index",
+        "influence_coeff": "non_negative",
+        "gamma": "share_or_none",
+        "optimum": "part",
+        "value": "part",
+        "value_norm": "part",
+        "reduction": "name",
+    },
+    Marginal: {"samples": "whole", "budget": "whole"},
+    _trained: {"samples": "whole", "budget": "whole"},
+    AtPolicy: {"at": "name"},
+    _best_of: {"uniform": "whole_from_0", "at": "name"},
+    Enumerated: {"budget": "whole", "at": "name"},
+    TDTarget: {"gamma": "share_or_none"},
+    _novelty_loss: {"team": "indices", "reduction": "name"},
+    _novelty_reward: {"team": "indices", "distance": "name"},
     _penalty: {
-        "influencer": "indices",
-        "influencees": "indices",
+        "team": "indices",
         "omega": "numbers",
         "distance": "name",
         "weight": "name",
@@ -1067,7 +1109,17 @@ CASES = [
 ]
 # A word of the argument's name that stands in the error; most are named in full.
 NAMED = {
-    ("_alita", "influencers"): "influencer",
+    **{
+        (make, "team"): "influencer"
+        for make in (
+            "_estimator",
+            "_influence",
+            "_influence_score",
+            "_novelty_loss",
+            "_novelty_reward",
+            "_penalty",
+        )
+    },
 }
 NOT_ACCEPTED = {
     # Two agents at the most.
@@ -1105,7 +1157,7 @@ def test_arguments_that_only_look_hostile_are_accepted(make, argument, kind):
 )
 def test_hostile_weights_are_refused_by_name(weights):
     with pytest.raises(ERRORS, match="weights"):
-        _influence(weights=weights, influencees=[1, 2])
+        _team(weights=weights, influencees=[1, 2])
 
 
 @pytest.mark.parametrize("coeffs", [None, 0.5, "novelty", [("novelty", 0.5)], {}])
@@ -1158,6 +1210,14 @@ def test_every_public_constructor_meets_hostile_arguments():
         "GumbelOneHot": "gumbel",
         "InfluenceEstimatorLoss": "estimator",
         "InfluenceLoss": "influence",
+        "InfluenceScoreLoss": "influence_score",
+        "Team": "team",
+        "Marginal": "Marginal",
+        "Trained": "trained",
+        "AtPolicy": "AtPolicy",
+        "BestOf": "best_of",
+        "Enumerated": "Enumerated",
+        "TDTarget": "TDTarget",
         "MADDPGLoss": "maddpg",
         "MarkovGame": "game",
         "MatrixGame": "matrix_game",

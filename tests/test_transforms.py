@@ -15,7 +15,7 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import RenameTransform, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
-from torchrl_alita import functional
+from torchrl_alita import Team, functional
 from torchrl_alita.modules import Autoencoder, make_actor
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
 
@@ -52,9 +52,9 @@ def per_agent(*values: float) -> torch.Tensor:
     return torch.tensor(values).unsqueeze(-1).expand(B, N, 1)
 
 
-def penalty_of(**arguments) -> DiversityPenalty:
+def penalty_of(team: Team | int | list[int] = 0, **arguments) -> DiversityPenalty:
     """Of policies whose squared distances to no action at all are 1, 4 and 9."""
-    return DiversityPenalty(constant_actor(ROWS), **arguments)
+    return DiversityPenalty(constant_actor(ROWS), team, **arguments)
 
 
 def logits_actor(logits: torch.Tensor) -> TensorDictModule:
@@ -78,7 +78,7 @@ WRITTEN = [NOVELTY, PENALTY, TOTAL]
 
 def test_the_novelty_of_what_is_reconstructed_as_nothing_is_its_squared_norm():
     batch = random_batch()
-    result = NoveltyReward(Scaled(0.0), influencer=1)(batch)[NOVELTY]
+    result = NoveltyReward(Scaled(0.0), 1)(batch)[NOVELTY]
     squares = batch[OBSERVATION].square().sum(-1) + batch[ACTION].square().sum(-1)
     torch.testing.assert_close(result[:, 1, 0], squares[:, 1])
 
@@ -88,14 +88,14 @@ def test_the_novelty_is_the_equations():
     batch, autoencoder = random_batch(batch_size=(B, 11)), Autoencoder(O + A)
     inputs = torch.cat([batch[OBSERVATION], batch[ACTION]], -1)[..., 2:, :]
     expected = functional.novelty(inputs, autoencoder(inputs)).detach()
-    result = NoveltyReward(autoencoder, influencer=2)(batch)[NOVELTY]
+    result = NoveltyReward(autoencoder, 2)(batch)[NOVELTY]
     assert result.shape == (B, 11, N, 1)
     torch.testing.assert_close(result[..., 2:, :], expected)
 
 
 @pytest.mark.parametrize("influencer", range(N))
 def test_nobody_but_the_influencer_is_paid_for_novelty(influencer):
-    novelty = NoveltyReward(Scaled(0.0), influencer=influencer)(ones())[NOVELTY]
+    novelty = NoveltyReward(Scaled(0.0), influencer)(ones())[NOVELTY]
     expected = torch.zeros(B, N, 1)
     expected[:, influencer] = O
     torch.testing.assert_close(novelty, expected)
@@ -103,13 +103,13 @@ def test_nobody_but_the_influencer_is_paid_for_novelty(influencer):
 
 def test_each_of_two_influencers_has_the_autoencoder_of_its_place_in_the_list():
     batch = ones(observation=per_agent(1.0, 2.0, 3.0).expand(B, N, O))
-    novelty = NoveltyReward(Scaled(0.0, 3.0), influencer=[2, 0])(batch)[NOVELTY]
+    novelty = NoveltyReward(Scaled(0.0, 3.0), [2, 0])(batch)[NOVELTY]
     torch.testing.assert_close(novelty, per_agent(4.0 * O, 0.0, 9.0 * O))
 
 
 def test_a_one_hot_action_counts_for_novelty_whatever_its_type():
     action = torch.nn.functional.one_hot(torch.ones(B, N, dtype=torch.long), A)
-    novelty = NoveltyReward(Scaled(0.0), influencer=0)(ones(action=action))[NOVELTY]
+    novelty = NoveltyReward(Scaled(0.0), 0)(ones(action=action))[NOVELTY]
     torch.testing.assert_close(novelty, per_agent(O + 1.0, 0.0, 0.0))
 
 
@@ -123,76 +123,73 @@ def test_an_autoencoder_of_another_width_is_refused_with_both_sizes():
 def test_influencers_that_are_no_distinct_agents_are_refused(influencer):
     offending = re.escape(f"got {influencer}")
     with pytest.raises(ValueError, match=offending):
-        NoveltyReward(Scaled(0.0), influencer=influencer)
+        NoveltyReward(Scaled(0.0), influencer)
     with pytest.raises(ValueError, match=offending):
-        penalty_of(influencer=influencer)
+        penalty_of(influencer)
 
 
 def test_an_influencer_that_the_batch_does_not_have_is_refused():
     with pytest.raises(ValueError, match=f"number of agents, {N}, got {N}"):
-        NoveltyReward(Scaled(0.0), influencer=N)(ones())
+        NoveltyReward(Scaled(0.0), N)(ones())
     with pytest.raises(ValueError, match=f"number of agents, {N}, got {N}"):
-        penalty_of(influencer=N)(ones())
+        penalty_of(N)(ones())
 
 
 def test_the_only_influencer_is_not_penalized_and_the_others_pay_their_distance():
-    penalty = penalty_of(influencer=0, omega=0.0)(ones())[PENALTY]
+    penalty = penalty_of(0, omega=0.0)(ones())[PENALTY]
     torch.testing.assert_close(penalty, per_agent(0.0, -4.0, -9.0))
 
 
 def test_the_novelty_of_the_influencer_lifts_the_penalty_of_the_others():
     novelty = per_agent(math.log(2), 100.0, 100.0)
-    penalty = penalty_of(influencer=0, omega=1.0)(ones(novelty=novelty))[PENALTY]
+    penalty = penalty_of(0, omega=1.0)(ones(novelty=novelty))[PENALTY]
     torch.testing.assert_close(penalty, per_agent(0.0, -2.0, -4.5))
 
 
 def test_the_penalty_is_that_of_leaving_the_policy():
-    penalty = penalty_of(influencer=1, omega=0.0)(ones(action=ROWS.expand(B, N, A)))[PENALTY]
+    penalty = penalty_of(1, omega=0.0)(ones(action=ROWS.expand(B, N, A)))[PENALTY]
     torch.testing.assert_close(penalty, torch.zeros(B, N, 1))
 
 
 def test_of_two_influencers_each_is_penalized_by_the_other_and_the_rest_by_the_mean():
     novelty = per_agent(math.log(2), 100.0, math.log(4))
-    penalty = penalty_of(influencer=[0, 2], omega=1.0)(ones(novelty=novelty))[PENALTY]
+    penalty = penalty_of([0, 2], omega=1.0)(ones(novelty=novelty))[PENALTY]
     torch.testing.assert_close(penalty, per_agent(-1 / 4, -4 * 3 / 8, -9 / 2))
 
 
 def test_the_order_of_the_influencers_does_not_change_the_penalty():
     batch = random_batch()
-    first, second = (penalty_of(influencer=k)(batch)[PENALTY] for k in ([0, 2], [2, 0]))
+    first, second = (penalty_of(k)(batch)[PENALTY] for k in ([0, 2], [2, 0]))
     torch.testing.assert_close(first, second)
 
 
 def test_nobody_but_the_listed_influencees_is_penalized():
-    penalty = penalty_of(influencer=0, influencees=[2], omega=0.0)(ones())[PENALTY]
+    penalty = penalty_of(Team(N, influencees=[2]), omega=0.0)(ones())[PENALTY]
     torch.testing.assert_close(penalty, per_agent(0.0, 0.0, -9.0))
 
 
 def test_an_influencer_is_not_penalized_by_itself_even_where_it_is_listed():
-    penalty = penalty_of(influencer=0, influencees=[0, 1], omega=0.0)(ones())[PENALTY]
-    torch.testing.assert_close(penalty, per_agent(0.0, -4.0, 0.0))
+    team = Team(N, influencers=[0, 2], influencees=[0, 1])
+    penalty = penalty_of(team, omega=0.0)(ones())[PENALTY]
+    torch.testing.assert_close(penalty, per_agent(-1.0, -4.0, 0.0))
 
 
-@pytest.mark.parametrize("influencees", [[-1], [1, 1], []])
-def test_influencees_that_are_no_distinct_agents_are_refused(influencees):
-    with pytest.raises(ValueError, match=re.escape(f"got {influencees}")):
-        penalty_of(influencees=influencees)
-
-
-def test_an_influencee_that_the_batch_does_not_have_is_refused():
-    with pytest.raises(ValueError, match=f"influencees .* {N}, got 5"):
-        penalty_of(influencees=[1, 5])(ones())
+def test_a_team_of_other_agents_than_the_batch_is_refused():
+    with pytest.raises(ValueError, match=f"{N + 2} agents, the batch has {N}"):
+        penalty_of(Team(N + 2))(ones())
+    with pytest.raises(ValueError, match=f"{N + 2} agents, the batch has {N}"):
+        NoveltyReward(Scaled(0.0), Team(N + 2))(ones())
 
 
 def test_each_agent_has_an_omega_of_its_own():
     novelty = per_agent(math.log(2), 0.0, 0.0)
-    penalty = penalty_of(influencer=0, omega=[0.0, 1.0, 2.0])(ones(novelty=novelty))[PENALTY]
+    penalty = penalty_of(0, omega=[0.0, 1.0, 2.0])(ones(novelty=novelty))[PENALTY]
     torch.testing.assert_close(penalty, per_agent(0.0, -4 / 2, -9 / 4))
 
 
 def test_each_agent_has_an_omega_of_its_own_with_two_influencers_too():
     novelty = per_agent(math.log(2), 0.0, math.log(4))
-    penalty = penalty_of(influencer=[0, 2], omega=[2.0, 1.0, 0.0])(ones(novelty=novelty))[PENALTY]
+    penalty = penalty_of([0, 2], omega=[2.0, 1.0, 0.0])(ones(novelty=novelty))[PENALTY]
     torch.testing.assert_close(penalty, per_agent(-1 / 16, -4 * 3 / 8, -9.0))
 
 
@@ -380,8 +377,8 @@ def with_bonuses(env: TargetEnv, **arguments) -> TransformedEnv:
 def bonuses(env: TargetEnv, *, influencer: int | list[int] = 0) -> list:
     count = 1 if isinstance(influencer, int) else len(influencer)
     return [
-        NoveltyReward(Autoencoder(O + A, num_influencers=count), influencer=influencer),
-        DiversityPenalty(make_actor(env), influencer=influencer, omega=0.5),
+        NoveltyReward(Autoencoder(O + A, num_influencers=count), influencer),
+        DiversityPenalty(make_actor(env), influencer, omega=0.5),
         TotalReward({("agents", "novelty"): 0.5, ("agents", "diversity_penalty"): 0.25}),
     ]
 

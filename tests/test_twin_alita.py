@@ -21,13 +21,19 @@ from torchrl.envs import ExplorationType, TransformedEnv, check_env_specs, set_e
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
+    AtPolicy,
+    BestOf,
     ConditionalSampler,
     DiversityPenalty,
     InfluenceEstimatorLoss,
     InfluenceLoss,
     MADDPGLoss,
+    Marginal,
     NoveltyReward,
+    TDTarget,
+    Team,
     TwinALITA,
+    make_actor,
 )
 from torchrl_alita.envs import TakeTurns, Task
 from torchrl_alita.training import (
@@ -41,6 +47,7 @@ from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.loop import _Session
 
 ENV = TargetEnv(n_agents=1)
+TURNS = Team.in_turns()
 SMALL = {"num_cells": (13,)}
 FORMS = {
     "clones": {},
@@ -298,7 +305,7 @@ def test_each_learner_reads_its_own_reward():
     algorithm = TwinALITA(ENV, **SMALL)
     rewards = [learner.tensor_keys.reward for learner in algorithm.learners]
     assert rewards == [("agents", "influencer_reward"), ("agents", "partner_reward")]
-    assert algorithm.estimator.tensor_keys.reward == ("agents", "partner_reward")
+    assert ("next", "agents", "partner_reward") in algorithm.estimator.in_keys
 
 
 def test_the_clones_are_the_partners_critics_and_set_back_when_an_episode_starts():
@@ -347,11 +354,11 @@ def step_of_one(*, action: float, reward: float = 0.0, terminated: bool = False)
     ("optimum", "stored", "expected"),
     [
         # Q = 2 a: the influencer's 0.25 is worth 0.5, the partner's 0.75 is worth 1.5.
-        ("policy", 0.9, 0.5 - 1.5),
-        ("sampled", 0.1, 0.5 - 1.5),
-        ("sampled", 0.9, 0.5 - 1.8),
+        (AtPolicy(), 0.9, 0.5 - 1.5),
+        (BestOf(), 0.1, 0.5 - 1.5),
+        (BestOf(), 0.9, 0.5 - 1.8),
         # 1 + 0.5 * 2 * 0.75, whatever was done.
-        ("td_target", 0.9, 0.5 - 1.75),
+        (TDTarget(), 0.9, 0.5 - 1.75),
     ],
 )
 def test_the_gap_in_turns_is_the_partners_value_of_the_influencers_action(
@@ -359,7 +366,7 @@ def test_the_gap_in_turns_is_the_partners_value_of_the_influencers_action(
 ):
     influencer = constant_actor(torch.tensor([[0.25]]))
     loss = InfluenceLoss(
-        influencer, partner(2.0, 0.75), optimum=optimum, influence_coeff=0.3, in_turns=True
+        influencer, partner(2.0, 0.75), TURNS, optimum=optimum, influence_coeff=0.3
     )
     losses = loss(step_of_one(action=stored, reward=1.0))
     assert losses["gap"].item() == pytest.approx(expected)
@@ -372,28 +379,27 @@ def test_the_gap_in_turns_is_the_partners_value_of_the_influencers_action(
 def test_the_influencers_own_action_is_a_candidate_of_the_sampled_optimum():
     """It is the best there is: nothing can be gained, and no gradient is left."""
     influencer = constant_actor(torch.tensor([[0.95]]))
-    loss = InfluenceLoss(influencer, partner(2.0, 0.75), optimum="sampled", in_turns=True)
+    loss = InfluenceLoss(influencer, partner(2.0, 0.75), TURNS, optimum=BestOf())
     assert loss(step_of_one(action=0.1))["gap"].item() == 0
 
 
 def test_at_the_next_state_a_terminal_transition_has_no_optimum():
     influencer = constant_actor(torch.tensor([[0.25]]))
-    options = {"optimum": "policy", "optimum_at": "next", "in_turns": True}
-    loss = InfluenceLoss(influencer, partner(2.0, 0.75), **options)
+    loss = InfluenceLoss(influencer, partner(2.0, 0.75), TURNS, optimum=AtPolicy(at="next"))
     assert loss(step_of_one(action=0.1))["gap"].item() == pytest.approx(0.5 - 1.5)
     assert loss(step_of_one(action=0.1, terminated=True))["gap"].item() == pytest.approx(0.5)
 
 
 def test_the_td_target_of_a_terminal_transition_is_its_reward():
     influencer = constant_actor(torch.tensor([[0.25]]))
-    loss = InfluenceLoss(influencer, partner(2.0, 0.75), optimum="td_target", in_turns=True)
+    loss = InfluenceLoss(influencer, partner(2.0, 0.75), TURNS, optimum=TDTarget())
     batch = step_of_one(action=0.9, reward=1.0, terminated=True)
     assert loss(batch)["gap"].item() == pytest.approx(0.5 - 1.0)
 
 
 def test_clones_in_turns_are_drawn_to_the_partners_target():
     """Q = 2 * 0.9 against 1 + 0.5 * 2 * 0.75."""
-    estimator = InfluenceEstimatorLoss(partner(2.0, 0.75), in_turns=True)
+    estimator = InfluenceEstimatorLoss(partner(2.0, 0.75), TURNS)
     loss = estimator(step_of_one(action=0.9, reward=1.0))["loss_estimator"]
     assert loss.item() == pytest.approx((1.8 - 1.75) ** 2, abs=1e-5)
 
@@ -401,37 +407,26 @@ def test_clones_in_turns_are_drawn_to_the_partners_target():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **kw: InfluenceLoss(
-            constant_actor(torch.zeros(1, 1)), partner(1.0, 0.0), in_turns=True, **kw
-        ),
-        lambda **kw: InfluenceEstimatorLoss(partner(1.0, 0.0), in_turns=True, **kw),
-        lambda **kw: DiversityPenalty(constant_actor(torch.zeros(1, 1)), in_turns=True, **kw),
+        lambda: InfluenceLoss(constant_actor(torch.zeros(1, 1)), partner(1.0, 0.0), TURNS),
+        lambda: InfluenceEstimatorLoss(partner(1.0, 0.0), TURNS),
+        lambda: DiversityPenalty(constant_actor(torch.zeros(1, 1)), TURNS),
     ],
     ids=["influence", "estimator", "diversity"],
 )
 def test_in_turns_there_is_one_influencer_and_one_influencee(make):
-    for options in ({"influencer": 1}, {"influencees": [1]}):
-        with pytest.raises(ValueError, match="in_turns"):
-            make(**options)
-    with pytest.raises(ValueError, match="one agent, got 3"):
+    assert (TURNS.influencers, TURNS.influencees) == ((0,), (0,))
+    with pytest.raises(ValueError, match="1 agents at a time, the batch has 3"):
         make()(random_batch().select(*make().in_keys, strict=False))
 
 
 def test_in_turns_there_are_no_others_to_average_over():
+    policy = make_actor(TargetEnv(n_agents=1, discrete=True), num_cells=(5,))
     with pytest.raises(ValueError, match="in_turns"):
         InfluenceLoss(
-            constant_actor(torch.zeros(1, 1)),
+            policy,
             partner(1.0, 0.0),
-            in_turns=True,
-            num_action_samples=2,
-        )
-
-
-@pytest.mark.parametrize("options", [{"optimum_at": "next"}, {"gradient": "score"}])
-def test_the_td_target_is_of_the_current_transition(options):
-    with pytest.raises(ValueError, match="td_target"):
-        InfluenceLoss(
-            constant_actor(torch.zeros(1, 1)), partner(1.0, 0.0), optimum="td_target", **options
+            TURNS,
+            value=Marginal(samples=2),
         )
 
 
@@ -467,9 +462,9 @@ def test_the_published_penalty_grows_with_the_novelty_and_is_the_distance():
     batch = NoveltyReward(_Doubled(), distance="euclidean")(three_steps())
     penalty = DiversityPenalty(
         constant_actor(torch.tensor([[0.5]])),
+        TURNS,
         distance="euclidean",
         weight="min_max",
-        in_turns=True,
     )
     found = penalty(batch)["next", "agents", "diversity_penalty"].flatten()
     torch.testing.assert_close(found, torch.tensor([0.0, -0.5, -0.5 / 3]))
@@ -479,9 +474,7 @@ def test_what_is_equally_new_has_no_published_penalty():
     batch = three_steps()
     batch["agents", "observation"].fill_(2.0)
     batch = NoveltyReward(_Doubled(), distance="euclidean")(batch)
-    penalty = DiversityPenalty(
-        constant_actor(torch.tensor([[0.5]])), weight="min_max", in_turns=True
-    )
+    penalty = DiversityPenalty(constant_actor(torch.tensor([[0.5]])), TURNS, weight="min_max")
     assert (penalty(batch)["next", "agents", "diversity_penalty"] == 0).all()
 
 
@@ -526,8 +519,8 @@ def test_the_published_influence_takes_the_penalty_at_the_influencers_action():
 
 def test_the_forms_differ_in_parts_and_coefficients_and_an_argument_wins():
     paper, authors = TwinALITA(ENV, **SMALL), TwinALITA(ENV, form="published", **SMALL)
-    assert paper.influence.optimum == "sampled"
-    assert authors.influence.optimum == "td_target"
+    assert isinstance(paper.influence.optimum, BestOf)
+    assert authors.influence.optimum == TDTarget()
     assert (paper.estimator is None, authors.estimator is None) == (False, True)
     for algorithm, coeffs in ((paper, [0.1, 0.1]), (authors, [0.05, 0.05])):
         found = [part.coeffs.item() for part in algorithm.total_rewards]

@@ -21,7 +21,6 @@ __all__ = [
     "agent_indices",
     "check_agent_range",
     "check_agents",
-    "check_alone",
     "check_at_least_one",
     "check_choice",
     "check_distribution",
@@ -34,9 +33,7 @@ __all__ = [
     "check_weights",
     "check_whole",
     "checked_seed",
-    "default_influencees",
     "listed",
-    "listed_agents",
     "non_negative_numbers",
     "require_keys",
     "require_written",
@@ -98,69 +95,14 @@ def check_agent_range(name: str, agents: Iterable[int], num_agents: int) -> None
             )
 
 
-def listed_agents(
-    influencer: int, influencees: Sequence[int] | None, *, in_turns: bool = False
-) -> tuple[int, tuple[int, ...] | None]:
-    """Both as plain integers, with what can be said before the agents' number is known."""
-    (influencer,) = agent_indices("influencer", whole("influencer", influencer))
-    if in_turns and (influencer, influencees) != (0, None):
-        raise ValueError(
-            f"in_turns=True is of one influencer and one influencee, each agent 0 in its turn, "
-            f"got influencer={influencer} and influencees={influencees}."
-        )
-    if influencees is None:
-        return influencer, None
-    influencees = agent_indices("influencees", influencees)
-    if influencer in influencees:
-        raise ValueError(
-            f"The influencer {influencer} cannot be among its influencees {list(influencees)}."
-        )
-    return influencer, influencees
-
-
-def default_influencees(
-    influencer: int,
-    influencees: tuple[int, ...] | None,
-    num_agents: int,
-    *,
-    in_turns: bool = False,
-) -> tuple[int, ...]:
-    """The teammates that count, of :func:`listed_agents`: those listed, or all others.
-
-    Where agents act in turns, it is the one that acts.
-    """
-    if in_turns:
-        check_alone(num_agents)
-        return (0,)
-    check_agent_range("influencer", [influencer], num_agents)
-    if influencees is None and num_agents == 1:
-        raise ValueError(f"The influencer {influencer} is alone: there are no influencees.")
-    if influencees is None:
-        return tuple(agent for agent in range(num_agents) if agent != influencer)
-    check_agent_range("influencees", influencees, num_agents)
-    return influencees
-
-
-def check_alone(num_agents: int) -> None:
-    if num_agents != 1:
-        raise ValueError(f"in_turns=True is for batches of one agent, got {num_agents}.")
-
-
-def check_weights(
-    weights: Sequence[float] | None, count: int | None, *, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """Positive weights ``[count]`` that sum to 1. Default: equal ones.
-
-    With None for the count there may be any number of them.
-    """
-    if weights is None:
-        return torch.full((count,), 1 / count, dtype=dtype)
-    values = _floats("weights", weights)
-    if count is not None and len(values) != count:
-        raise ValueError(f"weights must be {count}, one for each influencee, got {values}.")
+def check_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:
+    """As many positive weights as asked for, which sum to 1."""
+    values = tuple(_floats("weights", weights))
+    if len(values) != count:
+        raise ValueError(f"weights must be {count}, one for each influencee, got {list(values)}.")
     if not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
-        raise ValueError(f"weights must be positive and sum to 1, got {values}.")
-    return torch.tensor(values, dtype=dtype)
+        raise ValueError(f"weights must be positive and sum to 1, got {list(values)}.")
+    return values
 
 
 def non_negative_numbers(name: str, values: float | Sequence[float]) -> torch.Tensor:

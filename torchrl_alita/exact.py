@@ -21,10 +21,8 @@ import torch
 from torchrl_alita._checks import (
     check_agent_range,
     check_distribution,
-    check_weights,
-    default_influencees,
-    listed_agents,
 )
+from torchrl_alita.team import Team
 
 if TYPE_CHECKING:
     from torchrl_alita.envs.games import MarkovGame
@@ -480,9 +478,11 @@ def _team_weights(
     weights: Sequence[float] | None,
 ) -> torch.Tensor:
     """Alpha of every agent ``[N]``, 0 for those that do not count."""
-    chosen = default_influencees(*listed_agents(influencer, influencees), game.num_agents)
+    team = Team(game.num_agents, influencers=influencer, influencees=influencees, weights=weights)
+    team.check_influencees()
+
     alpha = game.reward.new_zeros(game.num_agents)
-    alpha[list(chosen)] = check_weights(weights, len(chosen), dtype=alpha.dtype).to(alpha.device)
+    alpha[list(team.influencees)] = team.weights_like(alpha)[0]
     return alpha
 
 

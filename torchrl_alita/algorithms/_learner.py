@@ -10,14 +10,14 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
-from torchrl.envs import EnvBase, ExplorationType, Transform, set_exploration_type
-from torchrl.modules import set_recurrent_mode
+from torchrl.envs import EnvBase, Transform
 from torchrl.objectives import SoftUpdate, TargetNetUpdater
 
 from torchrl_alita._checks import check_choice, check_number, check_positive
 from torchrl_alita.algorithms._compiled import Compiled
 from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.layout import ACTION, LOGITS, layout_of
+from torchrl_alita.modules._acting import run_network
 from torchrl_alita.transforms import recurrent_transforms
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -96,6 +96,13 @@ class Learner:
         self.conditional_samplers: list[ConditionalSampler] = []
         self.mixed_precision = mixed_precision
         self.compile_mode = compile_mode if compile else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
+        """Refused: optimizers and targets of a copy would hold tensors that nothing trains."""
+        raise TypeError(
+            f"A copy of {type(self).__name__} would not learn: make another one in the same way "
+            f"and give it this one's state, load_state_dict(state_dict())."
+        )
 
     @property
     def recurrent(self) -> bool:
@@ -212,8 +219,7 @@ class Learner:
         Raises:
             KeyError: if the batch lacks what the actors read.
         """
-        with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(True):
-            policy = self.actor(batch.select(*self.actor.in_keys))
+        policy = run_network(self.actor, batch.select(*self.actor.in_keys))
         if self.layout.discrete:
             certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
             return {"saturated_share": certain.float().mean()}

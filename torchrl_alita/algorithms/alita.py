@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
+from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import (
-    agent_indices,
-    check_agent_range,
     check_at_least_one,
     check_choice,
     check_non_negative,
     check_positive,
+    check_whole,
     sizes,
 )
 from torchrl_alita.algorithms._compiled import differentiate
@@ -27,12 +27,25 @@ from torchrl_alita.data import ConditionalSampler
 from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.layout import DIVERSITY_PENALTY, NOVELTY, layout_of, next_key
 from torchrl_alita.modules import Autoencoder, make_influence_network
-from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
+from torchrl_alita.objectives import (
+    AtPolicy,
+    BestOf,
+    Enumerated,
+    InfluenceEstimatorLoss,
+    InfluenceLoss,
+    Marginal,
+    NoveltyLoss,
+    Trained,
+)
+from torchrl_alita.team import Team
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
 
 __all__ = ["ALITA"]
 
 ESTIMATORS = ("marginal", "clones", "centralized")
+OPTIMA = ("policy", "sampled", "enumerated")
+# Decay of the running scale of the critics' values.
+VALUE_NORM_DECAY = 0.99
 # Joint actions of the others over which an influenced value is averaged without being asked to.
 MOST_OTHER_ACTIONS = 32
 
@@ -122,96 +135,117 @@ class ALITA(MADDPG):
             novelty_coeff=novelty_coeff,
             diversity_coeff=diversity_coeff,
         )
-        layout = layout_of(env)
-        self.influencers = _resolve(influencers, layout.num_agents)
-        if influencees is not None:
-            influencees = agent_indices("influencees", influencees)
-            check_agent_range("influencees", influencees, layout.num_agents)
+        check_choice("optimum", optimum, OPTIMA)
+        check_whole(0, num_optimum_samples=num_optimum_samples)
+        if optimum == "enumerated" and not layout_of(env).discrete:
+            raise ValueError("optimum='enumerated' needs one-hot actions, these are continuous.")
+        self.team = Team(env, influencers=influencers, influencees=influencees, weights=weights)
+        if influence_coeff:
+            self.team.check_influencees()
         super().__init__(env, **options)
         self.estimator_updates = estimator_updates
 
-        self.autoencoder = Autoencoder(
-            layout.observation_size + layout.action_size,
-            num_influencers=len(self.influencers),
-            num_cells=sizes("autoencoder_cells", autoencoder_cells),
-            device=self.device,
-        )
-        self.novelty = NoveltyReward(self.autoencoder, influencer=self.influencers)
-        self.novelty_loss = NoveltyLoss(self.autoencoder, influencer=self.influencers)
-        self.diversity = DiversityPenalty(
-            self.actor,
-            influencer=self.influencers,
-            influencees=influencees,
+        self._build_bonuses(
+            novelty_coeff=novelty_coeff,
+            diversity_coeff=diversity_coeff,
             omega=omega,
-            distance="brier" if layout.discrete else "squared",
-        ).to(self.device)
-        self.total_reward = TotalReward(
-            {NOVELTY: novelty_coeff, DIVERSITY_PENALTY: diversity_coeff}
-        ).to(self.device)
-        self.modules["novelty_loss"] = self.novelty_loss
-        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=autoencoder_lr)
-        self.maddpg.set_keys(reward=self.total_reward.out_keys[0])
-
+            cells=sizes("autoencoder_cells", autoencoder_cells),
+            lr=autoencoder_lr,
+        )
         self.estimators: list[InfluenceEstimatorLoss] = []
         self.influences: list[InfluenceLoss] = []
-        num_action_samples = self._num_action_samples(num_action_samples)
+        samples = self._samples(num_action_samples)
         # What all influencers see is then the same, and one loss is of all of them.
-        together = estimator == "marginal" and num_action_samples == 1
-        groups = [self.influencers] if together else [(k,) for k in self.influencers]
-        for group in groups if influence_coeff else ():
-            # Of several, the loss leaves each out of its own.
-            others = None if influencees is None else [i for i in influencees if (i,) != group]
-            source = self.maddpg
-            if estimator != "marginal":
-                network = (
-                    make_influence_network(env, device=self.device)
-                    if estimator == "centralized"
-                    else None
-                )
-                source = InfluenceEstimatorLoss(
-                    self.maddpg,
-                    kind=estimator,
-                    estimator_network=network,
-                    influencer=group[0],
-                    influencees=others,
-                ).to(self.device)
-                self._draw_actions(source)
-                source.set_keys(reward=self.maddpg.tensor_keys.reward)
-                self.estimators.append(source)
-                self.conditional_samplers.append(
-                    ConditionalSampler(influencer=source.influencer, kind=conditional)
-                )
-                name = f"estimator_{source.influencer}"
-                self.modules[name] = source
-                self.optimizers[name] = make_optimizer(source, lr=estimator_lr)
+        together = estimator == "marginal" and samples == 1
+        teams = [self.team] if together else map(self.team.alone, self.team.influencers)
+        for team in teams if influence_coeff else ():
+            if estimator == "marginal":
+                value = Marginal(samples=samples)
+            else:
+                trained = self._build_estimator(env, team, estimator, conditional, estimator_lr)
+                value = Trained(trained, samples=samples)
             influence = InfluenceLoss(
                 self.actor,
-                source,
-                influencer=group,
-                influencees=others,
-                weights=weights,
+                self.maddpg,
+                team,
+                value=value,
+                optimum=self._optimum(optimum, optimum_at, num_optimum_samples),
+                value_norm=PopArtValueNorm(shape=1, beta=VALUE_NORM_DECAY) if normalize else None,
                 influence_coeff=influence_coeff,
-                optimum=optimum,
-                optimum_at=optimum_at,
-                num_optimum_samples=num_optimum_samples if optimum == "sampled" else 0,
-                action_spec=self.action_spec,
-                num_action_samples=num_action_samples,
-                normalize=normalize,
             ).to(self.device)
-            # Said now, not at the first update.
-            influence.influencees_among(layout.num_agents)
-            self._draw_actions(influence)
             self.influences.append(influence)
-            self.modules[_name(influence)] = influence
+            self.modules[_name("influence", team)] = influence
         self._estimations = {
-            f"estimator_{estimator.influencer}": (
+            _name("estimator", estimator.team): (
                 self._compiled(partial(self._targeted, estimator)),
                 self._compiled(estimator, then=differentiate),
             )
             for estimator in self.estimators
         }
 
-    def _num_action_samples(self, asked: int | str | None) -> int | str:
+    @property
+    def influencers(self) -> tuple[int, ...]:
+        """Indices of the influencers."""
+        return self.team.influencers
+
+    def _build_bonuses(
+        self,
+        *,
+        novelty_coeff: float,
+        diversity_coeff: float,
+        omega: float | Sequence[float],
+        cells: Sequence[int],
+        lr: float,
+    ) -> None:
+        """The influencers' novelty, the penalty, and the reward that all learn from."""
+        self.autoencoder = Autoencoder(
+            self.layout.observation_size + self.layout.action_size,
+            num_influencers=len(self.team.influencers),
+            num_cells=cells,
+            device=self.device,
+        )
+        self.novelty = NoveltyReward(self.autoencoder, self.team)
+        self.novelty_loss = NoveltyLoss(self.autoencoder, self.team)
+        self.diversity = DiversityPenalty(
+            self.actor,
+            self.team,
+            omega=omega,
+            distance="brier" if self.layout.discrete else "squared",
+        ).to(self.device)
+        self.total_reward = TotalReward(
+            {NOVELTY: novelty_coeff, DIVERSITY_PENALTY: diversity_coeff}
+        ).to(self.device)
+        self.modules["novelty_loss"] = self.novelty_loss
+        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=lr)
+        # All that borrow the partner's critics learn from this reward too.
+        self.maddpg.set_keys(reward=self.total_reward.out_keys[0])
+
+    def _build_estimator(
+        self, env: EnvBase, team: Team, kind: str, conditional: str, lr: float
+    ) -> InfluenceEstimatorLoss:
+        """The estimator of one influencer's influence, and the sampler of its batches."""
+        network = make_influence_network(env, device=self.device) if kind == "centralized" else None
+        estimator = InfluenceEstimatorLoss(
+            self.maddpg, team, kind=kind, estimator_network=network
+        ).to(self.device)
+        self.estimators.append(estimator)
+        (influencer,) = team.influencers
+        self.conditional_samplers.append(
+            ConditionalSampler(influencer=influencer, kind=conditional)
+        )
+        name = _name("estimator", team)
+        self.modules[name] = estimator
+        self.optimizers[name] = make_optimizer(estimator, lr=lr)
+        return estimator
+
+    def _optimum(self, kind: str, at: str, uniform: int) -> AtPolicy | BestOf | Enumerated:
+        if kind == "policy":
+            return AtPolicy(at=at)
+        if kind == "enumerated":
+            return Enumerated(at=at)
+        return BestOf(uniform=uniform, spec=self.action_spec, at=at)
+
+    def _samples(self, asked: int | str | None) -> int | str:
         if asked is not None:
             return asked
         others = self.layout.action_size ** (self.layout.num_agents - 1)
@@ -265,14 +299,14 @@ class ALITA(MADDPG):
         losses.update(self.novelty_loss(recent_batch))
         for influence in self.influences:  # Eq. 4, 7, 9
             result = influence(batch, policy=policy)
-            losses.set(f"loss_{_name(influence)}", result["loss_influence"])
-            influencees = influence.influencees_among(self.layout.num_agents)
-            gaps = dict(zip(influencees, result["gap"].unbind(), strict=True))
+            team = influence.team
+            losses.set(f"loss_{_name('influence', team)}", result["loss_influence"])
+            gaps = dict(zip(team.influencees, result["gap"].unbind(), strict=True))
             values = result["influence"].view(-1).unbind()
-            for k, value in zip(influence.influencers, values, strict=True):
+            for k, value in zip(team.influencers, values, strict=True):
                 losses.set(f"influence_{k}", value)
                 losses.update({f"gap_{k}_{i}": gap for i, gap in gaps.items() if i != k})
-        novelty = gather_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)
+        novelty = gather_agents(batch.get(next_key(NOVELTY)), self.team.influencers, -2)
         losses.set("novelty", novelty.mean())
         losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
         return losses
@@ -288,7 +322,7 @@ class ALITA(MADDPG):
     def _train_estimator(
         self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
     ) -> dict[str, torch.Tensor]:
-        name = f"estimator_{estimator.influencer}"
+        name = _name("estimator", estimator.team)
         targeted, gradient = self._estimations[name]
         batch = targeted(batch)
         optimizer = self.optimizers[name]
@@ -299,19 +333,5 @@ class ALITA(MADDPG):
         return {f"loss_{name}": loss, f"grad_norm_{name}": norm}
 
 
-def _name(influence: InfluenceLoss) -> str:
-    return "_".join(["influence", *map(str, influence.influencers)])
-
-
-def _resolve(
-    influencers: int | Sequence[int] | Literal["random", "all"], num_agents: int
-) -> tuple[int, ...]:
-    if influencers == "random":
-        return (int(torch.randint(num_agents, ())),)
-    if influencers == "all":
-        return tuple(range(num_agents))
-    if isinstance(influencers, str):
-        raise ValueError(f"influencers must be indices, 'random' or 'all', got {influencers!r}.")
-    indices = agent_indices("influencer", influencers)
-    check_agent_range("influencer", indices, num_agents)
-    return indices
+def _name(part: str, team: Team) -> str:
+    return "_".join([part, *map(str, team.influencers)])

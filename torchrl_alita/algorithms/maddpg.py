@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType
-from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_at_least_one, check_choice, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
@@ -141,10 +140,11 @@ class MADDPG(Learner):
             own_actions=own_actions,
             logits_coeff=logits_coeff,
             policy_noise=policy_noise,
-            action_bounds=self._action_bounds(),
         ).to(self.device)
         self.maddpg.set_keys(logits=LOGITS if self.layout.discrete else PARAM)
-        self._draw_actions(self.maddpg)
+        if self.layout.discrete:
+            # One-hot actions are drawn, Gumbel noise and all.
+            self.maddpg.deterministic_sampling_mode = ExplorationType.RANDOM
         self.target_updater = soft_update(self.maddpg, tau=tau)
         self.policy_delay = policy_delay
         self.modules["maddpg"] = self.maddpg
@@ -154,17 +154,6 @@ class MADDPG(Learner):
         ):
             self.optimizers[name] = make_optimizer(params, kind=optimizer, lr=lr)
         self._gradient = self._compiled(self._losses, then=differentiate)
-
-    def _action_bounds(self) -> tuple[float, float]:
-        if self.layout.discrete:
-            return 0.0, 1.0
-        space = self.action_spec.space
-        return space.low.min().item(), space.high.max().item()
-
-    def _draw_actions(self, loss: LossModule) -> None:
-        """Let a loss draw one-hot actions of the policies, Gumbel noise and all."""
-        if self.layout.discrete:
-            loss.deterministic_sampling_mode = ExplorationType.RANDOM
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the policies, each with their targets."""

@@ -11,12 +11,14 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita._checks import (
     check_at_least_one,
     check_choice,
     check_non_negative,
     check_positive,
+    check_whole,
 )
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
@@ -35,7 +37,17 @@ from torchrl_alita.layout import (
     next_key,
 )
 from torchrl_alita.modules import Autoencoder, make_actor, make_critic
-from torchrl_alita.objectives import InfluenceEstimatorLoss, InfluenceLoss, NoveltyLoss
+from torchrl_alita.objectives import (
+    AtPolicy,
+    BestOf,
+    InfluenceEstimatorLoss,
+    InfluenceLoss,
+    Marginal,
+    NoveltyLoss,
+    TDTarget,
+    Trained,
+)
+from torchrl_alita.team import Team
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
 
 __all__ = ["TwinALITA"]
@@ -44,6 +56,9 @@ AGENTS = ("influencer", "partner")
 # What each of them learns from.
 REWARDS = (("agents", "influencer_reward"), ("agents", "partner_reward"))
 ESTIMATORS = ("clones", "marginal")
+OPTIMA = ("policy", "sampled", "td_target")
+# Decay of the running scale of the critics' values.
+VALUE_NORM_DECAY = 0.99
 # What an argument that is not given is, by form.
 FORMS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -195,6 +210,8 @@ class TwinALITA(SingleAgent):
         coeffs = {name: value for name, value in chosen.items() if name.endswith("_coeff")}
         check_non_negative(**coeffs)
         check_choice("estimator", chosen["estimator"], ESTIMATORS)
+        check_choice("optimum", chosen["optimum"], OPTIMA)
+        check_whole(0, num_optimum_samples=num_optimum_samples)
         check_choice("conditional", conditional, KINDS)
         check_at_least_one(
             policy_delay=policy_delay,
@@ -217,6 +234,7 @@ class TwinALITA(SingleAgent):
         self.form = form
         self.policy_delay = policy_delay
         self.estimator_updates = estimator_updates
+        self.team = Team.in_turns()
 
         networks = {"num_cells": num_cells, "layer_norm": layer_norm, "device": self.device}
         noise = {"gamma": gamma, "policy_noise": policy_noise, "noise_clip": noise_clip}
@@ -228,21 +246,18 @@ class TwinALITA(SingleAgent):
         self.influence: InfluenceLoss | None = None
         if chosen["influence_coeff"] and chosen["estimator"] == "clones":
             sampler = {"kind": conditional, "num_candidates": num_candidates}
-            self._build_clones(sampler, gamma=gamma, lr=estimator_lr)
+            self._build_clones(sampler, lr=estimator_lr)
         if chosen["influence_coeff"]:
+            trained = self.estimator is not None
             self.influence = InfluenceLoss(
                 self.policies[0],
-                self.learners[1] if self.estimator is None else self.estimator,
+                self.learners[1],
+                self.team,
+                value=Trained(self.estimator) if trained else Marginal(),
+                optimum=self._optimum(chosen["optimum"], optimum_at, num_optimum_samples),
+                value_norm=PopArtValueNorm(shape=1, beta=VALUE_NORM_DECAY) if normalize else None,
                 influence_coeff=chosen["influence_coeff"],
-                optimum=chosen["optimum"],
-                optimum_at=optimum_at,
-                num_optimum_samples=num_optimum_samples,
-                action_spec=self.action_spec,
-                gamma=gamma,
-                normalize=normalize,
-                in_turns=True,
             ).to(self.device)
-            self.influence.set_keys(reward=REWARDS[1])
             self.modules["influence"] = self.influence
 
         self._gradient = self._compiled(self._losses, then=differentiate)
@@ -290,10 +305,10 @@ class TwinALITA(SingleAgent):
         self.novelty_loss = NoveltyLoss(self.autoencoder)
         self.diversity = DiversityPenalty(
             self.policies[1],
+            self.team,
             omega=omega,
             distance=distance,
             weight="min_max" if published else "exponential",
-            in_turns=True,
         ).to(self.device)
         coeffs = (
             {NOVELTY: chosen["novelty_coeff"]},
@@ -306,15 +321,21 @@ class TwinALITA(SingleAgent):
         self.modules["novelty_loss"] = self.novelty_loss
         self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=lr)
 
-    def _build_clones(self, sampler: dict[str, Any], *, gamma: float, lr: float) -> None:
+    def _build_clones(self, sampler: dict[str, Any], *, lr: float) -> None:
         """Clones of the partner's critics, and the sampler of their batches."""
-        self.estimator = InfluenceEstimatorLoss(
-            self.learners[1], kind="clones", gamma=gamma, in_turns=True
-        ).to(self.device)
-        self.estimator.set_keys(reward=REWARDS[1])
+        self.estimator = InfluenceEstimatorLoss(self.learners[1], self.team, kind="clones").to(
+            self.device
+        )
         self.conditional_samplers.append(ConditionalSampler(turn=TURN, **sampler))
         self.modules["estimator"] = self.estimator
         self.optimizers["estimator"] = make_optimizer(self.estimator, lr=lr)
+
+    def _optimum(self, kind: str, at: str, uniform: int) -> AtPolicy | BestOf | TDTarget:
+        if kind == "policy":
+            return AtPolicy(at=at)
+        if kind == "td_target":
+            return TDTarget()
+        return BestOf(uniform=uniform, spec=self.action_spec, at=at)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the two policies, each with their targets."""

@@ -42,9 +42,10 @@ class MultiAgentGRU(TensorDictModuleBase):
     https://arxiv.org/abs/2108.12581, after DRQN (https://arxiv.org/abs/1507.06527). It
     follows TorchRL's conventions for recurrent modules: it reads its state and ``"is_init"``
     and writes the new state under "next". By itself it makes one step, of a batch of any
-    shape; under ``torchrl.modules.set_recurrent_mode(True)``, as in every loss of TorchRL, it
-    unrolls over the last dimension of a batch ``[*B, T]``, from the state at its first step,
-    and from zeros wherever an episode begins. Both give the same values. An environment needs
+    shape; called with ``recurrent=True``, or under ``torchrl.modules.set_recurrent_mode(True)``
+    as in every loss of TorchRL, it unrolls over the last dimension of a batch ``[*B, T]``,
+    from the state at its first step, and from zeros wherever an episode begins. Both give the
+    same values. An environment needs
     TorchRL's ``InitTracker`` and the primer of :meth:`make_tensordict_primer`, and
     :class:`torchrl_alita.transforms.LastAction` where the last action is read.
 
@@ -85,6 +86,8 @@ class MultiAgentGRU(TensorDictModuleBase):
         ...     gru(batch)["agents", "logits"].shape
         torch.Size([7, 11, 3, 2])
     """
+
+    is_told_to_unroll = True
 
     def __init__(
         self,
@@ -149,12 +152,12 @@ class MultiAgentGRU(TensorDictModuleBase):
             spec = Composite({part: spec})
         return TensorDictPrimer(spec, expand_specs=True)
 
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+    def forward(self, tensordict: TensorDictBase, recurrent: bool | None = None) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
         self._check_shapes(tensordict)
         observation, is_init, state = (tensordict.get(key) for key in self.keys)
         inputs = self.input_gates(self._encoded(tensordict, observation))
-        if recurrent_mode():
+        if recurrent_mode() if recurrent is None else recurrent:
             states = self._unrolled(inputs, is_init, state)
         else:
             step = self._steps(inputs.unsqueeze(0), is_init.unsqueeze(0), state)

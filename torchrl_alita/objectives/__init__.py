@@ -1,23 +1,33 @@
-"""Losses."""
+"""Losses, and the parts of the influence."""
 
 from torchrl_alita.objectives.coma import COMALoss
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.influence import InfluenceLoss
+from torchrl_alita.objectives.influence_score import InfluenceScoreLoss
+from torchrl_alita.objectives.influenced_value import Marginal, Trained
 from torchrl_alita.objectives.lica import LICALoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
+from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
 from torchrl_alita.objectives.trust_region import TRPOLoss
 from torchrl_alita.objectives.tsallis import TsallisLoss
 from torchrl_alita.objectives.value_decomposition import ValueDecompositionLoss
 
 __all__ = [
+    "AtPolicy",
+    "BestOf",
     "COMALoss",
+    "Enumerated",
     "InfluenceEstimatorLoss",
     "InfluenceLoss",
+    "InfluenceScoreLoss",
     "LICALoss",
     "MADDPGLoss",
+    "Marginal",
     "NoveltyLoss",
+    "TDTarget",
     "TRPOLoss",
+    "Trained",
     "TsallisLoss",
     "ValueDecompositionLoss",
 ]

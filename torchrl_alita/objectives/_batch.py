@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +47,8 @@ def check_batch(
     mask = row_mask(loss, tensordict, rows)
     mask_keys = [key for key in loss._loss_mask_keys() if tensordict.get(key, None) is not None]
     inputs = tensordict.select(*names, *mask_keys).detach()
+    if inputs.batch_size != rows:
+        inputs.batch_size = rows
     for name in names if mask is not None else ():
         value = inputs.get(name)
         shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
@@ -53,10 +56,42 @@ def check_batch(
     return inputs
 
 
+def row_weights(
+    loss: LossModule, batch: TensorDictBase, rows: Sequence[int]
+) -> torch.Tensor | None:
+    """A prioritized buffer's weights of a batch's rows, ``[*B]``, if it has some.
+
+    Raises:
+        ValueError: if they are not one for each row.
+    """
+    weights = loss._maybe_get_priority_weight(batch)
+    if weights is None:
+        return None
+    if weights.numel() != math.prod(rows) or weights.shape[: len(rows)] != torch.Size(rows):
+        raise ValueError(
+            f"{loss.tensor_keys.priority_weight} must have the shape {tuple(rows)} or "
+            f"{(*rows, 1)}, got {tuple(weights.shape)}."
+        )
+    return weights.reshape(rows)
+
+
+def write_priority(loss: LossModule, tensordict: TensorDictBase, error: torch.Tensor) -> None:
+    """Write the squared error of each row ``[*B]`` into the batch of a prioritized buffer.
+
+    As TorchRL's losses do, for ``update_tensordict_priority``; any other batch stays as it is.
+    """
+    keys = loss.tensor_keys
+    if tensordict.get(keys.priority_weight, None) is not None:
+        tensordict.set(keys.priority, error.detach())
+
+
 def _agents_keys(loss: LossModule, names: list[NestedKey]) -> list[NestedKey]:
     """Of the names the action, what lies beside it, now and next, and the reward."""
     action = loss.tensor_keys.action
-    reward = next_key(getattr(loss.tensor_keys, "reward", action))
+    reward = getattr(loss.tensor_keys, "reward", action)
+    if reward is None:
+        reward = loss.critics.reward_key(loss.tensor_keys)
+    reward = next_key(reward)
     # Beside an action that is in no group the flags of the team may lie.
     group = () if isinstance(action, str) else action[:-1]
     beside = [

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torchrl.modules import set_recurrent_mode
+from tensordict.nn import InteractionType, TensorDictModuleBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import check_share, require_written
-from torchrl_alita.layout import IS_INIT, next_key
+from torchrl_alita._checks import require_written
+from torchrl_alita.layout import IS_INIT, REWARD, TERMINATED, next_key
+from torchrl_alita.modules._acting import run_network
 from torchrl_alita.objectives._batch import unique
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import copy_tied
 
 
 def run(
@@ -24,9 +26,12 @@ def run(
     params: TensorDictBase,
     inputs: TensorDictBase,
     key: NestedKey,
+    *,
+    exploration: InteractionType = InteractionType.DETERMINISTIC,
+    recurrent: bool = True,
     **options: Any,
 ) -> torch.Tensor:
-    """Run a network with the given parameters, also with a stack of them.
+    """What a network writes with the given parameters, also with a stack of them.
 
     A stack of parameters, as TorchRL's TD3Loss holds, gives a leading dimension.
 
@@ -36,28 +41,43 @@ def run(
     require_written(network, key)
 
     def call(params: TensorDictBase) -> torch.Tensor:
-        return functional_call(params, network, lambda: network(inputs.copy(), **options).get(key))
+        def forward() -> torch.Tensor:
+            result = run_network(
+                network, inputs.copy(), exploration=exploration, recurrent=recurrent, **options
+            )
+            return result.get(key)
 
-    return torch.vmap(call)(params) if params.batch_dims else call(params)
+        return functional_call(params, network, forward)
+
+    if not params.batch_dims:
+        return call(params)
+    # Each of them with a draw of its own, where it has dropout.
+    return torch.vmap(call, randomness="different")(params)
 
 
-def run_of(
-    agents: Sequence[int] | None,
+def critics_values(
     network: TensorDictModuleBase,
     params: TensorDictBase,
     inputs: TensorDictBase,
     key: NestedKey,
+    agents: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """As :func:`run`, of M agents alone, ``[(C,) *B, M, C]``; None for all.
+    """Values of C critics for each of M agents, ``[(C,) *B, M, C]``; None for all.
 
     A network with separate parameters for each agent, as of ``make_critic``, leaves the
-    others out; of any other what they get is dropped.
+    others out; of any other what they get is dropped. One that writes a value for each
+    agent without a dimension of critics, ``[*B, N]``, has one critic.
     """
-    if agents is None or not getattr(network, "chooses_agents", False):
-        return gather_agents(run(network, params, inputs, key), agents, -2)
-    # A batch's groups may be of N agents, and what is written is of M.
-    alone = TensorDict({name: inputs.get(name) for name in network.in_keys})
-    return run(network, params, alone, key, agents=agents)
+    chooses = agents is not None and getattr(network, "chooses_agents", False)
+    if chooses:
+        # A batch's groups may be of N agents, and what is written is of M.
+        alone = TensorDict({name: inputs.get(name) for name in network.in_keys})
+        values = run(network, params, alone, key, agents=agents)
+    else:
+        values = run(network, params, inputs, key)
+    if values.ndim == params.batch_dims + inputs.batch_dims + 1:
+        values = values.unsqueeze(-1)
+    return values if chooses else gather_agents(values, agents, -2)
 
 
 def lowest(values: torch.Tensor, num_stacked: int) -> torch.Tensor:
@@ -67,9 +87,10 @@ def lowest(values: torch.Tensor, num_stacked: int) -> torch.Tensor:
 
 
 class PartnerCritics:
-    """Actor, critics and targets of a loss such as MADDPGLoss, DDPGLoss or TD3Loss.
+    """Actor, critics, targets and keys of a loss such as MADDPGLoss, DDPGLoss or TD3Loss.
 
-    The loss keeps what is its own; nothing is copied or registered here.
+    The loss keeps what is its own; nothing is copied or registered here, and what the loss
+    says of its reward, its gamma and its draws is asked for at every use.
 
     Args:
         partner: a loss with an ``actor_network`` and a ``qvalue_network`` or
@@ -90,6 +111,11 @@ class PartnerCritics:
             f"{type(partner).__name__} has no actor_network with a qvalue_network or value_network."
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PartnerCritics:
+        result = memo[id(self)] = copy.copy(self)
+        result.partner = copy_tied(self.partner, memo)
+        return result
+
     @property
     def network(self) -> TensorDictModuleBase:
         return getattr(self.partner, self.name)
@@ -102,18 +128,35 @@ class PartnerCritics:
     def actor_network(self) -> TensorDictModuleBase:
         return self.partner.actor_network
 
-    def discount(self, gamma: float | None) -> float:
-        """The given discount factor, or the partner's.
+    def gamma(self) -> torch.Tensor | float:
+        """The partner's discount factor as it is now.
 
         Raises:
-            ValueError: if there is none, or it is outside [0, 1].
-            TypeError: if it is no number.
+            ValueError: if it has none.
         """
-        gamma = getattr(self.partner, "gamma", None) if gamma is None else gamma
+        gamma = getattr(self.partner, "gamma", None)
+        if gamma is None:
+            gamma = getattr(getattr(self.partner, "_value_estimator", None), "gamma", None)
         if gamma is None:
             raise ValueError("gamma must be in [0, 1], got None: the partner has none.")
-        check_share(gamma=gamma)
-        return float(gamma)
+        return gamma
+
+    def exploration_of(self, loss: LossModule) -> InteractionType:
+        """How a loss that borrows takes actions from distributions: as the partner, unless told."""
+        told = loss.__dict__.get("deterministic_sampling_mode")
+        return self.partner.deterministic_sampling_mode if told is None else told
+
+    def reward_key(self, keys: LossModule._AcceptedKeys) -> NestedKey:
+        """Of the reward: the borrower's, if it was told one, or the partner's."""
+        return self._key("reward", keys, REWARD)
+
+    def terminated_key(self, keys: LossModule._AcceptedKeys) -> NestedKey:
+        """Of the flag of termination: the borrower's, if it was told one, or the partner's."""
+        return self._key("terminated", keys, TERMINATED)
+
+    def _key(self, name: str, keys: LossModule._AcceptedKeys, default: NestedKey) -> NestedKey:
+        told = getattr(keys, name)
+        return getattr(self.partner.tensor_keys, name, default) if told is None else told
 
     def in_keys(self, action: NestedKey) -> list[NestedKey]:
         """What actor and critics read besides the action."""
@@ -123,7 +166,7 @@ class PartnerCritics:
     def target_keys(self, keys: LossModule._AcceptedKeys) -> list[NestedKey]:
         """What :meth:`td_target` reads."""
         read = following_keys(self.actor_network, self.in_keys(keys.action))
-        return [*read, next_key(keys.reward), next_key(keys.terminated)]
+        return [*read, next_key(self.reward_key(keys)), next_key(self.terminated_key(keys))]
 
     def value(
         self,
@@ -140,13 +183,17 @@ class PartnerCritics:
         """
         params = self.params.data if params is None else params
         inputs = inputs.copy().set(keys.action, action)
-        values = run_of(agents, self.network, params, inputs, keys.state_action_value)
+        values = critics_values(self.network, params, inputs, keys.state_action_value, agents)
         return lowest(values, params.batch_dims)
 
-    def next_action(self, inputs: TensorDictBase, action: NestedKey) -> torch.Tensor:
+    def next_action(
+        self, inputs: TensorDictBase, action: NestedKey, exploration: InteractionType
+    ) -> torch.Tensor:
         """Actions of the target policies, smoothed where the partner does so."""
         params = self.partner.target_actor_network_params
-        fresh = run_step(self.actor_network, params, inputs, action)
+        fresh = run(
+            self.actor_network, params, inputs, action, exploration=exploration, recurrent=False
+        )
         smooth = getattr(self.partner, "smooth_target_action", None)
         return fresh if smooth is None else smooth(fresh)
 
@@ -156,32 +203,25 @@ class PartnerCritics:
         inputs: TensorDictBase,
         *,
         keys: LossModule._AcceptedKeys,
-        gamma: torch.Tensor,
+        gamma: torch.Tensor | float,
+        exploration: InteractionType,
     ) -> torch.Tensor:
         """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``."""
         network, params = self.actor_network, self.partner.target_actor_network_params
-        unrolled = unroll(network, params, inputs)
+        unrolled = unroll(network, params, inputs, exploration)
         following = following_inputs(network, self.in_keys(keys.action), inputs, unrolled)
         next_value = self.value(
             following,
-            self.next_action(following, keys.action),
+            self.next_action(following, keys.action, exploration),
             keys=keys,
             params=getattr(self.partner, f"target_{self.name}_params"),
         )
         return functional.td_target(
-            inputs.get(next_key(keys.reward)),
-            inputs.get(next_key(keys.terminated)),
+            inputs.get(next_key(self.reward_key(keys))),
+            inputs.get(next_key(self.terminated_key(keys))),
             next_value,
             gamma,
         )
-
-
-def run_step(
-    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase, key: NestedKey
-) -> torch.Tensor:
-    """As :func:`run`; a network with a memory makes one step of each row."""
-    with set_recurrent_mode(False):
-        return run(network, params, inputs, key)
 
 
 def memory_keys(network: TensorDictModuleBase) -> list[NestedKey]:
@@ -200,12 +240,17 @@ def _observed(network: TensorDictModuleBase, keys: list[NestedKey]) -> list[Nest
 
 
 def unroll(
-    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase
+    network: TensorDictModuleBase,
+    params: TensorDictBase,
+    inputs: TensorDictBase,
+    exploration: InteractionType = InteractionType.DETERMINISTIC,
 ) -> TensorDictBase | None:
     """What a network with a memory writes over a batch; None for any other."""
     if not memory_keys(network):
         return None
-    return functional_call(params, network, lambda: network(inputs.copy()))
+    return functional_call(
+        params, network, lambda: run_network(network, inputs.copy(), exploration=exploration)
+    )
 
 
 def following_inputs(

@@ -9,6 +9,8 @@ import torch
 from tensordict import TensorDictBase, TensorDictParams
 from torch import nn
 
+from torchrl_alita.modules._acting import alone_with
+
 Result = TypeVar("Result")
 # A module, which of its dicts, the name in it, and what was there.
 _Place = tuple[nn.Module, dict[str, Any], str, Any]
@@ -23,6 +25,7 @@ def functional_call(
     ``params.to_module(network)`` leaves the given ones in place then, and a policy would
     act with its targets from there on. That context also makes a tensordict of the
     network's own parameters, which takes ``torch.compile`` as long to trace as all else.
+    No other thread runs the network meanwhile that asks for it in the same way.
 
     Args:
         params: nested as the network is.
@@ -30,15 +33,16 @@ def functional_call(
         function: without arguments.
     """
     own: list[_Place] = []
-    try:
-        _swap(network, params, own)
-        return function()
-    finally:
-        for module, holder, name, value in reversed(own):
-            if not torch.compiler.is_compiling():
-                # Another context within, as in the text of an error, moves tensors to there.
-                module.__dict__.pop(name, None)
-            holder[name] = value
+    with alone_with(network):
+        try:
+            _swap(network, params, own)
+            return function()
+        finally:
+            for module, holder, name, value in reversed(own):
+                if not torch.compiler.is_compiling():
+                    # Another context within, as in the text of an error, moves tensors there.
+                    module.__dict__.pop(name, None)
+                holder[name] = value
 
 
 def _swap(module: nn.Module, params: TensorDictBase, own: list[_Place]) -> None:

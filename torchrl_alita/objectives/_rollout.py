@@ -8,11 +8,11 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch.distributions import Distribution
-from torchrl.modules import set_recurrent_mode
 
 from torchrl_alita._checks import check_same_shape
 from torchrl_alita.functional import allowed_actions
 from torchrl_alita.layout import next_key
+from torchrl_alita.modules._acting import distribution_of
 from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
 from torchrl_alita.objectives._functional_call import functional_call
 
@@ -47,11 +47,17 @@ def check_rollout(
 
 
 def policy_of(
-    network: TensorDictModuleBase, params: TensorDictBase, batch: TensorDictBase
+    network: TensorDictModuleBase,
+    params: TensorDictBase,
+    batch: TensorDictBase,
+    *,
+    recurrent: bool = True,
 ) -> Policy:
-    """The policies of given parameters over a batch; those with a memory unroll."""
-    written = functional_call(params, network, lambda: network.get_dist_params(batch.copy()))
-    return Policy(network.build_dist_from_params(written), written)
+    """The policies of given parameters over a batch; those with a memory unroll, or step."""
+    written, distribution = functional_call(
+        params, network, lambda: distribution_of(network, batch.copy(), recurrent=recurrent)
+    )
+    return Policy(distribution, written)
 
 
 def rollout_keys(
@@ -83,8 +89,8 @@ def next_policy(
     """
     unrolled = policy.written if memory_keys(actor) else None
     following = following_inputs(actor, keys, batch, unrolled)
-    with set_recurrent_mode(False):
-        return following, policy_of(actor, params.data, following).distribution
+    policy = policy_of(actor, params.data, following, recurrent=False)
+    return following, policy.distribution
 
 
 def next_action(action: torch.Tensor, done: torch.Tensor, there: torch.Tensor) -> torch.Tensor:

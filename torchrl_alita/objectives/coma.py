@@ -9,7 +9,6 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.envs import ExplorationType
-from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
@@ -31,6 +30,7 @@ from torchrl_alita.layout import (
 )
 from torchrl_alita.objectives._batch import check_batch, row_mask, unique
 from torchrl_alita.objectives._critics import run
+from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._rollout import (
     Policy,
     check_actor,
@@ -48,6 +48,7 @@ from torchrl_alita.objectives._rollout import (
 __all__ = ["COMALoss"]
 
 
+@house_loss
 class COMALoss(LossModule):
     r"""Policy gradient of N agents, each against what its other actions would have brought.
 
@@ -190,7 +191,7 @@ class COMALoss(LossModule):
             >>> updater = SoftUpdate(coma, tau=0.01)
             >>> coma.critic(env.rollout(4))["loss_qvalue"].backward()
         """
-        with set_recurrent_mode(True), torch.no_grad():
+        with torch.no_grad():
             batch = self._batch(tensordict)
             policy = policy_of(self.actor_network, self.actor_network_params.data, batch)
         return self._critic(batch, policy)[0]

@@ -13,22 +13,20 @@ from torch import nn
 from torchrl.objectives import LossModule
 
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import (
-    REDUCTIONS,
-    check_choice,
-    check_same_shape,
-    default_influencees,
-    listed_agents,
-)
-from torchrl_alita.layout import ACTION, REWARD, TERMINATED, VALUE, VALUE_TARGET
+from torchrl_alita._borrow import borrow
+from torchrl_alita._checks import REDUCTIONS, check_choice, check_same_shape, check_share
+from torchrl_alita.layout import ACTION, VALUE, VALUE_TARGET
 from torchrl_alita.objectives._batch import check_batch, unique
-from torchrl_alita.objectives._critics import PartnerCritics, lowest, run_of
+from torchrl_alita.objectives._critics import PartnerCritics, critics_values, lowest
+from torchrl_alita.objectives._loss import house_loss
+from torchrl_alita.team import Team
 
 __all__ = ["InfluenceEstimatorLoss"]
 
 KINDS = ("clones", "centralized")
 
 
+@house_loss
 class InfluenceEstimatorLoss(LossModule):
     r"""Trains the estimators of the influenced values q_i^{pi_1}, Eq. 6 and 8.
 
@@ -40,20 +38,19 @@ class InfluenceEstimatorLoss(LossModule):
     :class:`torchrl_alita.data.ConditionalSampler`, D_t, in which the influencer's
     situation is held. ``"clones"`` are copies of the partner's critics, to be set back
     with :meth:`reset_clones` when an episode starts and trained 4 times a step (Eq. 8);
-    ``"centralized"`` is one network for all influencees (Eq. 6). The ``"marginal"``
-    estimate needs no training: hand the partner itself to :class:`InfluenceLoss`.
+    ``"centralized"`` is one network for all influencees (Eq. 6). What it trains is read by
+    :class:`torchrl_alita.Trained`; :class:`torchrl_alita.Marginal` needs no training.
 
     Args:
         partner: the loss that holds actors, critics and targets: MADDPGLoss, or
             TorchRL's DDPGLoss or TD3Loss on a group. It is borrowed: its parameters are
             no part of this loss.
+        team: a :class:`torchrl_alita.Team` of one influencer, or its index. Of several
+            influencers each has an estimator of its own: see ``Team.alone``.
         kind: ``"clones"`` or ``"centralized"``.
         estimator_network: for ``"centralized"``, see
             :func:`torchrl_alita.modules.make_influence_network`.
-        influencer: index of the influencer.
-        influencees: indices. Default: everybody but the influencer.
-        in_turns: as of :class:`InfluenceLoss`.
-        gamma: discount factor. Default: the partner's ``gamma``.
+        gamma: discount factor. Default: the partner's ``gamma``, also where it changes later.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_estimator``, summed over the
@@ -61,8 +58,8 @@ class InfluenceEstimatorLoss(LossModule):
 
     Raises:
         ValueError: if the kind is unknown, a network is missing or superfluous, gamma
-            is unknown or outside [0, 1], or the influencer is among its influencees;
-            when called, if an agent is not in the batch.
+            is unknown or outside [0, 1], or the team has several influencers or one that is
+            alone; when called, if the batch has other agents than the team.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -85,16 +82,16 @@ class InfluenceEstimatorLoss(LossModule):
             action (NestedKey): read. Default: ``("agents", "action")``.
             state_action_value (NestedKey): written by the critics and the estimator.
                 Default: ``("agents", "state_action_value")``.
-            reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
-            terminated (NestedKey): read in "next". Default: ``"terminated"``.
+            reward (NestedKey): read in "next". Default: the partner's.
+            terminated (NestedKey): read in "next". Default: the partner's.
             value_target (NestedKey): read in place of rewards and targets where the batch
                 has it, see :meth:`value_target`. Default: ``("agents", "value_target")``.
         """
 
         action: NestedKey = ACTION
         state_action_value: NestedKey = VALUE
-        reward: NestedKey = REWARD
-        terminated: NestedKey = TERMINATED
+        reward: NestedKey | None = None
+        terminated: NestedKey | None = None
         value_target: NestedKey = VALUE_TARGET
 
     default_keys = _AcceptedKeys
@@ -109,20 +106,17 @@ class InfluenceEstimatorLoss(LossModule):
     def __init__(
         self,
         partner: LossModule,
+        team: Team | int = 0,
         *,
         kind: Literal["clones", "centralized"] = "clones",
         estimator_network: TensorDictModuleBase | None = None,
-        influencer: int = 0,
-        influencees: Sequence[int] | None = None,
-        in_turns: bool = False,
         gamma: float | None = None,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(
-                f"kind must be one of {KINDS}, got {kind!r}; for the marginal estimate, "
-                f"hand the partner itself to InfluenceLoss."
+                f"kind must be one of {KINDS}, got {kind!r}; the marginal value is not trained."
             )
         if (kind == "centralized") != (estimator_network is not None):
             raise ValueError(
@@ -130,20 +124,29 @@ class InfluenceEstimatorLoss(LossModule):
                 f"got {kind!r} with {estimator_network}."
             )
         critics = PartnerCritics(partner)
-        gamma = critics.discount(gamma)
         check_choice("reduction", reduction, REDUCTIONS)
+        self.team = Team.of(team)
+        if len(self.team.influencers) > 1:
+            raise ValueError(
+                f"An estimator is of one influencer, got {self.team.influencers}: make one for "
+                f"each, with Team.alone."
+            )
+        if self.team.num_agents is not None:
+            self.team.check_influencees()
         self.kind = kind
-        self.influencer, self.influencees = listed_agents(
-            influencer, influencees, in_turns=in_turns
-        )
-        self.in_turns = in_turns
         self.reduction = reduction
-        self.register_coeff_buffer("gamma", gamma)
-        self.__dict__["critics"] = critics
+        if gamma is None:
+            critics.gamma()  # Unknown is said now, not at the first batch.
+            self.register_buffer("gamma", None)
+        else:
+            check_share(gamma=gamma)
+            self.register_coeff_buffer("gamma", float(gamma))
+        self.critics = critics
+        borrow(self, "partner", partner)
         if kind == "centralized":
             self.convert_to_functional(estimator_network, "estimator_network")
         else:
-            self.__dict__["estimator_network"] = self.critics.network
+            borrow(self, "estimator_network", self.critics.network)
             self.estimator_network_params = TensorDictParams(
                 self.critics.params.apply(_copied, filter_empty=False), no_convert=True
             )
@@ -195,7 +198,7 @@ class InfluenceEstimatorLoss(LossModule):
         self, inputs: TensorDictBase, params: TensorDictBase, agents: Sequence[int] | None
     ) -> torch.Tensor:
         key = self.tensor_keys.state_action_value
-        return run_of(agents, self.estimator_network, params, inputs, key)
+        return critics_values(self.estimator_network, params, inputs, key, agents)
 
     def value_target(self, tensordict: TensorDictBase) -> torch.Tensor:
         """What the estimates are drawn to, the right side of Eq. 6 and 8, ``-> [*B, N, 1]``.
@@ -212,24 +215,27 @@ class InfluenceEstimatorLoss(LossModule):
         Raises:
             KeyError: if the batch lacks a key.
         """
-        return self.critics.td_target(tensordict, keys=self.tensor_keys, gamma=self.gamma)
+        return self.critics.td_target(
+            tensordict,
+            keys=self.tensor_keys,
+            gamma=self.critics.gamma() if self.gamma is None else self.gamma,
+            exploration=self.critics.exploration_of(self),
+        )
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         given = self.tensor_keys.value_target
         batch = check_batch(self, tensordict, optional=[given])
-        num_agents = batch.get(self.tensor_keys.action).shape[-2]
-        influencees = default_influencees(
-            self.influencer, self.influencees, num_agents, in_turns=self.in_turns
-        )
+        team = self.team.among(batch.get(self.tensor_keys.action).shape[-2])
+        team.check_influencees()
         target = batch.get(given, None)
         if target is None:
             target = self.value_target(batch)
         else:
             agents = batch.get(self.tensor_keys.action).shape[:-1]
             check_same_shape(batch, given, (*agents, 1))
-        estimate = self._heads(batch, self.estimator_network_params, influencees)
-        error = (estimate - gather_agents(target, influencees, -2)).square().sum((-1, -2))
+        estimate = self._heads(batch, self.estimator_network_params, team.influencees)
+        error = (estimate - gather_agents(target, team.influencees, -2)).square().sum((-1, -2))
         if self.estimator_network_params.batch_dims:
             error = error.sum(0)
         return TensorDict({"loss_estimator": self._reduce_loss(error, tensordict=batch)})

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
-from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
@@ -22,6 +21,7 @@ from torchrl_alita._checks import (
 from torchrl_alita.layout import ACTION, DONE, REWARD, TERMINATED, next_key
 from torchrl_alita.objectives._batch import check_batch, row_mask, unique
 from torchrl_alita.objectives._critics import run
+from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._rollout import (
     Policy,
     check_actor,
@@ -36,6 +36,7 @@ from torchrl_alita.objectives._rollout import (
 __all__ = ["LICALoss"]
 
 
+@house_loss
 class LICALoss(LossModule):
     r"""Policies that climb a value of their joint probabilities, end to end.
 
@@ -171,7 +172,7 @@ class LICALoss(LossModule):
             >>> updater = SoftUpdate(lica, tau=0.01)
             >>> lica.critic(env.rollout(4))["loss_qvalue"].backward()
         """
-        with set_recurrent_mode(True), torch.no_grad():
+        with torch.no_grad():
             batch = self._batch(tensordict)
             policy = policy_of(self.actor_network, self.actor_network_params.data, batch)
         return self._critic(batch, policy)

@@ -8,19 +8,21 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
-from torchrl.envs.utils import set_exploration_type
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
 from torchrl_alita.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
-from torchrl_alita.objectives._batch import check_batch, unique
-from torchrl_alita.objectives._critics import PartnerCritics, run
+from torchrl_alita.modules._acting import action_range, run_network
+from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
+from torchrl_alita.objectives._critics import PartnerCritics, critics_values
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import house_loss
 
 __all__ = ["MADDPGLoss"]
 
 
+@house_loss
 class MADDPGLoss(LossModule):
     r"""Actors and critics of N agents, each with a reward of its own.
 
@@ -66,17 +68,21 @@ class MADDPGLoss(LossModule):
         policy_noise: standard deviation of the noise on the target policies' actions,
             in units of the action. Default: 0; TD3 has 0.2.
         noise_clip: the noise's largest size. Default: 0.5, TD3's.
-        action_bounds: least and largest action, to which noisy ones are clipped.
+        action_bounds: least and largest action, to which noisy ones are clipped: two numbers,
+            or two tensors ``[N, A]`` for entries that differ. Default: those of the actor's
+            TanhModule, each entry's own.
         delay_actor: a target network for the actors too. Default: True.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_actor``, ``loss_qvalue`` and,
     detached, ``pred_value`` and ``target_value``, the mean over agents. It may be given, as
-    ``policy``, what :meth:`policy` says of the same batch.
+    ``policy``, what :meth:`policy` says of the same batch. Into a batch with priority weights,
+    as of a prioritized buffer, it writes ``td_error`` ``[*B]``, the squared error summed over
+    the agents.
 
     Raises:
         ValueError: if gamma is outside [0, 1], a noise is negative, the bounds are no
-            least and largest, ``others_actions``, ``own_actions`` or the reduction is
+            least and largest or, where there is noise, unknown, ``others_actions``, ``own_actions`` or the reduction is
             unknown, or the actor has no get_dist for ``own_actions="all"``; when called, if
             the batch is empty or its entries do not fit each other.
         TypeError: if an argument is no number; when called, if a network computes in
@@ -108,7 +114,9 @@ class MADDPGLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
-            priority_weight (NestedKey): read where the batch has it.
+            priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
+            priority (NestedKey): written into a batch that has priority weights. Default:
+                ``"td_error"``.
         """
 
         action: NestedKey = ACTION
@@ -117,6 +125,7 @@ class MADDPGLoss(LossModule):
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
         priority_weight: NestedKey = "priority_weight"
+        priority: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -141,7 +150,7 @@ class MADDPGLoss(LossModule):
         logits_coeff: float = 0.0,
         policy_noise: float = 0.0,
         noise_clip: float = 0.5,
-        action_bounds: tuple[float, float] = (-1.0, 1.0),
+        action_bounds: tuple[float | torch.Tensor, float | torch.Tensor] | None = None,
         delay_actor: bool = True,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
@@ -161,21 +170,33 @@ class MADDPGLoss(LossModule):
         check_non_negative(
             policy_noise=policy_noise, noise_clip=noise_clip, logits_coeff=logits_coeff
         )
-        low, high = action_bounds
-        if not low < high:
-            raise ValueError(f"action_bounds must be the least and the largest, got {low}, {high}.")
+        low, high = action_range(actor_network) if action_bounds is None else action_bounds
+        if policy_noise and low is None:
+            raise ValueError(
+                f"policy_noise={policy_noise} needs action_bounds: the actor has no TanhModule "
+                f"that tells them."
+            )
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
-        self.__dict__["critics"] = PartnerCritics(self)
+        self.critics = PartnerCritics(self)
         self.register_coeff_buffer("gamma", float(gamma))
         self.register_coeff_buffer("logits_coeff", float(logits_coeff))
         self.penalized = logits_coeff > 0
         self.policy_noise = policy_noise
         self.noise_clip = noise_clip
-        self.action_bounds = action_bounds
+        self._set_action_bounds(low, high)
         self.others_actions = others_actions
         self.own_actions = own_actions
         self.reduction = reduction
+
+    def _set_action_bounds(
+        self, low: float | torch.Tensor | None, high: float | torch.Tensor | None
+    ) -> None:
+        for name, bound in (("action_low", low), ("action_high", high)):
+            bound = None if bound is None else torch.as_tensor(bound).detach().clone()
+            self.register_buffer(name, bound)
+        if low is not None and not bool((self.action_low < self.action_high).all()):
+            raise ValueError(f"action_bounds must be the least and the largest, got {low}, {high}.")
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -215,23 +236,28 @@ class MADDPGLoss(LossModule):
             torch.Size([20, 3, 2])
             >>> losses = maddpg(batch, policy=policy)
         """
-        with set_exploration_type(self.deterministic_sampling_mode):
-            return self._policy(check_batch(self, tensordict))
+        return self._policy(check_batch(self, tensordict))
 
     @dispatch
     def forward(
         self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
     ) -> TensorDictBase:
         batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
-        weights = self._maybe_get_priority_weight(batch)
-        target = self.critics.td_target(batch, keys=self.tensor_keys, gamma=self.gamma)
+        target = self.critics.td_target(
+            batch,
+            keys=self.tensor_keys,
+            gamma=self.gamma,
+            exploration=self.deterministic_sampling_mode,
+        )
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
+        weights = row_weights(self, batch, error.shape)
         policy = self._policy(batch) if policy is None else policy
         gain = self._gain(batch, policy).sum(-1)
         if self.penalized:
             logits = policy.get(self.tensor_keys.logits)
             gain = gain - self.logits_coeff * logits.square().mean(-1).sum(-1)
+        write_priority(self, tensordict, error)
         return TensorDict(
             {
                 "loss_actor": self._reduce_loss(-gain, tensordict=batch),
@@ -247,16 +273,25 @@ class MADDPGLoss(LossModule):
             return action
         noise = torch.randn_like(action) * self.policy_noise
         noise = noise.clamp(-self.noise_clip, self.noise_clip)
-        return (action + noise).clamp(*self.action_bounds)
+        return (action + noise).clamp(self.action_low, self.action_high)
 
     def _values(self, batch: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
-        return run(self.qvalue_network, params, batch, self.tensor_keys.state_action_value)
+        key = self.tensor_keys.state_action_value
+        return critics_values(self.qvalue_network, params, batch, key)
 
     def _policy(self, batch: TensorDictBase) -> TensorDictBase:
         """What the actor writes, up to the parameters of its distribution for "all"."""
         network = self.actor_network
-        act = network.get_dist_params if self.own_actions == "all" else network
-        return functional_call(self.actor_network_params, network, lambda: act(batch.copy()))
+        return functional_call(
+            self.actor_network_params,
+            network,
+            lambda: run_network(
+                network,
+                batch.copy(),
+                exploration=self.deterministic_sampling_mode,
+                draw=self.own_actions == "policy",
+            ),
+        )
 
     def _gain(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
         """What each agent climbs, ``[*B, N]``; only the actors get gradient."""

@@ -14,14 +14,17 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import REDUCTIONS, agent_indices, check_agent_range, check_choice
+from torchrl_alita._checks import REDUCTIONS, check_choice
 from torchrl_alita.layout import ACTION, OBSERVATION
 from torchrl_alita.objectives._batch import check_batch
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import house_loss
+from torchrl_alita.team import Team
 
 __all__ = ["NoveltyLoss"]
 
 
+@house_loss
 class NoveltyLoss(LossModule):
     r"""Reconstruction error of K influencers' autoencoders, Eq. 10.
 
@@ -33,7 +36,8 @@ class NoveltyLoss(LossModule):
 
     Args:
         autoencoder: ``[*B, K, O + A] -> [*B, K, O + A]``.
-        influencer: index, or K indices in the order of the autoencoders.
+        team: a :class:`torchrl_alita.Team`, whose K influencers are in the order of the
+            autoencoders, or the index of an influencer, or K of them.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_novelty``: the error, summed
@@ -41,16 +45,17 @@ class NoveltyLoss(LossModule):
 
     Raises:
         ValueError: if an influencer is negative or listed twice, or the reduction
-            unknown; when called, if an influencer is not in the batch, or the batch is
-            empty or its entries do not fit each other.
+            unknown; when called, if the batch has other agents than the team, or is empty or
+            its entries do not fit each other.
         TypeError: when called, if the autoencoder computes in another dtype.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
+        >>> from torchrl_alita import Team
         >>> from torchrl_alita.envs import make_env
         >>> from torchrl_alita.modules import Autoencoder
         >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
-        >>> losses = NoveltyLoss(Autoencoder(16), influencer=0)(env.rollout(4))
+        >>> losses = NoveltyLoss(Autoencoder(16), Team(env))(env.rollout(4))
         >>> losses["loss_novelty"].shape
         torch.Size([])
     """
@@ -78,12 +83,12 @@ class NoveltyLoss(LossModule):
     def __init__(
         self,
         autoencoder: nn.Module,
+        team: Team | int | Sequence[int] = 0,
         *,
-        influencer: int | Sequence[int] = 0,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
-        self.influencers = agent_indices("influencer", influencer)
+        self.team = Team.of(team)
         check_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
         self.convert_to_functional(autoencoder, "autoencoder")
@@ -96,9 +101,9 @@ class NoveltyLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = check_batch(self, tensordict)
         observation, action = (batch.get(key) for key in self.in_keys)
-        check_agent_range("influencer", self.influencers, observation.shape[-2])
+        influencers = self.team.among(observation.shape[-2]).influencers
         inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
-        inputs = gather_agents(inputs, self.influencers, -2)
+        inputs = gather_agents(inputs, influencers, -2)
         reconstruction = functional_call(
             self.autoencoder_params, self.autoencoder, lambda: self.autoencoder(inputs)
         )

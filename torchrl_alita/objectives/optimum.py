@@ -1,147 +1,274 @@
-"""The optimum max_u Q_i(., u) of Eq. 4 and 7, for every agent at once."""
+"""What stands for the optimum max_u Q_i(., u) of Eq. 4 and 7."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from tensordict import NestedKey
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
+from torchrl.data import Bounded, OneHot, TensorSpec
+from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._agents import gather_agents
+from torchrl_alita._checks import check_choice, check_share, check_whole
+from torchrl_alita.modules._acting import action_range
+from torchrl_alita.objectives._critics import PartnerCritics
+from torchrl_alita.objectives._situation import PLACES, Place, Situation, keys_at
+from torchrl_alita.objectives.joint_actions import (
+    best_candidate,
+    coordinate_ascent,
+    enumerate_joint_actions,
+    uniform_joint_actions,
+)
 
-__all__ = [
-    "best_candidate",
-    "coordinate_ascent",
-    "enumerate_joint_actions",
-    "uniform_joint_actions",
-]
+__all__ = ["AtPolicy", "BestOf", "Enumerated", "TDTarget"]
 
-Critic = Callable[[torch.Tensor], torch.Tensor]
-
-
-def best_candidate(critic: Critic, candidates: torch.Tensor) -> torch.Tensor:
-    """Best of M joint actions in each critic's eyes, ``[M, *B, N, A] -> [*B, N, 1]``.
-
-    The maximum over u in Eq. 4 of https://arxiv.org/abs/2108.12581, over the
-    candidates instead of all joint actions: a lower bound.
-
-    Args:
-        critic: ``[M, *B, N, A] -> [M, *B, N, 1]``.
-        candidates: ``[M, *B, N, A]``.
-
-    Returns:
-        ``[*B, N, 1]``.
-
-    Examples:
-        >>> candidates = torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]])
-        >>> best_candidate(lambda action: action, candidates)
-        tensor([[3.],
-                [2.]])
-    """
-    return critic(candidates).amax(0)
+# [*B, M, 1], and where it is 0 since the episode ends before.
+Optimum = tuple[torch.Tensor, torch.Tensor | None]
+At = Literal["current", "next"]
 
 
-def uniform_joint_actions(
-    count: int,
-    like: torch.Tensor,
-    *,
-    low: torch.Tensor | None = None,
-    high: torch.Tensor | None = None,
-    allowed: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Joint actions drawn uniformly, ``[*B, N, A] -> [M, *B, N, A]``.
+@dataclass(frozen=True)
+class AtPolicy:
+    """Q_i at the policies' joint action, a lower bound of max_u Q_i, ``-> [*B, M, 1]``.
+
+    Source: Eq. 4 and 7 of https://arxiv.org/abs/2108.12581.
 
     Args:
-        count: M.
-        like: joint action ``[*B, N, A]``, for shape, type and device.
-        low: least action ``[N, A]``; None for one-hot actions.
-        high: largest action ``[N, A]``; None for one-hot actions.
-        allowed: bool ``[*B, N, A]``, True where a one-hot action is allowed. Default: all.
-
-    Returns:
-        ``[M, *B, N, A]``.
-
-    Examples:
-        >>> low, high = -torch.ones(3, 2), torch.ones(3, 2)
-        >>> uniform_joint_actions(4, torch.zeros(5, 3, 2), low=low, high=high).shape
-        torch.Size([4, 5, 3, 2])
-    """
-    drawn = torch.rand(count, *like.shape, dtype=like.dtype, device=like.device)
-    if low is None:
-        drawn = drawn if allowed is None else drawn.masked_fill(~allowed, -1)
-        return torch.nn.functional.one_hot(drawn.argmax(-1), like.shape[-1]).to(like.dtype)
-    low, high = low.to(like), high.to(like)
-    return low + (high - low) * drawn
-
-
-def enumerate_joint_actions(
-    num_agents: int, num_actions: int, *, device: torch.device | str | None = None
-) -> torch.Tensor:
-    """All joint actions, one-hot, ``-> [L^N, N, L]`` in C order over the agents.
-
-    Args:
-        num_agents: N.
-        num_actions: L, of each agent.
-        device: of the result.
-
-    Returns:
-        Float tensor ``[L^N, N, L]``.
-
-    Examples:
-        >>> enumerate_joint_actions(2, 3).shape
-        torch.Size([9, 2, 3])
-    """
-    place = num_actions ** torch.arange(num_agents - 1, -1, -1, device=device)
-    number = torch.arange(num_actions**num_agents, device=device)
-    index = number.unsqueeze(-1) // place % num_actions
-    return torch.nn.functional.one_hot(index, num_actions).float()
-
-
-def coordinate_ascent(
-    critic: Critic, start: torch.Tensor, *, allowed: torch.Tensor | None = None, rounds: int = 2
-) -> torch.Tensor:
-    """Improve a joint action agent by agent, ``[*B, N, A] -> [*B, N, 1]``.
-
-    For discrete actions whose joint space is too large to enumerate. Every critic
-    climbs with a joint action of its own; what it reaches is no worse than the start,
-    and no better than the optimum.
-
-    Args:
-        critic: takes a joint action for each critic, ``[A, *B, N, N, A] -> [A, *B, N, 1]``.
-        start: one-hot joint action ``[*B, N, A]``.
-        allowed: bool ``[*B, N, A]``: True where an action is allowed. Default: all.
-        rounds: times that every agent is gone through, at least 1.
-
-    Returns:
-        ``[*B, N, 1]``.
+        at: ``"current"``, Eq. 4, or ``"next"``, Eq. 7 as printed. Default: the current state.
 
     Raises:
-        ValueError: if rounds is below 1.
+        ValueError: if the place is unknown.
 
     Examples:
-        >>> target = torch.tensor([[1.0, 2.0], [4.0, 3.0]])
-        >>> start = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-        >>> coordinate_ascent(lambda u: (u * target).sum((-1, -2)).unsqueeze(-1), start)
-        tensor([[6.],
-                [6.]])
+        >>> AtPolicy(at="next")
+        AtPolicy(at='next')
     """
-    check_at_least_one(rounds=rounds)
-    num_agents, num_actions = start.shape[-2:]
-    joint = start.unsqueeze(-3).expand(*start.shape[:-2], num_agents, num_agents, num_actions)
-    options = torch.eye(num_actions, dtype=start.dtype, device=start.device)
-    best = critic(joint.unsqueeze(0)).squeeze(0)
-    for agent in list(range(num_agents)) * rounds:
-        moves = joint.unsqueeze(0).repeat(num_actions, *(1,) * joint.ndim)
-        moves[..., agent, :] = options.view(num_actions, *(1,) * (joint.ndim - 2), num_actions)
-        values = critic(moves)
-        if allowed is not None:
-            forbidden = ~allowed[..., agent, :].movedim(-1, 0)[..., None, None]
-            values = values.masked_fill(forbidden, -torch.inf)
-        highest, choice = values.max(0)
-        better = highest > best
-        best = torch.where(better, highest, best)
-        chosen = options[choice.squeeze(-1)]
-        moved = torch.where(better, chosen, joint[..., agent, :])
-        joint = torch.stack(
-            [moved if j == agent else joint[..., j, :] for j in range(num_agents)], dim=-2
+
+    at: At = "current"
+
+    def __post_init__(self):
+        check_choice("at", self.at, PLACES)
+
+    def check(self, actor_network: TensorDictModuleBase, critics: PartnerCritics) -> None:
+        """Any actor and critics go with it."""
+
+    def in_keys(
+        self,
+        actor_network: TensorDictModuleBase,
+        critics: PartnerCritics,
+        keys: LossModule._AcceptedKeys,
+    ) -> list[NestedKey]:
+        """What is read besides what actor and critics read now."""
+        return keys_at(self.at, actor_network, critics, keys)
+
+    def __call__(self, situation: Situation, policy_value: torch.Tensor | None) -> Optimum:
+        """The optimum, given Q_i at the policies' action where it is known."""
+        place = situation.place(self.at, policy_value)
+        return place.value_at_policy(), place.terminated
+
+
+class BestOf(nn.Module):
+    """The best of several joint actions in each critic's eyes, ``-> [*B, M, 1]``.
+
+    They are the policies', at the current state the batch's, and some drawn uniformly: a lower
+    bound of max_u Q_i. Source: Eq. 4 and 7 of https://arxiv.org/abs/2108.12581.
+
+    Args:
+        uniform: joint actions that are drawn. Default: 0.
+        spec: the agents' actions ``[N, A]`` to be drawn from, as
+            ``env.full_action_spec_unbatched[("agents", "action")]``.
+        at: ``"current"``, Eq. 4, or ``"next"``, Eq. 7 as printed. Default: the current state.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown, uniform actions have no spec, or
+            the spec is neither bounded nor one-hot, or not of the shape ``(N, A)``; when
+            called, if it is of other agents than the batch.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("vmas/spread", num_envs=5, n_agents=3)
+        >>> BestOf(uniform=4, spec=env.full_action_spec_unbatched["agents", "action"])
+        BestOf(uniform=4, at='current')
+    """
+
+    low: torch.Tensor | None
+    high: torch.Tensor | None
+
+    def __init__(self, uniform: int = 0, spec: TensorSpec | None = None, at: At = "current"):
+        super().__init__()
+        check_whole(0, uniform=uniform)
+        check_choice("at", at, PLACES)
+        if uniform > 0 and spec is None:
+            raise ValueError(f"uniform={uniform} joint actions need a spec to be drawn from.")
+        if spec is not None and not isinstance(spec, Bounded | OneHot):
+            raise ValueError(f"spec must be bounded or one-hot, got {spec}.")
+        if spec is not None and len(spec.shape) != 2:
+            raise ValueError(
+                f"spec must have the shape (agents, features), as that of "
+                f"full_action_spec_unbatched, got {tuple(spec.shape)}."
+            )
+        self.uniform = int(uniform)
+        self.at = at
+        space = spec.space if isinstance(spec, Bounded) else None
+        self.register_buffer("low", None if space is None else space.low.clone())
+        self.register_buffer("high", None if space is None else space.high.clone())
+
+    def check(self, actor_network: TensorDictModuleBase, critics: PartnerCritics) -> None:
+        """Any actor and critics go with it."""
+
+    def in_keys(
+        self,
+        actor_network: TensorDictModuleBase,
+        critics: PartnerCritics,
+        keys: LossModule._AcceptedKeys,
+    ) -> list[NestedKey]:
+        """What is read besides what actor and critics read now."""
+        return keys_at(self.at, actor_network, critics, keys)
+
+    def forward(self, situation: Situation, policy_value: torch.Tensor | None) -> Optimum:
+        """The optimum, given Q_i at the policies' action where it is known."""
+        shape, influencees = situation.action.shape[-2:], situation.team.influencees
+        if self.low is not None and self.low.shape != shape:
+            raise ValueError(
+                f"spec must have the shape {tuple(shape)} of the agents' actions, got "
+                f"{tuple(self.low.shape)}."
+            )
+        place = situation.place(self.at, policy_value)
+        best = place.value_at_policy()
+        for candidate in place.candidates:
+            # Of all agents: a compiled update has this already, from the critics' loss.
+            value = place.value_of_all(candidate.to(place.policy_action.dtype))
+            best = torch.maximum(best, gather_agents(value, influencees, -2))
+        if self.uniform:
+            drawn = uniform_joint_actions(
+                self.uniform,
+                place.policy_action,
+                low=self.low,
+                high=self.high,
+                allowed=place.allowed,
+            )
+            best = torch.maximum(best, best_candidate(place.value, drawn))
+        return best, place.terminated
+
+    def __repr__(self) -> str:
+        return f"BestOf(uniform={self.uniform}, at={self.at!r})"
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """The best of all one-hot joint actions, max_u Q_i itself, ``-> [*B, M, 1]``.
+
+    Where there are more than a budget, what coordinate ascent over the agents reaches from the
+    policies' action: a lower bound, for which every critic must take a joint action of its
+    own, as those of :func:`torchrl_alita.make_critic` do. Source: Eq. 4 and 7 of
+    https://arxiv.org/abs/2108.12581.
+
+    Args:
+        budget: most joint actions L^N that are enumerated. Default: 1024.
+        at: ``"current"``, Eq. 4, or ``"next"``, Eq. 7 as printed. Default: the current state.
+
+    Raises:
+        ValueError: if the budget is below 1 or the place unknown.
+
+    Examples:
+        >>> Enumerated(at="next")
+        Enumerated(budget=1024, at='next')
+    """
+
+    budget: int = 1024
+    at: At = "current"
+
+    def __post_init__(self):
+        check_whole(1, budget=self.budget)
+        check_choice("at", self.at, PLACES)
+
+    def check(self, actor_network: TensorDictModuleBase, critics: PartnerCritics) -> None:
+        """Raise a ValueError if the actor or the critics do not go with it."""
+        if action_range(actor_network)[0] is not None:
+            raise ValueError("Enumerated needs one-hot actions, the actor's are continuous.")
+
+    def in_keys(
+        self,
+        actor_network: TensorDictModuleBase,
+        critics: PartnerCritics,
+        keys: LossModule._AcceptedKeys,
+    ) -> list[NestedKey]:
+        """What is read besides what actor and critics read now."""
+        return keys_at(self.at, actor_network, critics, keys)
+
+    def __call__(self, situation: Situation, policy_value: torch.Tensor | None) -> Optimum:
+        """The optimum; Q_i at the policies' action is not needed."""
+        place = situation.place(self.at)
+        num_agents, num_actions = place.policy_action.shape[-2:]
+        if num_actions**num_agents <= self.budget:
+            return self._best_of_all(place), place.terminated
+        # Every critic climbs with a joint action of its own.
+        reached = coordinate_ascent(place.value_of_all, place.policy_action, allowed=place.allowed)
+        return gather_agents(reached, situation.team.influencees, -2), place.terminated
+
+    def _best_of_all(self, place: Place) -> torch.Tensor:
+        like = place.policy_action
+        num_agents, num_actions = like.shape[-2:]
+        every = enumerate_joint_actions(num_agents, num_actions, device=like.device)
+        every = every.view(-1, *(1,) * (like.ndim - 2), num_agents, num_actions)
+        every = every.expand(-1, *like.shape).to(like.dtype)
+        if place.allowed is None:
+            return best_candidate(place.value, every)
+        allowed = (every * place.allowed).sum((-1, -2)) == num_agents
+        values = place.value(every).masked_fill(~allowed[..., None, None], -torch.inf)
+        return values.amax(0)
+
+
+@dataclass(frozen=True)
+class TDTarget:
+    """No optimum, but the reward and what the target critics say of the next state.
+
+    As in the published code of https://arxiv.org/abs/2108.12581 for PyBullet,
+    ``-> [*B, M, 1]``. It has no place: it is the one-step target of Q_i at the current state.
+
+    Args:
+        gamma: discount factor of a step, in [0, 1]. Default: the partner's, also where it
+            changes later.
+
+    Raises:
+        ValueError: if gamma is outside [0, 1]; when called, if nobody tells it.
+
+    Examples:
+        >>> TDTarget(gamma=0.99)
+        TDTarget(gamma=0.99)
+    """
+
+    gamma: float | None = None
+
+    def __post_init__(self):
+        if self.gamma is not None:
+            check_share(gamma=self.gamma)
+
+    def check(self, actor_network: TensorDictModuleBase, critics: PartnerCritics) -> None:
+        """Raise a ValueError if the actor or the critics do not go with it."""
+        if self.gamma is None:
+            critics.gamma()
+
+    def in_keys(
+        self,
+        actor_network: TensorDictModuleBase,
+        critics: PartnerCritics,
+        keys: LossModule._AcceptedKeys,
+    ) -> list[NestedKey]:
+        """What is read besides what actor and critics read now."""
+        return critics.target_keys(keys)
+
+    def __call__(self, situation: Situation, policy_value: torch.Tensor | None) -> Optimum:
+        """The target; Q_i at the policies' action is not needed."""
+        critics = situation.critics
+        target = critics.td_target(
+            situation.batch,
+            keys=situation.keys,
+            gamma=critics.gamma() if self.gamma is None else self.gamma,
+            exploration=situation.exploration,
         )
-    return best
+        return gather_agents(target, situation.team.influencees, -2), None

@@ -13,12 +13,15 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_same_shape
 from torchrl_alita.layout import ACTION, ADVANTAGE
+from torchrl_alita.modules._acting import distribution_of
 from torchrl_alita.objectives._batch import check_batch, row_mask, unique
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import house_loss
 
 __all__ = ["TRPOLoss"]
 
 
+@house_loss
 class TRPOLoss(LossModule):
     r"""Objective of trust region policy optimization, ``[*B, N, .] -> []``.
 
@@ -139,7 +142,9 @@ class TRPOLoss(LossModule):
     def _distributions(self, batch: TensorDictBase) -> tuple[Distribution, Distribution]:
         """Those from which the actions were drawn, and those of the present parameters."""
         network, params = self.actor_network, self.actor_network_params
-        policy = functional_call(params, network, lambda: network.get_dist_params(batch.copy()))
+        policy, built = functional_call(
+            params, network, lambda: distribution_of(network, batch.copy())
+        )
         acted = batch.select(*network[-1].in_keys)
         for key in network[-1].in_keys:
             check_same_shape(batch, key, policy.get(key).shape)
@@ -149,7 +154,6 @@ class TRPOLoss(LossModule):
             for key, value in acted.items(True, True):
                 shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
                 acted.set(key, torch.where(shown, value, policy.get(key).detach()))
-        built = network.build_dist_from_params(policy)
         shape = (*built.batch_shape, *built.event_shape)
         check_same_shape(batch, self.tensor_keys.action, shape)
         return network.build_dist_from_params(acted), built

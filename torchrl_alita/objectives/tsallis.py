@@ -29,13 +29,16 @@ from torchrl_alita.layout import (
     VALUE,
     next_key,
 )
-from torchrl_alita.objectives._batch import check_batch, unique
+from torchrl_alita.modules._acting import distribution_of
+from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
 from torchrl_alita.objectives._critics import following_inputs, run
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import house_loss
 
 __all__ = ["TsallisLoss"]
 
 
+@house_loss
 class TsallisLoss(LossModule):
     r"""Losses of Tsallis actor-critic, ``[*B, N, .] -> []``.
 
@@ -103,7 +106,9 @@ class TsallisLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
-            priority_weight (NestedKey): read where the batch has it.
+            priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
+            priority (NestedKey): written into a batch that has priority weights. Default:
+                ``"td_error"``.
         """
 
         action: NestedKey = ACTION
@@ -114,6 +119,7 @@ class TsallisLoss(LossModule):
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
         priority_weight: NestedKey = "priority_weight"
+        priority: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -177,7 +183,6 @@ class TsallisLoss(LossModule):
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
-        weights = self._maybe_get_priority_weight(batch)
         policy, distribution = self._policy(batch)
         with torch.no_grad():
             action = distribution.sample((self.num_action_samples,))
@@ -194,6 +199,8 @@ class TsallisLoss(LossModule):
         gain = (log_prob * weight).mean(0).sum((-1, -2)) - self._param_penalty(policy)
         pred_value, error = self._critics_error(batch)
         value_error = (value - soft.mean(0)).square().sum((-1, -2))
+        weights = row_weights(self, batch, error.shape)
+        write_priority(self, tensordict, error)
         return TensorDict(
             {
                 "loss_actor": self._reduce_loss(-gain, tensordict=batch, weights=weights),
@@ -208,10 +215,9 @@ class TsallisLoss(LossModule):
         self, batch: TensorDictBase
     ) -> tuple[TensorDictBase, torch.distributions.Distribution]:
         network = self.actor_network
-        policy = functional_call(
-            self.actor_network_params, network, lambda: network.get_dist_params(batch.copy())
+        return functional_call(
+            self.actor_network_params, network, lambda: distribution_of(network, batch.copy())
         )
-        return policy, network.build_dist_from_params(policy)
 
     def _param_penalty(self, policy: TensorDictBase) -> torch.Tensor:
         """What holds the Gaussian near the standard one, ``[*B]``."""

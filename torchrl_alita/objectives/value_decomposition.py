@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
-from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
@@ -28,13 +27,16 @@ from torchrl_alita.layout import (
     TERMINATED,
     next_key,
 )
-from torchrl_alita.objectives._batch import check_batch, unique
+from torchrl_alita.modules._acting import run_network
+from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
 from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import house_loss
 
 __all__ = ["ValueDecompositionLoss"]
 
 
+@house_loss
 class ValueDecompositionLoss(LossModule):
     r"""Q-learning of N agents whose values a mixer makes into the team's.
 
@@ -107,7 +109,9 @@ class ValueDecompositionLoss(LossModule):
                 ``"chosen_action_value"``.
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next". Default: ``"terminated"``.
-            priority_weight (NestedKey): read where the batch has it.
+            priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
+            priority (NestedKey): written into a batch that has priority weights. Default:
+                ``"td_error"``.
         """
 
         action: NestedKey = ACTION
@@ -117,6 +121,7 @@ class ValueDecompositionLoss(LossModule):
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
         priority_weight: NestedKey = "priority_weight"
+        priority: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -173,19 +178,18 @@ class ValueDecompositionLoss(LossModule):
         agents = batch.get(keys.action).shape[:-1]
         check_same_shape(batch, next_key(keys.reward), (*agents, 1))
         check_same_shape(batch, next_key(keys.terminated), (*agents[:-1], 1))
-        weights = self._maybe_get_priority_weight(batch)
+        weights = row_weights(self, batch, agents[:-1])
         local = self._local(batch, self.local_value_network_params)
         check_same_shape(batch, keys.action, local.get(keys.action_value).shape)
         value = self._mixed(
             batch, _taken(local.get(keys.action_value), batch.get(keys.action)), target=False
         )
         target = self._target(batch, local)
-        error = (value - target).square().squeeze(-1)
+        error = self._per_row((value - target).square().squeeze(-1))
+        write_priority(self, tensordict, error)
         return TensorDict(
             {
-                "loss_qvalue": self._reduce_loss(
-                    self._per_row(error), tensordict=batch, weights=weights
-                ),
+                "loss_qvalue": self._reduce_loss(error, tensordict=batch, weights=weights),
                 "pred_value": self._log(value, batch),
                 "target_value": self._log(target, batch),
             }
@@ -194,11 +198,15 @@ class ValueDecompositionLoss(LossModule):
     def _per_row(self, values: torch.Tensor) -> torch.Tensor:
         return values if self.mixed else values.mean(-1)
 
-    def _local(self, batch: TensorDictBase, params: TensorDictBase) -> TensorDictBase:
+    def _local(
+        self, batch: TensorDictBase, params: TensorDictBase, *, recurrent: bool = True
+    ) -> TensorDictBase:
         """What the local network writes, a new tensordict."""
         network = self.local_value_network
         require_written(network, self.tensor_keys.action_value)
-        return functional_call(params, network, lambda: network(batch.copy()))
+        return functional_call(
+            params, network, lambda: run_network(network, batch.copy(), recurrent=recurrent)
+        )
 
     def _mixed(self, batch: TensorDictBase, local: torch.Tensor, *, target: bool) -> torch.Tensor:
         """The team's value, ``[*B, N, 1] -> [*B, 1]``; without a mixer, what it was given."""
@@ -226,11 +234,12 @@ class ValueDecompositionLoss(LossModule):
         params = self.target_local_value_network_params
         unrolled = self._local(batch, params) if memory_keys(network) else None
         following = following_inputs(network, self._read(), batch, unrolled)
-        values = self._step(following, params)
+        values = self._local(following, params, recurrent=False)
         best = values.get(keys.action)
         if self.double_q:
             present = following_inputs(network, self._read(), batch, local)
-            best = self._step(present, self.local_value_network_params.data).get(keys.action)
+            params = self.local_value_network_params.data
+            best = self._local(present, params, recurrent=False).get(keys.action)
         value = self._mixed(following, _taken(values.get(keys.action_value), best), target=True)
         reward = batch.get(next_key(keys.reward))
         reward = reward if reward.is_floating_point() else reward.to(value.dtype)
@@ -241,10 +250,6 @@ class ValueDecompositionLoss(LossModule):
             reward.mean(-2, keepdim=True), terminated, value.unsqueeze(-2), self.gamma
         )
         return team.squeeze(-2)
-
-    def _step(self, batch: TensorDictBase, params: TensorDictBase) -> TensorDictBase:
-        with set_recurrent_mode(False):
-            return self._local(batch, params)
 
     def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
         value = self._per_row(value.detach().squeeze(-1))

@@ -9,16 +9,13 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.data import Composite
-from torchrl.envs import ExplorationType, Transform, set_exploration_type
-from torchrl.modules import set_recurrent_mode
+from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents, index_of, scatter_agents
+from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import (
-    agent_indices,
-    check_agent_range,
     check_agents,
-    check_alone,
     check_choice,
     check_same_shape,
     non_negative_numbers,
@@ -34,6 +31,8 @@ from torchrl_alita.layout import (
     OBSERVATION,
     next_key,
 )
+from torchrl_alita.modules._acting import alone_with, run_network
+from torchrl_alita.team import Team
 from torchrl_alita.transforms import _transition
 
 __all__ = ["DiversityPenalty"]
@@ -50,8 +49,8 @@ class DiversityPenalty(Transform):
 
     Source: https://arxiv.org/abs/2108.12581. It is written, without coefficient,
     under ``("next", "agents", "diversity_penalty")``, and the reward stays as it is.
-    With K influencers an agent's penalty is the mean over the others; a single
-    influencer has none. Beware of its scale: with a coefficient of 1, the paper's
+    With K influencers an influencee's penalty is the mean over the other influencers; a
+    single influencer has none. Beware of its scale: with a coefficient of 1, the paper's
     literal form, the penalty froze a team of cooperative navigation where 0.1 let it
     learn.
 
@@ -62,8 +61,9 @@ class DiversityPenalty(Transform):
     Args:
         actor_network: the policies of all agents, as of
             :func:`torchrl_alita.modules.make_actor`.
-        influencer: index, or K indices.
-        influencees: indices of those who are penalized. Default: all agents.
+        team: a :class:`torchrl_alita.Team`, whose influencees are penalized, or the index of
+            an influencer, or K of them. With ``Team.in_turns()`` the novelty is that of what
+            was done, and ``actor_network`` is the influencee's policy.
         omega: how fast novelty lifts the penalty, at least 0; one number, or one for
             each of N agents. Default: 0.01, Table 5 for MAPE.
         distance: ``"squared"`` for continuous actions, or ``"euclidean"``, its root;
@@ -72,9 +72,6 @@ class DiversityPenalty(Transform):
             less. ``"min_max"``: the newer, the more, see
             :func:`torchrl_alita.functional.min_max`; with ``"euclidean"`` it is what the
             authors' code has for PyBullet. It has no omega.
-        in_turns: influencer and influencee act alone, in turns, in a task for one. Batches
-            are of one agent, the novelty is that of what was done, and ``actor_network`` is
-            the influencee's policy.
         observation: key read. Default: ``("agents", "observation")``.
         action: key read. Default: ``("agents", "action")``.
         novelty: key read, in "next". Default: ``("agents", "novelty")``.
@@ -85,20 +82,22 @@ class DiversityPenalty(Transform):
 
     Raises:
         ValueError: if an index is negative or listed twice, omega is negative or the
-            distance or weight unknown; when called, if the batch has no such agent, or omega is
-            not of its number of agents, or its entries do not fit each other.
+            distance or weight unknown; when called, if the batch has other agents than the
+            team, or omega is not of its number of agents, or its entries do not fit each other.
         TypeError: if omega is no number or sequence of them; when called, if the actor
             computes in another dtype.
         KeyError: when called, if the batch lacks a key, or the actor does not write what
             the distance is of.
 
     Examples:
+        >>> from torchrl_alita import Team
         >>> from torchrl_alita.envs import make_env
         >>> from torchrl_alita.modules import Autoencoder, make_actor
         >>> from torchrl_alita.transforms import NoveltyReward
         >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
-        >>> batch = NoveltyReward(Autoencoder(16), influencer=0)(env.rollout(4))
-        >>> batch = DiversityPenalty(make_actor(env), influencer=0)(batch)
+        >>> team = Team(env)
+        >>> batch = NoveltyReward(Autoencoder(16), team)(env.rollout(4))
+        >>> batch = DiversityPenalty(make_actor(env), team)(batch)
         >>> batch["next", "agents", "diversity_penalty"].shape
         torch.Size([5, 4, 3, 1])
     """
@@ -106,13 +105,11 @@ class DiversityPenalty(Transform):
     def __init__(
         self,
         actor_network: TensorDictModuleBase,
+        team: Team | int | Sequence[int] = 0,
         *,
-        influencer: int | Sequence[int] = 0,
-        influencees: Sequence[int] | None = None,
         omega: float | Sequence[float] = 0.01,
         distance: Literal["squared", "euclidean", "brier"] = "squared",
         weight: Literal["exponential", "min_max"] = "exponential",
-        in_turns: bool = False,
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
         novelty: NestedKey = NOVELTY,
@@ -125,51 +122,36 @@ class DiversityPenalty(Transform):
         )
         check_choice("distance", distance, DISTANCES)
         check_choice("weight", weight, WEIGHTS)
-        self.influencers = agent_indices("influencer", influencer)
-        self.influencees = (
-            None if influencees is None else agent_indices("influencees", influencees)
-        )
-        if in_turns and (self.influencers, self.influencees) != ((0,), None):
-            raise ValueError(
-                f"in_turns=True is of one influencer and one influencee, each agent 0 in its "
-                f"turn, got influencer={influencer} and influencees={influencees}."
-            )
+        self.team = Team.of(team)
         self.register_buffer("omega", non_negative_numbers("omega", omega))
         self.distance = distance
         self.weight = weight
-        self.in_turns = in_turns
         self.logits = logits
         self.action_mask = action_mask
-        self.__dict__["actor_network"] = actor_network
+        borrow(self, "actor_network", actor_network)
 
-    def _weights(self, num_agents: int, like: torch.Tensor) -> torch.Tensor:
+    def _shares(self, team: Team, like: torch.Tensor) -> torch.Tensor:
         """Share of each influencer in each agent's penalty, ``[N, K, 1]``."""
-        if self.in_turns:
-            check_alone(num_agents)
-            return like.new_ones(1, 1, 1)
-        check_agent_range("influencer", self.influencers, num_agents)
-        check_agent_range("influencees", self.influencees or (), num_agents)
-        if self.omega.ndim > 0 and self.omega.shape != (num_agents,):
+        if self.omega.ndim > 0 and self.omega.shape != (team.num_agents,):
             raise ValueError(
-                f"omega must be one number or {num_agents}, got {self.omega.tolist()}."
+                f"omega must be one number or {team.num_agents}, got {self.omega.tolist()}."
             )
-        agents = torch.arange(num_agents, device=like.device).unsqueeze(-1)
-        others = (agents != index_of(self.influencers, like.device)).to(like.dtype)
+        if team.acts_in_turns:
+            return like.new_ones(1, 1, 1)
+        influencees = index_of(team.influencees, like.device).unsqueeze(-1)
+        others = (influencees != index_of(team.influencers, like.device)).to(like.dtype)
         shares = others / others.sum(-1, keepdim=True).clamp(min=1)
-        if self.influencees is not None:
-            penalized = shares.new_ones(len(self.influencees), 1)
-            shares = shares * scatter_agents(penalized, self.influencees, num_agents, 0)
-        return shares.unsqueeze(-1)
+        return scatter_agents(shares, team.influencees, team.num_agents, 0).unsqueeze(-1)
 
-    def _distance(self, tensordict: TensorDictBase) -> torch.Tensor:
+    def _distance(self, tensordict: TensorDictBase, *, recurrent: bool) -> torch.Tensor:
         action = tensordict.get(self.in_keys[1])
         written = self.logits if self.distance == "brier" else self.in_keys[1]
         require_written(self.actor_network, written)
         policy = tensordict.select(
             *self.actor_network.in_keys, self.action_mask, strict=False
         ).copy()
-        with set_exploration_type(ExplorationType.DETERMINISTIC):
-            policy = self.actor_network(policy)
+        with alone_with(self.actor_network):
+            policy = run_network(self.actor_network, policy, recurrent=recurrent)
         if self.distance != "brier":
             own = policy.get(self.in_keys[1])
             distance = functional.squared_distance(own, action.to(own.dtype))
@@ -181,10 +163,13 @@ class DiversityPenalty(Transform):
         return functional.brier_distance(logits.softmax(-1), action, mask)
 
     @torch.no_grad()
-    def _penalty(self, tensordict: TensorDictBase, novelty: torch.Tensor) -> torch.Tensor:
-        weights = self._weights(tensordict.get(self.in_keys[1]).shape[-2], novelty)
-        distance = self._distance(tensordict).unsqueeze(-2)
-        novelty = gather_agents(novelty, self.influencers, -2).unsqueeze(-3)
+    def _penalty(
+        self, tensordict: TensorDictBase, novelty: torch.Tensor, *, recurrent: bool
+    ) -> torch.Tensor:
+        team = self.team.among(tensordict.get(self.in_keys[1]).shape[-2])
+        weights = self._shares(team, novelty)
+        distance = self._distance(tensordict, recurrent=recurrent).unsqueeze(-2)
+        novelty = gather_agents(novelty, team.influencers, -2).unsqueeze(-3)
         if self.weight == "min_max":
             return -(weights * functional.min_max(novelty) * distance).sum(-2)
         omega = (self.omega if self.omega.ndim == 0 else self.omega[:, None, None]).to(distance)
@@ -199,16 +184,16 @@ class DiversityPenalty(Transform):
         novelty = next_tensordict.get(self.in_keys[2][1:], None)
         if novelty is None:
             raise KeyError(f"No {self.in_keys[2]}: append NoveltyReward to the environment first.")
-        return next_tensordict.set(self.out_keys[0], self._penalty(tensordict, novelty))
+        # A policy with a memory makes one step in an environment; over a batch it unrolls.
+        penalty = self._penalty(tensordict, novelty, recurrent=False)
+        return next_tensordict.set(self.out_keys[0], penalty)
 
     @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
         agents = check_agents(tensordict, self.in_keys)
         check_same_shape(tensordict, self.in_keys[2], (*agents, 1))
-        # A policy with a memory unrolls over a batch; in an environment it makes one step.
-        with set_recurrent_mode(True):
-            penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]))
+        penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]), recurrent=True)
         return _transition.written(tensordict, self.batch_out_keys[0], penalty)
 
     def _reset(

@@ -14,14 +14,11 @@ from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents, scatter_agents
-from torchrl_alita._checks import (
-    agent_indices,
-    check_agent_range,
-    check_agents,
-    check_choice,
-    require_keys,
-)
+from torchrl_alita._borrow import borrow
+from torchrl_alita._checks import check_agents, check_choice, require_keys
 from torchrl_alita.layout import ACTION, NOVELTY, OBSERVATION, next_key
+from torchrl_alita.modules._acting import alone_with
+from torchrl_alita.team import Team
 from torchrl_alita.transforms import _transition
 
 __all__ = ["NoveltyReward"]
@@ -45,7 +42,8 @@ class NoveltyReward(Transform):
     Args:
         autoencoder: ``[*B, K, O + A] -> [*B, K, O + A]``, see
             :class:`torchrl_alita.modules.Autoencoder`.
-        influencer: index, or K indices in the order of the autoencoders.
+        team: a :class:`torchrl_alita.Team`, whose K influencers are in the order of the
+            autoencoders, or the index of an influencer, or K of them.
         distance: ``"squared"``, Eq. 10, or ``"euclidean"``, its root, as in the authors'
             code for PyBullet.
         observation: key read. Default: ``("agents", "observation")``.
@@ -55,16 +53,17 @@ class NoveltyReward(Transform):
 
     Raises:
         ValueError: if an influencer is negative or listed twice, or the distance unknown;
-            when called, if the batch has no such agent, its features another size, or its
-            entries do not fit each other.
+            when called, if the batch has other agents than the team, its features another
+            size, or its entries do not fit each other.
         TypeError: when called, if the autoencoder computes in another dtype.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
+        >>> from torchrl_alita import Team
         >>> from torchrl_alita.envs import make_env
         >>> from torchrl_alita.modules import Autoencoder
         >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
-        >>> batch = NoveltyReward(Autoencoder(16), influencer=0)(env.rollout(4))
+        >>> batch = NoveltyReward(Autoencoder(16), Team(env))(env.rollout(4))
         >>> batch["next", "agents", "novelty"].shape
         torch.Size([5, 4, 3, 1])
     """
@@ -72,8 +71,8 @@ class NoveltyReward(Transform):
     def __init__(
         self,
         autoencoder: nn.Module,
+        team: Team | int | Sequence[int] = 0,
         *,
-        influencer: int | Sequence[int] = 0,
         distance: Literal["squared", "euclidean"] = "squared",
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
@@ -81,26 +80,27 @@ class NoveltyReward(Transform):
     ):
         super().__init__(in_keys=[observation, action], out_keys=[novelty])
         check_choice("distance", distance, DISTANCES)
-        self.influencers = agent_indices("influencer", influencer)
+        self.team = Team.of(team)
         self.distance = distance
-        self.__dict__["autoencoder"] = autoencoder
+        borrow(self, "autoencoder", autoencoder)
 
     @torch.no_grad()
     def _novelty(self, tensordict: TensorDictBase) -> torch.Tensor:
         observation, action = (tensordict.get(key) for key in self.in_keys)
         num_agents = observation.shape[-2]
-        check_agent_range("influencer", self.influencers, num_agents)
+        influencers = self.team.among(num_agents).influencers
         inputs = torch.cat([observation, action.to(observation.dtype)], dim=-1)
-        inputs = gather_agents(inputs, self.influencers, -2)
+        inputs = gather_agents(inputs, influencers, -2)
         expected = getattr(self.autoencoder, "in_features", inputs.shape[-1])
         if inputs.shape[-1] != expected:
             raise ValueError(
                 f"The autoencoder takes {expected} features, the batch has "
                 f"{observation.shape[-1]} of observation and {action.shape[-1]} of action."
             )
-        novelty = functional.novelty(inputs, self.autoencoder(inputs))
+        with alone_with(self.autoencoder):
+            novelty = functional.novelty(inputs, self.autoencoder(inputs))
         novelty = novelty.sqrt() if self.distance == "euclidean" else novelty
-        return scatter_agents(novelty, self.influencers, num_agents, -2)
+        return scatter_agents(novelty, influencers, num_agents, -2)
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:

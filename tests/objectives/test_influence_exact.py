@@ -10,7 +10,18 @@ from torch.nn.functional import one_hot
 from torchrl.envs import ExplorationType
 from torchrl.objectives import SoftUpdate
 
-from torchrl_alita import InfluenceEstimatorLoss, InfluenceLoss, MADDPGLoss, exact
+from torchrl_alita import (
+    AtPolicy,
+    BestOf,
+    Enumerated,
+    InfluenceEstimatorLoss,
+    InfluenceLoss,
+    InfluenceScoreLoss,
+    MADDPGLoss,
+    Marginal,
+    Trained,
+    exact,
+)
 from torchrl_alita.envs import MarkovGame
 
 S, N, L = 5, 3, 2
@@ -33,21 +44,33 @@ def exact_critics(game: MarkovGame, logits: torch.Tensor) -> MADDPGLoss:
     return loss
 
 
-def estimated(kind: str, game: MarkovGame, logits: torch.Tensor, **options) -> InfluenceLoss:
-    maddpg = exact_critics(game, logits)
-    source = maddpg
-    if kind == "clones":
-        source = InfluenceEstimatorLoss(maddpg, kind=kind, influencer=INFLUENCER)
+def value_of(
+    kind: str, maddpg: MADDPGLoss, game: MarkovGame, logits: torch.Tensor, samples: int | str
+) -> Marginal | Trained:
+    """The influenced value of exact critics, by one of the three ways to it."""
+    if kind == "marginal":
+        return Marginal(samples)
+    network = None
     if kind == "centralized":
         network = table_critic(exact.joint_values(game, logits.softmax(-1)))
-        source = InfluenceEstimatorLoss(
-            maddpg, kind=kind, influencer=INFLUENCER, estimator_network=network
-        )
-    loss = InfluenceLoss(
-        maddpg.actor_network, source, influencer=INFLUENCER, influence_coeff=1.0, **options
+    estimator = InfluenceEstimatorLoss(maddpg, INFLUENCER, kind=kind, estimator_network=network)
+    return Trained(estimator, samples)
+
+
+def estimated(
+    kind: str,
+    game: MarkovGame,
+    logits: torch.Tensor,
+    *,
+    loss: type = InfluenceLoss,
+    samples: int | str = 1,
+    **options,
+) -> InfluenceLoss | InfluenceScoreLoss:
+    maddpg = exact_critics(game, logits)
+    value = value_of(kind, maddpg, game, logits, samples)
+    return loss(
+        maddpg.actor_network, maddpg, INFLUENCER, value=value, influence_coeff=1.0, **options
     )
-    loss.deterministic_sampling_mode = ExplorationType.RANDOM
-    return loss
 
 
 def in_state(state: torch.Tensor, action: torch.Tensor, **following) -> TensorDict:
@@ -89,9 +112,9 @@ def test_all_joint_actions_of_the_others_give_the_exact_influence(kind):
         kind,
         game,
         logits,
-        num_action_samples="all",
-        optimum="enumerated",
-        gradient="score",
+        loss=InfluenceScoreLoss,
+        samples="all",
+        optimum=Enumerated(),
         reduction="none",
     )
     square = loss(each_state_and_action())["loss_influence"]
@@ -106,8 +129,8 @@ def test_all_joint_actions_of_the_others_give_the_exact_influence(kind):
 
 
 @pytest.mark.parametrize("kind", ["marginal", "clones", "centralized"])
-@pytest.mark.parametrize("num_action_samples", [1, 4])
-def test_drawn_actions_of_the_others_add_their_variance(kind, num_action_samples):
+@pytest.mark.parametrize("samples", [1, 4])
+def test_drawn_actions_of_the_others_add_their_variance(kind, samples):
     """E[(mean of M draws - z)^2] is the squared gap plus Var(Q_i) / M."""
     torch.manual_seed(0)
     game, logits = make_game()
@@ -116,9 +139,9 @@ def test_drawn_actions_of_the_others_add_their_variance(kind, num_action_samples
         kind,
         game,
         logits,
-        num_action_samples=num_action_samples,
-        optimum="enumerated",
-        gradient="score",
+        loss=InfluenceScoreLoss,
+        samples=samples,
+        optimum=Enumerated(),
         reduction="none",
     )
     batch = each_state_and_action().expand(4001, S, L)
@@ -126,7 +149,7 @@ def test_drawn_actions_of_the_others_add_their_variance(kind, num_action_samples
     gap = exact.marginal_values(game, policies, INFLUENCER) - exact.optimum(
         game, policies
     ).unsqueeze(-1)
-    added = others_variance(game, logits)[TEAM].mean(0) / num_action_samples
+    added = others_variance(game, logits)[TEAM].mean(0) / samples
     expected = gap[TEAM].square().mean(0) + added
     assert ((mean - expected).abs() < 4 * error).all()
     assert (added > 4 * error).any()
@@ -141,8 +164,8 @@ def test_drawn_actions_of_the_influencer_give_the_exact_influence():
         "marginal",
         game,
         logits,
-        num_action_samples="all",
-        optimum="enumerated",
+        samples="all",
+        optimum=Enumerated(),
         reduction="none",
     )
     states = exact.stationary_distribution(game, policies)
@@ -161,18 +184,21 @@ def test_the_optima_are_lower_bounds_and_the_enumerated_one_is_exact():
     spec = game.full_action_spec_unbatched["agents", "action"]
     batch = each_state_and_action()
 
-    def optimum(**options) -> torch.Tensor:
-        loss = estimated("marginal", game, logits, **options)
-        policy, everybody = loss._policy(batch), tuple(range(N))
-        value = loss._influenced_value(batch, policy, everybody)
-        found = loss._placed_optimum(batch, batch, policy, everybody, value)[0]
-        return found[:, 0, :, 0].mT
+    def reached(optimum) -> torch.Tensor:
+        """max_u Q_i of the influencees in each state, from the exact value and the gap."""
+        values = exact.marginal_values(game, logits.softmax(-1), INFLUENCER)[TEAM].mean(-1)
+        loss = estimated(
+            "marginal", game, logits, loss=InfluenceScoreLoss, samples="all", optimum=optimum
+        )
+        gaps = [loss(batch[state : state + 1])["gap"] for state in range(S)]
+        return values - torch.stack(gaps, -1)
 
-    torch.testing.assert_close(optimum(optimum="enumerated"), truth)
-    climbed = optimum(optimum="enumerated", enumeration_budget=1)
-    policy = optimum(optimum="policy")
-    few = optimum(optimum="sampled", num_optimum_samples=2, action_spec=spec)
-    many = optimum(optimum="sampled", num_optimum_samples=200, action_spec=spec)
+    truth = truth[TEAM]
+    torch.testing.assert_close(reached(Enumerated()), truth)
+    climbed = reached(Enumerated(budget=1))
+    policy = reached(AtPolicy())
+    few = reached(BestOf(uniform=2, spec=spec))
+    many = reached(BestOf(uniform=200, spec=spec))
     for bound in (climbed, policy, few, many):
         assert (bound <= truth + 1e-9).all()
     assert (policy < truth - 1e-3).any()
@@ -208,9 +234,8 @@ def test_the_optimum_at_the_next_state_misses_where_the_influencers_action_leads
         "marginal",
         game,
         logits,
-        num_action_samples="all",
-        optimum="enumerated",
-        optimum_at="next",
+        samples="all",
+        optimum=Enumerated(at="next"),
         reduction="none",
     )
     batch = next_states(game, policies, 40_009)
@@ -290,9 +315,9 @@ def test_the_score_gradient_has_theorem_1s_expectation(kind):
         kind,
         game,
         logits,
-        num_action_samples="all",
-        optimum="enumerated",
-        gradient="score",
+        loss=InfluenceScoreLoss,
+        samples="all",
+        optimum=Enumerated(),
     )
     steps, gradients = 13, []
     for _ in range(60):
@@ -316,7 +341,6 @@ def test_exact_critics_are_where_the_estimators_training_comes_to_rest(kind):
     game, logits = make_game()
     policies = logits.softmax(-1)
     loss = estimated(kind, game, logits).estimator
-    loss.deterministic_sampling_mode = ExplorationType.RANDOM
     gradients = []
     for _ in range(60):
         loss.zero_grad()
