@@ -144,3 +144,21 @@ def test_features_with_one_value_alone_do_not_diverge():
     bounds = {"low": torch.tensor([-1.0, 0.0]), "high": torch.tensor([1.0, 0.0])}
     first, second = clipped([0.0, 0.5], [1.0, 0.5], **bounds), clipped([1.0, 9.0], [1, 1], **bounds)
     torch.testing.assert_close(kl_divergence(first, second), torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize("distance", [1e2, 81594.0781, 1e8])
+def test_far_out_the_gradient_of_a_clipped_action_is_finite_and_right(distance):
+    """PyTorch's derivative of log Phi is 0 or NaN out there; it is close to the distance."""
+    loc = torch.tensor([[1 + distance]], requires_grad=True)
+    scale = torch.ones(1, 1)
+    log_prob = ClippedNormal(loc, scale, low=-1.0, high=1.0).log_prob(-torch.ones(1, 1))
+    (grad,) = torch.autograd.grad(log_prob.sum(), loc)
+    torch.testing.assert_close(grad.item(), -(2 + distance), rtol=1e-3, atol=0)
+
+
+def test_features_with_one_value_alone_have_no_gradient_however_far_they_are():
+    loc = torch.tensor([[81594.0781]], requires_grad=True)
+    scale = torch.full((1, 1), 1e-6, requires_grad=True)
+    log_prob = ClippedNormal(loc, scale, low=0.0, high=0.0).log_prob(torch.zeros(1, 1))
+    for grad in torch.autograd.grad(log_prob.sum(), (loc, scale)):
+        assert grad.item() == 0

@@ -72,9 +72,11 @@ class ClippedNormal(Distribution):
         """Logarithm of the probability at the ends, of the density between, ``[*B]``."""
         at_low, at_high = value <= self.low, value >= self.high
         beyond = torch.where(at_low, self.low - self.loc, self.loc - self.high) / self.scale
+        # Where there is one value alone the scale is tiny, and no gradient must become NaN.
+        beyond = torch.where(at_low & at_high, 0.0, beyond)
         between = (value - self.loc) / self.scale
         between = -0.5 * between.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        log_prob = torch.where(at_low | at_high, torch.special.log_ndtr(beyond), between)
+        log_prob = torch.where(at_low | at_high, _log_ndtr(beyond), between)
         return torch.where(at_low & at_high, 0.0, log_prob).sum(-1)
 
     def entropy(self) -> torch.Tensor:
@@ -85,6 +87,14 @@ class ClippedNormal(Distribution):
         if isinstance(self.low, torch.Tensor):
             return torch.minimum(torch.maximum(value, self.low), self.high)
         return value.clamp(self.low, self.high)
+
+
+def _log_ndtr(value: torch.Tensor) -> torch.Tensor:
+    """Log Phi; far out by its asymptote, where PyTorch's gradient is 0 or NaN."""
+    far = value < -50
+    tail = torch.where(far, value, -50.0)
+    tail = -0.5 * tail.square() - (-tail).log() - 0.5 * math.log(2 * math.pi)
+    return torch.where(far, tail, torch.special.log_ndtr(torch.where(far, -50.0, value)))
 
 
 @register_kl(ClippedNormal, ClippedNormal)
