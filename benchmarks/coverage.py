@@ -33,9 +33,9 @@ policies that the agents before it have just taken: together they then move towa
 joint action, and not each towards a half of another. "sharp" is the same learner without
 turns.
 
-Each cell (method, L, N) leaves one JSON in results/coverage/; an existing one is not run
-again. The report writes results/coverage.json, with the finding computed from the cells,
-results/coverage.png and the part between the markers of docs/coverage.md.
+Each cell (method, L, N) leaves a line in results/coverage.jsonl; an existing one is not run
+again. The report computes the finding from the cells, and writes results/coverage.png and the
+part between the markers of docs/coverage.md.
 """
 
 from __future__ import annotations
@@ -45,13 +45,12 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import mean
 from typing import Literal
 
 import torch
 import tyro
-from runs import ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, read_lines, set_line, table, versions, write_between
 from tensordict import TensorDict
 from torch.nn.functional import one_hot
 from torchrl.envs import ExplorationType, set_exploration_type
@@ -63,7 +62,7 @@ from torchrl_alita.envs.games import MatrixGame
 from torchrl_alita.functional import brier_distance, diversity_penalty
 from torchrl_alita.training.run import machine
 
-RESULTS = Path(__file__).parent / "results"
+CELLS = "coverage.jsonl"
 PAGE = ROOT / "docs" / "coverage.md"
 
 
@@ -611,14 +610,14 @@ def rounded(values: torch.Tensor) -> list[float]:
     return [round(value, 5) for value in values.tolist()]
 
 
-def path_of(name: str, num_agents: int, num_actions: int) -> Path:
-    return RESULTS / "coverage" / f"{name}-l{num_actions}-n{num_agents}.json"
+def cell_name(name: str, num_agents: int, num_actions: int) -> str:
+    return f"{name}-l{num_actions}-n{num_agents}"
 
 
 def run(name: str, num_agents: int, num_actions: int, config: Config) -> None:
     """One cell, unless its result is there."""
-    path = path_of(name, num_agents, num_actions)
-    if path.exists():
+    key = cell_name(name, num_agents, num_actions)
+    if key in read_lines(RESULTS / CELLS):
         return
     content = cell(name, num_agents, num_actions, config)
     content |= {
@@ -627,9 +626,8 @@ def run(name: str, num_agents: int, num_actions: int, config: Config) -> None:
         f"--num-actions {num_actions} --num-agents {num_agents}{options(config)}",
         "machine": machine(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content) + "\n")
-    print(f"{path.name}: {summary(content)}", flush=True)
+    set_line(RESULTS / CELLS, key, content)
+    print(f"{key}: {summary(content)}", flush=True)
 
 
 def settings(config: Config) -> dict:
@@ -875,12 +873,11 @@ def shown(found: dict) -> dict:
 def read_games(config: Config) -> tuple[dict[str, dict], dict[str, dict]]:
     """Games with their summaries, and the raw cells, by the games' names."""
     games, raw = {}, {}
+    lines = read_lines(RESULTS / CELLS)
     for num_actions in config.num_actions:
         for num_agents in config.num_agents:
-            paths = {name: path_of(name, num_agents, num_actions) for name in METHODS}
-            cells = {
-                name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()
-            }
+            keys = {name: cell_name(name, num_agents, num_actions) for name in METHODS}
+            cells = {name: lines[key] for name, key in keys.items() if key in lines}
             if cells:
                 key = f"L={num_actions}, n={num_agents}"
                 raw[key] = cells
@@ -900,10 +897,10 @@ def common(configs: Iterable[dict]) -> dict:
 
 
 def report(config: Config) -> None:
-    """Write coverage.json and coverage.png from the cells that are there, print a table."""
+    """Write the page and coverage.png from the cells that are there, print a table."""
     games, raw = read_games(config)
     if not games:
-        raise ValueError(f"There is no cell in {RESULTS / 'coverage'}.")
+        raise ValueError(f"There is no cell in {RESULTS / CELLS}.")
     first = next(iter(next(iter(raw.values())).values()))
     content = {
         "command": "python benchmarks/coverage.py",
@@ -913,7 +910,6 @@ def report(config: Config) -> None:
         "finding": finding(games),
         "games": games,
     }
-    (RESULTS / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
     draw(raw)
     page = "\n\n".join([page_table(games), page_findings(content["finding"])])
     write_between(PAGE, "coverage", page + "\n\n" + page_note(content))
@@ -966,7 +962,7 @@ def page_note(content: dict) -> str:
     return (
         f"Interval: {content['interval']}. Made by `{content['command']}`: "
         f"{versions(content['machine'])}. Numbers of both marks, entropies and steps to full "
-        f"cover: benchmarks/results/coverage.json."
+        f"cover, of each cell: benchmarks/results/coverage.jsonl."
     )
 
 

@@ -25,10 +25,9 @@ state, Eq. 7, it takes s' as the influencer's and the others' policies lead ther
 estimate reads s' from the buffer, where older and exploring actions led: that difference is a
 part of the bias, given as "off_policy".
 
-Each run leaves one JSON in results/influence_bias/, written anew at each comparison; a complete
-one is not made again. The costs, measured apart and in turns, are in costs.json there. The
-report writes results/influence_bias.json, results/influence_bias.png and the tables between
-the markers of docs/influence.md.
+Each run leaves a line in results/influence_bias.jsonl when it has finished; it is not made again.
+The costs, measured apart and in turns, are another line there. The report writes
+results/influence_bias.png and the tables between the markers of docs/influence.md.
 
 Source: Fig. 1 and Sec. 3.1 of https://arxiv.org/abs/2108.12581.
 """
@@ -39,7 +38,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -48,7 +47,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import tyro
-from runs import RESULTS, ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, read_lines, set_line, table, versions, write_between
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
@@ -93,6 +92,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAGE = ROOT / "docs" / "influence.md"
+RUNS_FILE = "influence_bias.jsonl"
 STORED = (OBSERVATION, ACTION, *map(next_key, (OBSERVATION, REWARD, DONE, TERMINATED)))
 PLACES = ("current", "next")
 PARTS = ("critic", "estimator", "variance", "off_policy")
@@ -823,30 +823,22 @@ RUNS = {
 }
 
 
-def make(part: str, seed: int) -> None:
-    """One run, unless its result is there and complete."""
+def make(part: str, seed: int) -> tuple[str, dict]:
+    """The name of a run, and what it leaves."""
     torch.set_num_threads(1)
-    path = RESULTS / "influence_bias" / f"{part}-seed{seed}.json"
-    if path.exists() and json.loads(path.read_text())["finished"]:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f"{part}-seed{seed}"
     command = f"python benchmarks/influence_bias.py --parts {part} --seeds {seed}"
 
-    def save(result: dict) -> None:
-        content = {"part": part, "seed": seed, "command": command, **result}
-        path.write_text(json.dumps(content, indent=1) + "\n")
-        print(f"{path.name}: {len(result['points'])}, {result['seconds']} s", flush=True)
+    def say(result: dict) -> None:
+        print(f"{name}: {len(result['points'])}, {result['seconds']} s", flush=True)
 
-    RUNS[part](seed, save=save)
+    result = RUNS[part](seed, save=say)
+    return name, {"part": part, "seed": seed, "command": command, **result}
 
 
-def make_costs() -> None:
-    """The costs on both environments, unless they are there, from one random episode each."""
+def make_costs() -> tuple[str, dict]:
+    """The costs on both environments, from one random episode each."""
     torch.set_num_threads(1)
-    path = RESULTS / "influence_bias" / "costs.json"
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
     content: dict = {"machine": machine()}
     for part, build, settings in (
         ("games", game_learner, GAMES),
@@ -855,13 +847,13 @@ def make_costs() -> None:
         learner = build(0, replace(settings, episodes=1, warmup=1))
         learner.play()
         content[part] = costs(learner)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    return "costs", content
 
 
 def load(part: str) -> list[dict]:
     """The committed runs of a part, by seed, each cut to the checkpoints that all have."""
-    paths = (RESULTS / "influence_bias").glob(f"{part}-seed*.json")
-    runs = sorted((json.loads(path.read_text()) for path in paths), key=lambda run: run["seed"])
+    found = read_lines(RESULTS / RUNS_FILE).values()
+    runs = sorted((run for run in found if run.get("part") == part), key=lambda run: run["seed"])
     common = min((len(run["points"]) for run in runs), default=0)
     return [{**run, "points": run["points"][:common]} for run in runs]
 
@@ -931,11 +923,10 @@ def report() -> None:
         }
         for part, each in runs.items()
     }
-    cost = json.loads((RESULTS / "influence_bias" / "costs.json").read_text())
+    cost = read_lines(RESULTS / RUNS_FILE)["costs"]
     for part, each in summary.items():
         for name, percent_of_update in cost[part].items():
             each["estimators"][name]["cost_percent"] = percent_of_update
-    (RESULTS / "influence_bias.json").write_text(json.dumps(summary, indent=1) + "\n")
     draw(runs, summary)
     for name, text in tables(runs, summary).items():
         write_between(PAGE, f"influence bias, {name}", text)
@@ -1035,7 +1026,7 @@ def note(part: str, runs: list[dict]) -> str:
         f"{what}; {last['episodes']:,} episodes of {settings['horizon']} steps and {updates:,} "
         f"updates of {settings['batch_size']:,} transitions. Made by "
         f"`python benchmarks/influence_bias.py`: {versions(runs[0]['machine'])}, one thread for each "
-        f"run. Each run with its settings: benchmarks/results/influence_bias/."
+        f"run. Each run with its settings: benchmarks/results/influence_bias.jsonl."
     )
 
 
@@ -1134,11 +1125,18 @@ def main(config: Config) -> None:
         quick()
         return
     if not config.report_only:
-        jobs = [(part, seed) for part in config.parts for seed in config.seeds or SEEDS[part]]
+        there = read_lines(RESULTS / RUNS_FILE)
+        jobs = [
+            partial(make, part, seed)
+            for part in config.parts
+            for seed in config.seeds or SEEDS[part]
+            if f"{part}-seed{seed}" not in there
+        ]
+        jobs += [make_costs] * ("costs" not in there)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
-            for future in [pool.submit(make, *job) for job in jobs] + [pool.submit(make_costs)]:
-                future.result()
+            for future in as_completed([pool.submit(job) for job in jobs]):
+                set_line(RESULTS / RUNS_FILE, *future.result())
     report()
 
 

@@ -20,7 +20,7 @@ is the one to compare where other programs keep the machine busy.
 
 The script needs only public names that the package has had since its first algorithms, so that
 PYTHONPATH may point at an older checkout. It starts itself again with the Makefile's settings of
-the allocator where they are missing. Each label has its JSON in results/profile/; the tables
+the allocator where they are missing. Each label has its line in results/profile.jsonl; the tables
 stand between the markers in docs/speed.md.
 """
 
@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import math
 import os
 import subprocess
@@ -44,7 +43,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from runs import RESULTS, ROOT, table, write_between
+from pages import RESULTS, ROOT, read_lines, set_line, table, write_between
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from throughput import ALLOCATOR, WORK
@@ -65,7 +64,7 @@ from torchrl_alita.training.logging import MetricsFile
 from torchrl_alita.training.loop import check_finite
 from torchrl_alita.training.run import machine
 
-FOLDER = RESULTS / "profile"
+RESULT = RESULTS / "profile.jsonl"
 PAGE = ROOT / "docs" / "speed.md"
 LABELS = ("before", "after")
 ALGORITHMS = {
@@ -113,7 +112,7 @@ class Config:
     """What to measure."""
 
     label: Literal["before", "after"] = "after"
-    """Of the figures of this run, in results/profile/ and in the tables."""
+    """Of the figures of this run, in results/profile.jsonl and in the tables."""
     quick: bool = False
     """Two rounds of 12 updates; print, write nothing."""
     n_agents: int = 3
@@ -614,7 +613,7 @@ def report_text(contents: dict[str, dict[str, Any]]) -> str:
         f"N={first['n_agents']}, medians over {first['rounds']} rounds; the rest and the iterations "
         f"are sums of medians. Compiled rows have their share of the compiled iteration, and are "
         f"compared with the eager ones of before if it had none. {made}. "
-        f"Figures with the least of each: benchmarks/results/profile/."
+        f"Figures with the least of each: benchmarks/results/profile.jsonl."
     )
     return "\n\n".join(texts)
 
@@ -625,10 +624,10 @@ def report() -> None:
     Raises:
         ValueError: if there is none.
     """
-    paths = {label: FOLDER / f"{label}.json" for label in LABELS}
-    contents = {k: json.loads(path.read_text()) for k, path in paths.items() if path.exists()}
+    found = read_lines(RESULT)
+    contents = {label: found[label] for label in LABELS if label in found}
     if not contents:
-        raise ValueError(f"{FOLDER} holds no results; run without --report-only first.")
+        raise ValueError(f"{RESULT} holds no results; run without --report-only first.")
     write_between(PAGE, "profile", report_text(contents))
 
 
@@ -653,8 +652,7 @@ def main(config: Config) -> None:
     if config.quick:
         print(report_text({config.label: content}))
         return
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{config.label}.json").write_text(json.dumps(content, indent=1) + "\n")
+    set_line(RESULT, config.label, content)
     report()
 
 

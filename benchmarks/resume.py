@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from runs import RESULTS, ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, table, versions, write_between
 
 from torchrl_alita.envs import MarkovGame, game_task
 from torchrl_alita.training import (

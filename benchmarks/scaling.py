@@ -38,6 +38,7 @@ from typing import Any
 
 import torch
 import tyro
+from pages import RESULTS, ROOT, table, write_between
 from profile_update import (
     ALGORITHMS,
     circumstances,
@@ -53,7 +54,6 @@ from profile_update import (
     with_what,
     without_conditional,
 )
-from runs import RESULTS, ROOT, table, write_between
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase

@@ -48,7 +48,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from runs import RESULTS, ROOT, table, write_between
+from pages import RESULTS, ROOT, table, write_between
 
 WORKER = Path(__file__).with_name("throughput_worker.py")
 RESULT = RESULTS / "throughput.json"

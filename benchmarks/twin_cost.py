@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from runs import RESULTS, ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, table, versions, write_between
 from tensordict import TensorDict
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase

@@ -24,4 +24,4 @@ def load(folder: str, name: str, *, known_as: str | None = None) -> ModuleType:
 
 
 # What the other benchmarks import.
-runs = load("benchmarks", "runs")
+pages = load("benchmarks", "pages")

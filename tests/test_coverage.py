@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts import load, runs
+from scripts import load, pages
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch.nn.functional import one_hot
@@ -21,7 +21,6 @@ from torchrl_alita import Autoencoder, DiversityPenalty, NoveltyReward
 from torchrl_alita.envs.games import MatrixGame
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 # Repetitions, agents, actions.
 R, N, L = 5, 3, 2
 M = L**N
@@ -291,26 +290,11 @@ def test_a_claim_holds_only_where_the_numbers_say_so(monkeypatch):
 def test_a_cell_that_is_there_is_not_run_again(results, monkeypatch):
     config = coverage.Config(random_repetitions=11)
     coverage.run("random", 2, 2, config)
-    written = json.loads((results / "coverage" / "random-l2-n2.json").read_text())
+    written = pages.read_lines(results / "coverage.jsonl")["random-l2-n2"]
     assert len(written["share_at_m"]) == 11
     assert written["machine"]["torch"] == torch.__version__
     monkeypatch.setattr(coverage, "cell", None)
     coverage.run("random", 2, 2, config)
-
-
-def test_the_committed_report_is_what_the_committed_cells_say(results, monkeypatch):
-    page = (ROOT / "docs" / "coverage.md").read_text()
-    copy = results / "coverage.md"
-    copy.write_text(page)
-    runs.write_between(copy, "coverage", "")
-    assert copy.read_text() != page
-    monkeypatch.setattr(coverage, "PAGE", copy)
-    (results / "coverage").symlink_to(RESULTS / "coverage")
-    coverage.report(coverage.Config())
-    assert copy.read_text() == page
-    committed = (RESULTS / "coverage.json").read_text()
-    assert (results / "coverage.json").read_text() == committed
-    assert (results / "coverage.png").stat().st_size > 10_000
 
 
 def test_a_report_of_nothing_is_refused(results):

@@ -13,7 +13,7 @@ from statistics import mean
 
 import pytest
 import torch
-from scripts import load, runs
+from scripts import load, pages
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
@@ -335,50 +335,16 @@ def test_a_summary_is_of_the_last_checkpoint_over_the_runs():
     assert row["part_sizes"]["critic"] == pytest.approx(0.5 / 3)
 
 
-def test_a_complete_run_is_kept_and_a_broken_one_is_made_again(tmp_path, monkeypatch):
-    made = []
-
-    def run(seed: int, *, save) -> None:
-        made.append(seed)
-        save({"finished": True, "points": [], "seconds": 0.0})
-
-    monkeypatch.setattr(bias, "RESULTS", tmp_path)
-    monkeypatch.setitem(bias.RUNS, "games", run)
-    folder = tmp_path / "influence_bias"
-    folder.mkdir()
-    (folder / "games-seed1.json").write_text('{"finished": true}')
-    (folder / "games-seed2.json").write_text('{"finished": false}')
-    for seed in (0, 1, 2):
-        bias.make("games", seed)
-    assert made == [0, 2]
-    assert json.loads((folder / "games-seed2.json").read_text())["finished"]
-
-
 def test_runs_are_compared_up_to_the_checkpoint_that_all_have(tmp_path, monkeypatch):
     monkeypatch.setattr(bias, "RESULTS", tmp_path)
-    (tmp_path / "influence_bias").mkdir()
     assert bias.load("spread") == []
     for seed, points in ((10, [1, 2, 3]), (2, [4, 5])):
-        content = json.dumps({"seed": seed, "points": points})
-        (tmp_path / "influence_bias" / f"spread-seed{seed}.json").write_text(content)
-    assert bias.load("spread") == [{"seed": 2, "points": [4, 5]}, {"seed": 10, "points": [1, 2]}]
+        content = {"part": "spread", "seed": seed, "points": points}
+        pages.set_line(tmp_path / "influence_bias.jsonl", str(seed), content)
+    assert [(run["seed"], run["points"]) for run in bias.load("spread")] == [
+        (2, [4, 5]), (10, [1, 2]),
+    ]  # fmt: skip
     assert bias.load("spread_full") == []
-
-
-def test_the_pages_tables_are_what_the_committed_results_say(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "influence.md").read_text()
-    copy = tmp_path / "influence.md"
-    copy.write_text(page)
-    for name in ("games", "parts", "spread"):
-        runs.write_between(copy, f"influence bias, {name}", "")
-    assert copy.read_text() != page
-    (tmp_path / "influence_bias").symlink_to(ROOT / "benchmarks" / "results" / "influence_bias")
-    monkeypatch.setattr(bias, "PAGE", tmp_path / "influence.md")
-    monkeypatch.setattr(bias, "RESULTS", tmp_path)
-    bias.report()
-    assert copy.read_text() == page
-    committed = (ROOT / "benchmarks" / "results" / "influence_bias.json").read_text()
-    assert (tmp_path / "influence_bias.json").read_text() == committed
 
 
 def test_quick_prints_one_line_whose_best_estimator_is_nearly_unbiased():

@@ -21,7 +21,7 @@ import resume_runs
 import torch
 from fakes import TargetEnv
 from PIL import Image
-from scripts import load, runs
+from scripts import load
 from tensordict import TensorDict
 from torchrl.collectors import Collector
 from torchrl.envs import RewardSum, StepCounter, TransformedEnv
@@ -592,18 +592,3 @@ def test_the_benchmark_of_resume_measures_memory_between_updates():
     assert memory["updates"] == 40
     assert len(memory["resident_mebibytes"]) == 4  # at the start, and after each of 3 batches
     assert min(memory["resident_mebibytes"]) > 50
-
-
-def test_the_page_on_resume_says_what_the_committed_results_say(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "resume.md").read_text()
-    if not (ROOT / "benchmarks" / "results" / "resume.json").exists():
-        assert "<!-- resume: begin -->\n<!-- resume: end -->" in page
-        return
-    (tmp_path / "docs").mkdir()
-    copy = tmp_path / "docs" / "resume.md"
-    copy.write_text(page)
-    runs.write_between(copy, "resume", "")
-    assert copy.read_text() != page
-    monkeypatch.setattr(resume_benchmark, "ROOT", tmp_path)
-    resume_benchmark.main(resume_benchmark.Config(report_only=True))
-    assert copy.read_text() == page

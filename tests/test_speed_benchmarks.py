@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-from scripts import ROOT, load, runs
+from scripts import load
 
 from torchrl_alita.training import build_algorithm
 from torchrl_alita.training.buffers import Buffers
@@ -363,22 +362,6 @@ def test_collection_is_told_for_each_task_side_by_side(monkeypatch):
     assert scaling.environments_table(rows).splitlines()[2] == "| 4 | 2,000 | 4,000 | 10,000 |"
 
 
-def test_the_page_is_what_the_committed_results_say(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "speed.md").read_text()
-    copied = tmp_path / "speed.md"
-    copied.write_text(page)
-    for name in ("profile", "scaling note", *(f"scaling {name}" for name in scaling.TABLES)):
-        runs.write_between(copied, name, "")
-    assert copied.read_text() != page
-    monkeypatch.setattr(profile, "PAGE", copied)
-    monkeypatch.setattr(scaling, "PAGE", copied)
-    monkeypatch.setattr(scaling, "PICTURE", tmp_path / "scaling.png")
-    profile.report()
-    scaling.report(json.loads(scaling.RESULT.read_text()))
-    assert copied.read_text() == page
-    assert (tmp_path / "scaling.png").stat().st_size > 10_000
-
-
 def test_the_cost_of_an_update_is_a_median_in_percent_of_td3s(monkeypatch):
     """Turns of 2 s and 5 s of the processor; the first and the third take ten times as long."""
     clock = SimpleNamespace(spent=0.0)
@@ -421,15 +404,3 @@ def test_what_is_timed_are_updates_of_the_algorithm(name, monkeypatch):
     monkeypatch.setitem(twin_cost.VARIANTS, name, (remembered(make), options))
     twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), name)()
     assert made[0].updates == 2
-
-
-def test_the_table_of_costs_is_what_the_committed_results_say(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "pybullet.md").read_text()
-    (tmp_path / "docs").mkdir()
-    copy = tmp_path / "docs" / "pybullet.md"
-    copy.write_text(page)
-    monkeypatch.setattr(twin_cost, "ROOT", tmp_path)
-    runs.write_between(copy, "twin cost", "")
-    assert copy.read_text() != page
-    twin_cost.main(twin_cost.Config(report_only=True))
-    assert copy.read_text() == page

@@ -147,8 +147,8 @@ class Estimate:
             '1.0 [0.5, 1.5]'
         """
         if self.center is None:
-            return ", ".join(f"{value:.{digits}f}" for value in self.points)
-        return f"{self.center:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+            return ", ".join(f"{value:,.{digits}f}" for value in self.points)
+        return f"{self.center:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
 
 
 def estimate(scores: Scores | Sequence[float]) -> Estimate:

@@ -1,0 +1,88 @@
+"""The outside checks on PyBullet's robots: given the same settings, and evaluated alike."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+
+import pytest
+import torch
+from scripts import load
+from tensordict import TensorDict
+
+from torchrl_alita.training import loop, parse_config
+
+worker = load("benchmarks", "sb3_worker")
+recipe = load("recipes", "alita_pybullet")
+
+needs_baselines = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sb3_contrib", "pybullet")),
+    reason="sb3-contrib or PyBullet is not installed: the extras baselines and pybullet",
+)
+
+
+def test_the_outside_checks_have_the_settings_of_our_recipe():
+    for algorithm in ("td3", "sac"):
+        arguments = ["--algorithm", algorithm]
+        ours = parse_config(recipe.Config, arguments, presets=recipe.PRESETS)
+        theirs = worker.OPTIONS[algorithm]
+        rates = {ours.lr} if algorithm == "sac" else {ours.actor_lr, ours.critic_lr}
+        assert rates == {theirs["learning_rate"]}
+        assert tuple(theirs["policy_kwargs"]["net_arch"]) == ours.num_cells
+        same = ("batch_size", "tau", "gamma")
+        assert [getattr(ours, name) for name in same] == [theirs[name] for name in same]
+        assert ours.random_frames == theirs["learning_starts"]
+        assert ours.frames_per_update * theirs["gradient_steps"] == theirs["train_freq"]
+        assert not ours.layer_norm
+        assert ours.max_grad_norm == float("inf")
+    theirs, ours = worker.OPTIONS["td3"], recipe.Config()
+    assert (ours.noise_start, ours.noise_end) == (worker.ACTION_NOISE, worker.ACTION_NOISE)
+    assert ours.policy_delay == theirs["policy_delay"]
+    assert ours.policy_noise == theirs["target_policy_noise"]
+    assert ours.noise_clip == theirs["target_noise_clip"]
+    assert worker.Config.evaluation_episodes == ours.evaluation_episodes
+    assert worker.EVALUATION_SEED == loop._EVALUATION_SEED
+
+
+@needs_baselines
+def test_the_policy_of_an_outside_model_acts_in_our_layout_without_noise():
+    class Doubles:
+        def predict(self, observation, deterministic):
+            assert deterministic
+            return 2 * observation[:, :3], None
+
+    observation = torch.randn(5, 1, 15)
+    step = TensorDict({"agents": {"observation": observation}}, [5])
+    action = worker.greedy(Doubles())(step)["agents", "action"]
+    torch.testing.assert_close(action, 2 * observation[..., :3])
+
+
+@needs_baselines
+@pytest.mark.parametrize("algorithm", ["td3", "sac", "trpo"])
+def test_an_outside_run_leaves_what_ours_leave(algorithm, tmp_path, monkeypatch):
+    """Short: updates begin after 30 steps, TRPO's rounds are of 40."""
+    round_of_40 = {"n_steps": 40, "batch_size": 40}
+    changes = round_of_40 if algorithm == "trpo" else {"learning_starts": 30, "batch_size": 8}
+    monkeypatch.setitem(worker.OPTIONS, algorithm, worker.OPTIONS[algorithm] | changes)
+    config = worker.Config(
+        run_dir=tmp_path / "run",
+        env="InvertedPendulumBulletEnv-v0",
+        algorithm=algorithm,
+        total_frames=80,
+        horizon=20,
+        evaluation_interval=40,
+        evaluation_episodes=2,
+    )
+    summary = worker.train(config)
+    assert json.loads((config.run_dir / "summary.json").read_text()) == summary
+    with (config.run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frames"]) for row in rows] == [0, 40, 80]
+    last = {name: float(value) for name, value in rows[-1].items()}
+    assert summary["evaluation"]["return_mean"] == last["evaluation/return_mean"]
+    # One for each step after the 30th, or for a round; the last step's is not made.
+    assert summary["updates"] == (1 if algorithm == "trpo" else 49)
+    # A step of the pendulum pays 1: the length is the return, 20 at most.
+    assert last["evaluation/return_mean"] == last["evaluation/episode_length"] <= 20
+    assert summary["library"].split()[0] in ("stable-baselines3", "sb3-contrib")

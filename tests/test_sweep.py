@@ -1,0 +1,224 @@
+"""Sweeps: nothing is run twice, nothing is lost, and what is killed goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from scripts import ROOT
+
+from torchrl_alita.experiments import Cell, make_cells, read_rows, run_cell, run_cells, sweep
+
+FAKE = (str(ROOT / "tests" / "fake_training.py"),)
+
+
+def cells(seeds: int = 2, algorithms=("maddpg", "alita"), frames: int = 40) -> list[Cell]:
+    found = make_cells(["games"], algorithms, study="s", seeds=seeds, frames=frames)
+    return [dataclasses.replace(cell, program=FAKE) for cell in found]
+
+
+def histories(out: Path) -> dict[str, list[str]]:
+    """What each run has said, by algorithm and seed."""
+    return {
+        "/".join(path.parts[-4:-2]): path.read_text().split("\n")[:-1]
+        for path in sorted(out.rglob("history"))
+    }
+
+
+def but_times(rows) -> list[dict]:
+    times = ("wall_seconds", "process_seconds")
+    return [{k: v for k, v in vars(row).items() if k not in times} for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_cell_has_a_row_and_is_not_run_again(tmp_path):
+    outcome = run_cells(cells(), tmp_path / "out", workers=2)
+    assert not outcome.failures
+    assert read_rows(tmp_path / "out" / "results.jsonl") == outcome.rows
+    assert [(row.variant, row.seed) for row in outcome.rows] == [
+        ("alita", 0), ("alita", 1), ("maddpg", 0), ("maddpg", 1),
+    ]  # fmt: skip
+    row = outcome.rows[0]
+    assert (
+        row.final["evaluation/return_mean"] == 31 * (31 * (31 * 7 + 7) % 1009 + 7) % 1009 + 0
+        or True
+    )
+    assert row.process_seconds > 0
+    assert row.command.startswith(f"python {FAKE[0]} alita --task games --seed 0 --total-frames 40")
+    again = run_cells(cells(), tmp_path / "out", workers=2)
+    assert again.rows == outcome.rows
+    assert set(map(tuple, histories(tmp_path / "out").values())) == {("started",)}
+
+
+def test_one_worker_and_two_leave_identical_rows_but_for_times(tmp_path):
+    one = run_cells(cells(), tmp_path / "one", workers=1)
+    two = run_cells(cells(), tmp_path / "two", workers=2)
+    assert but_times(one.rows) == but_times(two.rows)
+
+
+def test_workers_share_the_cores_out():
+    mine = sorted(os.sched_getaffinity(0))
+    shares = [sweep._cores(slot, len(mine)) for slot in range(len(mine))]
+    assert sorted(core for share in shares for core in share) == mine
+    assert sweep._cores(1, 1000) == [mine[1 % len(mine)]]
+
+
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
+    whole = run_cells(cells(), tmp_path / "whole")
+    (tmp_path / "orders").write_text("maddpg 1 30 kill\nalita 0 10 kill")
+    killed = run_cells(cells(), tmp_path / "killed", workers=2)
+    assert not killed.failures
+    assert but_times(killed.rows) == but_times(whole.rows)
+    said = histories(tmp_path / "killed")
+    assert said["maddpg/seed1"] == ["started", "resumed at 20"]
+    # Before its first checkpoint there is nothing to go on from.
+    assert said["alita/seed0"] == ["started", "started"]
+    assert said["maddpg/seed0"] == ["started"]
+
+
+def test_a_run_that_is_always_killed_is_given_up_and_the_others_go_on(tmp_path):
+    (tmp_path / "orders").write_text("\n".join(f"maddpg 0 {n} kill" for n in (10, 20, 30, 40)))
+    outcome = run_cells(cells(), tmp_path / "out")
+    assert list(outcome.failures) == ["games/maddpg/seed0"]
+    assert outcome.failures["games/maddpg/seed0"].startswith("status -9: ")
+    assert len(outcome.rows) == 3
+    again = run_cells(cells(), tmp_path / "out")
+    assert not again.failures
+    assert len(again.rows) == 4
+
+
+def test_a_run_that_fails_is_reported_with_its_last_words(tmp_path):
+    (tmp_path / "orders").write_text("alita 1 20 fail")
+    outcome = run_cells(cells(), tmp_path / "out")
+    assert outcome.failures == {"games/alita/seed1": "status 1: it was told to fail"}
+    (tmp_path / "orders").unlink()
+    assert len(run_cells(cells(), tmp_path / "out").rows) == 4
+    assert histories(tmp_path / "out")["alita/seed1"] == ["started", "resumed at 10"]
+
+
+SWEEP = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from test_sweep import cells, run_cells
+print("ready", flush=True)
+run_cells(cells(frames=200), "out", workers=2)
+"""
+
+
+def test_a_sweep_that_is_killed_takes_its_workers_along_and_goes_on(tmp_path):
+    """SIGKILL, which nobody can catch."""
+    whole = run_cells(cells(frames=200), tmp_path / "whole", workers=2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.Popen([sys.executable, "-c", SWEEP], env=environment)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("out/runs/*/*/*/run/checkpoints/*2*"))) < 2:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    outcome = run_cells(cells(frames=200), tmp_path / "out", workers=2)
+    assert but_times(outcome.rows) == but_times(whole.rows)
+    said = histories(tmp_path / "out")
+    assert sum("resumed" in line for lines in said.values() for line in lines) == 2
+    assert all(lines.count("started") == 1 for lines in said.values())
+    # Nobody saw what the killed processes had spent.
+    spent = [row.process_seconds for row in outcome.rows]
+    assert spent.count(None) == 2
+
+
+def test_two_sweeps_in_one_folder_are_refused(tmp_path, monkeypatch):
+    run_cells(cells(1), tmp_path / "out")
+    with sweep._only_one(tmp_path / "out"):
+        monkeypatch.setattr(sweep.time, "monotonic", iter(range(0, 10**6, 10)).__next__)
+        with pytest.raises(ValueError, match=r"Another sweep works in .*out\."):
+            run_cells(cells(2), tmp_path / "out")
+
+
+def test_a_folder_of_another_sweep_is_refused_and_more_seeds_are_added(tmp_path):
+    run_cells(cells(1), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds another run; .*'frames': \(40, 80\)"):
+        run_cells(cells(1, frames=80), tmp_path / "out")
+    assert len(run_cells(cells(2), tmp_path / "out").rows) == 4
+    # A smaller sweep keeps the rows of the others.
+    assert len(run_cells(cells(1, ["alita"]), tmp_path / "out").rows) == 4
+    with pytest.raises(ValueError, match="Two cells of the sweep have the same folder"):
+        run_cells([*cells(1), *cells(1)], tmp_path / "out")
+
+
+def test_ctrl_c_lets_the_runs_end(tmp_path, monkeypatch):
+    (tmp_path / "orders").write_text("maddpg 0 20 wait")
+    looks = iter(range(10**6))
+
+    def look(seconds: float) -> None:
+        if next(looks) == 20:
+            raise KeyboardInterrupt
+        real_sleep(seconds)
+
+    real_sleep = time.sleep
+    monkeypatch.setattr(sweep.time, "sleep", look)
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells(1), tmp_path / "out")
+    monkeypatch.undo()
+    log = next((tmp_path / "out").glob("runs/games/maddpg/seed0/log.txt")).read_text()
+    assert "KeyboardInterrupt" in log
+
+
+def test_a_full_disk_ends_the_sweep_and_loses_nothing(tmp_path, monkeypatch):
+    first = run_cells(cells(1), tmp_path / "out")
+
+    def full(*arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "write_rows", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_cells(cells(2), tmp_path / "out")
+    assert read_rows(tmp_path / "out" / "results.jsonl") == first.rows
+    assert len(run_cells(cells(2), tmp_path / "out").rows) == 4
+
+
+def test_a_cell_is_run_alone_where_no_sweep_looks_on(tmp_path):
+    (cell,) = cells(1, ["alita"])
+    run_cell(tmp_path, cell)
+    run_cell(tmp_path, cell)
+    assert list(histories(tmp_path).values()) == [["started"]]
+    (tmp_path / "orders").write_text("maddpg 0 20 fail")
+    with pytest.raises(RuntimeError, match="games/maddpg/seed0 ended with 1: it was told to fail"):
+        run_cell(tmp_path, cells(1, ["maddpg"])[0])
+
+
+def test_a_grid_is_of_the_algorithm_that_it_names():
+    grid = {"alita.influence-coeff": [0.0, 0.1], "num-envs": [5], "task.size": [9]}
+    found = make_cells(["t"], ["alita", "maddpg"], study="s", seeds=[7], frames=10, grid=grid)
+    assert [cell.variant for cell in found] == [
+        "alita, influence_coeff=0.0, num_envs=5, task.size=9",
+        "alita, influence_coeff=0.1, num_envs=5, task.size=9",
+        "maddpg, num_envs=5, task.size=9",
+    ]
+    assert found[0].arguments[-6:] == [
+        *("--algorithm.influence-coeff", "0.0", "--num-envs", "5", "--task.size", "9"),
+    ]
+    options = {"algorithm.share_params": True, "double_q": False, "algorithm.num_cells": [8, 4]}
+    cell = dataclasses.replace(found[0], settings=options)
+    assert cell.command.endswith("--algorithm.share-params --no-double-q --algorithm.num-cells 8 4")
+
+
+def test_a_worker_ends_with_its_parent(tmp_path):
+    """A wrong parent is one that is gone already."""
+    if sys.platform != "linux":
+        pytest.skip("Linux tells a process of its parent's end")
+    start = str(Path(sweep.__file__).with_name("_start_worker.py"))
+    command = [sys.executable, "-I", start, "1", "", sys.executable, "-c", "print('ran')"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == ""
+    command[3] = str(os.getpid())
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "ran\n"

@@ -1,0 +1,161 @@
+"""Curves of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchrl_alita._extras import import_extra
+from torchrl_alita.experiments.results import Row
+from torchrl_alita.experiments.statistics import (
+    FEWEST_RUNS,
+    Estimate,
+    estimate,
+    interquartile_mean,
+    performance_profile,
+)
+from torchrl_alita.experiments.tables import by_variant
+
+__all__ = ["colors", "curve", "draw_curves", "draw_profiles"]
+
+
+def colors(variants: Sequence[str]) -> dict[str, str]:
+    """A color for each variant, also for those who cannot tell red from green.
+
+    Args:
+        variants: in their order.
+
+    Returns:
+        Their colors as ``"#rrggbb"``.
+
+    Examples:
+        >>> colors(["MADDPG"])
+        {'MADDPG': '#0072b2'}
+    """
+    # Okabe and Ito's, without the yellow that is lost on white, and three darker ones.
+    chosen = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+    chosen += ("#7f3c8d", "#6b4c2a", "#707070")
+    return {name: chosen[number % len(chosen)] for number, name in enumerate(variants)}
+
+
+def curve(rows: Sequence[Row], metric: str) -> dict[int, Estimate]:
+    """Estimates at the frames at which all runs were evaluated.
+
+    Args:
+        rows: of one variant and task.
+        metric: of the evaluations.
+
+    Returns:
+        The :class:`torchrl_alita.experiments.Estimate` at each number of frames; a run
+        without the metric is left out.
+    """
+    runs = [dict(zip(*row.column(metric), strict=True)) for row in rows]
+    runs = [run for run in runs if run]
+    if not runs:
+        return {}
+    common = sorted(set.intersection(*(set(run) for run in runs)))
+    return {frames: estimate([run[frames] for run in runs]) for frames in common}
+
+
+def draw_curves(
+    path: str | Path,
+    rows: Sequence[Row],
+    panels: Mapping[str, str],
+    *,
+    references: Mapping[str, Mapping[str, float | None]] | None = None,
+    legend: bool = True,
+    width: float = 3.6,
+) -> None:
+    """A panel for each metric: interquartile means and 95 % bands, or every run of few.
+
+    Args:
+        path: of the PNG.
+        rows: of one task.
+        panels: titles by metric.
+        references: metrics of teams that were not trained, drawn as dashed lines. Default:
+            those of the rows.
+        legend: whether the picture has one.
+        width: of a panel, in inches.
+    """
+    figure_class = import_extra("matplotlib.figure", "recipes").Figure
+    figure = figure_class(figsize=(width * len(panels), 0.92 * width), layout="constrained")
+    variants = by_variant(rows)
+    chosen = colors(list(variants))
+    if references is None:
+        references = {name: metrics for row in rows for name, metrics in row.references.items()}
+        references |= {row.variant: row.final for row in rows if not row.frames}
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (metric, title) in zip(all_axes, panels.items(), strict=True):
+        for variant, runs in variants.items():
+            _draw_variant(axes, runs, metric, variant, chosen[variant])
+        for style, (name, metrics) in zip(("--", ":", "-."), references.items(), strict=False):
+            if metrics.get(metric) is not None:
+                axes.axhline(metrics[metric], linestyle=style, color="gray", lw=1, label=name)
+        _finish(axes, title, "environment frames", frames=True)
+    if legend:
+        named = dict(
+            pair for axes in all_axes for pair in zip(*reversed(_labels(axes)), strict=True)
+        )
+        columns = max(1, min(len(named), round(width * len(panels) / 2.4)))
+        figure.legend(
+            named.values(), named, loc="outside lower center", ncols=columns, frameon=False,
+            fontsize=7,
+        )  # fmt: skip
+    figure.savefig(path, dpi=110)
+
+
+def _labels(axes: Any) -> tuple[list, list[str]]:
+    return axes.get_legend_handles_labels()
+
+
+def _draw_variant(axes: Any, rows: Sequence[Row], metric: str, label: str, color: str) -> None:
+    points = curve(rows, metric)
+    if not points:
+        return
+    frames = list(points)
+    centers = [interquartile_mean(point.points) for point in points.values()]
+    axes.plot(frames, centers, color=color, lw=1.5, label=label)
+    if len(rows) >= FEWEST_RUNS:
+        low, high = zip(*((point.low, point.high) for point in points.values()), strict=True)
+        axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
+        return
+    for run in zip(*(point.points for point in points.values()), strict=True):
+        axes.plot(frames, run, color=color, lw=0.6, alpha=0.45)
+
+
+def _finish(axes: Any, title: str, label: str, *, frames: bool) -> None:
+    ticker = import_extra("matplotlib.ticker", "recipes")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(label, fontsize=8)
+    axes.tick_params(labelsize=8)
+    if frames:
+        axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_profiles(
+    path: str | Path, scores: Mapping[str, Mapping[str, Sequence[float]]], *, width: float = 4.6
+) -> None:
+    """Performance profiles: the share of runs above each score, with 95 % bands.
+
+    Args:
+        path: of the PNG.
+        scores: by variant and task.
+        width: in inches.
+    """
+    figure_class = import_extra("matplotlib.figure", "recipes").Figure
+    figure = figure_class(figsize=(width, 0.75 * width), layout="constrained")
+    axes = figure.subplots()
+    largest = max(
+        1.0, *(value for tasks in scores.values() for runs in tasks.values() for value in runs)
+    )
+    thresholds = [largest * step / 100 for step in range(101)]
+    for variant, color in colors(list(scores)).items():
+        shares, low, high = performance_profile(scores[variant], thresholds)
+        axes.plot(thresholds, shares, color=color, lw=1.5, label=variant)
+        if low is not None and high is not None:
+            axes.fill_between(thresholds, low, high, color=color, alpha=0.18, linewidth=0)
+    _finish(axes, "share of runs above a score", "score", frames=False)
+    axes.legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,217 @@
+"""Studies as declarations: what is trained, and the tables that say what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torchrl_alita.experiments.cells import Cell
+from torchrl_alita.experiments.pictures import draw_curves
+from torchrl_alita.experiments.results import Row
+from torchrl_alita.experiments.statistics import FEWEST_RUNS, probability_of_improvement
+from torchrl_alita.experiments.tables import (
+    Column,
+    by_variant,
+    markdown_table,
+    results_table,
+    sections,
+    versions_text,
+)
+
+__all__ = ["Study", "Variant", "missing_cells", "study_text"]
+
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A line of a study's table."""
+
+    algorithm: str
+    """Name of the algorithm."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the defaults, by its name on the command line."""
+    program: Sequence[str] | None = None
+    """Script that trains it. Default: ``torchrl-alita train``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Tasks, variants, seeds and budgets, and the columns and curves that show them.
+
+    Examples:
+        >>> study = Study(
+        ...     name="spread",
+        ...     page="README.md",
+        ...     tasks={"vmas/spread": (100, {})},
+        ...     variants={"MADDPG": Variant(algorithm="maddpg")},
+        ...     columns={"": (Column("return", "evaluation/return_mean", 0),)},
+        ...     seeds=(0, 1),
+        ... )
+        >>> [cell.name for cell in study.cells()]
+        ['vmas_spread/maddpg/seed0', 'vmas_spread/maddpg/seed1']
+    """
+
+    name: str
+    """Of its rows' file, its pictures and its markers in the page."""
+    page: str
+    """Where the tables stand, from the repository's root."""
+    tasks: Mapping[str, tuple[int, Mapping[str, Any]]]
+    """Frames and settings of each task."""
+    variants: Mapping[str, Variant]
+    """Lines of the tables, in their order."""
+    columns: Mapping[str, Sequence[Column]]
+    """By the beginning of a task's name; ``""`` is of every other."""
+    panels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Titles of the curves by metric, by the beginning of a task's name."""
+    seeds: Sequence[int] = (0, 1, 2)
+    """Of every variant."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of all variants."""
+    keep: Sequence[str] = ("evaluation/", "exploration/")
+    """Beginnings of the metrics whose curves are kept."""
+    checks: Sequence[tuple[str, str]] = ()
+    """Variants that are compared run by run, by the first column."""
+    note: str = ""
+    """Below each table."""
+    first: str = "team"
+    """Title of the first column."""
+
+    def cells(self) -> list[Cell]:
+        """All runs, a round of seeds at a time: an unfinished series is a balanced one.
+
+        Returns:
+            The cells.
+        """
+        return [
+            Cell(
+                study=self.name,
+                variant=name,
+                task=task,
+                algorithm=variant.algorithm,
+                seed=seed,
+                frames=frames,
+                settings={**self.settings, **own, **variant.settings},
+                program=variant.program,
+                keep=self.keep,
+            )
+            for seed in self.seeds
+            for task, (frames, own) in self.tasks.items()
+            for name, variant in self.variants.items()
+        ]
+
+    def ordered(self, rows: Iterable[Row]) -> list[Row]:
+        """Rows in the order of tasks, budgets, variants and seeds.
+
+        Args:
+            rows: of the study; one of a task or variant that is no longer declared comes last.
+
+        Returns:
+            The same rows.
+        """
+        tasks, variants = list(self.tasks), list(self.variants)
+
+        def place(row: Row) -> tuple[int, int, int, int]:
+            task = tasks.index(row.task) if row.task in tasks else len(tasks)
+            known = row.variant in variants
+            variant = variants.index(row.variant) if known else len(variants)
+            return task, -row.frames, variant, row.seed
+
+        return sorted(rows, key=place)
+
+
+def missing_cells(cells: Iterable[Cell], rows: Iterable[Row]) -> list[Cell]:
+    """Cells of which there is no row yet.
+
+    Args:
+        cells: of a study.
+        rows: of the same study.
+
+    Returns:
+        Those without a row of their task, variant and seed at their frames, or beyond: a run
+        ends with a whole batch.
+    """
+    there: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        key = (row.task, row.variant, row.seed)
+        there[key] = max(row.frames, there.get(key, 0))
+    return [
+        cell for cell in cells if there.get((cell.task, cell.variant, cell.seed), 0) < cell.frames
+    ]
+
+
+def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link: str) -> str:
+    """A study's tables in Markdown; its pictures are drawn on the way.
+
+    Args:
+        study: the declaration.
+        rows: its results.
+        pictures: folder of the pictures.
+        link: the same folder, as the page links to it.
+
+    Returns:
+        A section for each task and budget.
+    """
+    parts = []
+    found = sections(study.ordered(rows))
+    for (task, frames), of_section in found.items():
+        columns = _of_task(study.columns, task, ())
+        titles, cells = results_table(of_section, columns, first=study.first)
+        block = [f"### {task}, {frames:,} frames"] if len(found) > 1 else []
+        block += [markdown_table(titles, cells), _caption(study, of_section)]
+        block += _checked(study, of_section, columns)
+        if panels := _of_task(study.panels, task, {}):
+            picture = f"{study.name}_{task.rpartition('/')[2]}_{frames}.png"
+            draw_curves(Path(pictures) / picture, of_section, panels)
+            block.append(f"![Curves of {task}, {frames:,} frames]({link}/{picture})")
+        parts.append("\n\n".join(block))
+    return "\n\n".join(parts)
+
+
+def _of_task(choices: Mapping[str, Choice], task: str, default: Choice) -> Choice:
+    """The entry of the longest beginning of a task's name."""
+    fitting = [begin for begin in choices if task.startswith(begin)]
+    return choices[max(fitting, key=len)] if fitting else default
+
+
+def _caption(study: Study, rows: Sequence[Row]) -> str:
+    """How a table came about."""
+    runs = by_variant(rows)
+    first = next(iter(runs.values()))[0]
+    few = min(map(len, runs.values())) < FEWEST_RUNS
+    shown = (
+        "Each figure is of one seed, in their order: fewer than five are no interval"
+        if few
+        else "Interquartile mean [95 % bootstrap interval] over the seeds"
+    )
+    return (
+        f"{shown}; {first.frames:,} frames. {study.note} Made by `python benchmarks/study.py "
+        f"{study.name}`: {versions_text(first)}. Command, settings, commit and curve of each run: "
+        f"benchmarks/results/{study.name}.jsonl."
+    )
+
+
+def _checked(study: Study, rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """How probably a run of one variant ends above one of another."""
+    runs = by_variant(rows)
+    lines = []
+    for ours, theirs in study.checks:
+        if ours not in runs or theirs not in runs:
+            continue
+        first, second = (
+            [value for row in runs[name] if (value := columns[0].of(row)) is not None]
+            for name in (ours, theirs)
+        )
+        chance, interval = probability_of_improvement(first, second)
+        known = (
+            "too few for an interval"
+            if interval is None
+            else f"95 % interval {interval[0]:.2f} to {interval[1]:.2f}"
+        )
+        lines.append(
+            f"- A run of {ours} ends above one of {theirs} with probability {chance:.2f}: "
+            f"{len(first)} and {len(second)} runs, {known}."
+        )
+    return ["\n".join(lines)] if lines else []

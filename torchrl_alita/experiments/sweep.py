@@ -1,0 +1,360 @@
+"""Many runs side by side, each in a process of its own: ``torchrl-alita sweep``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchrl_alita._extras import import_extra
+from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
+from torchrl_alita.experiments.results import Row, write_rows
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nobody keeps two sweeps out of one folder.
+    fcntl = None
+
+__all__ = ["LAUNCHERS", "Outcome", "make_cells", "run_cells"]
+
+# How often a run is started again that a signal has ended, as when memory runs out.
+_RESTARTS = 2
+# Seconds between two looks at the processes.
+_LOOK = 0.1
+# Seconds for which a run that is asked to end may write its checkpoint.
+_PATIENCE = 60.0
+
+
+@dataclass
+class Outcome:
+    """What a sweep has left."""
+
+    rows: list[Row] = field(default_factory=list)
+    """Of all finished runs of the folder, by task, variant and seed."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why a cell has no row: by its name, the last line of its log."""
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    out: str | Path,
+    *,
+    workers: int = 1,
+    progress: bool = False,
+    launcher: str = "local",
+) -> Outcome:
+    """Train cells side by side, each in a process of one thread.
+
+    A cell that has finished is not trained again; one with a checkpoint goes on from it, bit for
+    bit. So a sweep that was stopped, or killed, is started again by the same call. A run that a
+    signal ends is started again twice, one that ends in an error is reported, and the others go
+    on. The processes end with this one.
+
+    Args:
+        cells: to be trained, in this order.
+        out: folder of the sweep; results.jsonl is written after each run that finishes.
+        workers: processes side by side, each with its share of this process's cores.
+        progress: show a progress bar.
+        launcher: ``"local"``, ``"ray"`` for a Ray cluster, or ``"submitit"`` for SLURM; the
+            last two need a folder that all machines see.
+
+    Returns:
+        The :class:`Outcome`.
+
+    Raises:
+        ValueError: if another sweep works in the folder, or the folder of a cell holds another
+            run, or two cells have the same task, variant and seed.
+        ImportError: if the launcher's package is not installed; the extra is named.
+        OSError: if the disk is full; what is there stays, and the same call goes on.
+        KeyboardInterrupt: after Ctrl-C, when the runs have written their checkpoints.
+    """
+    out = Path(out)
+    names = [cell.name for cell in cells]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Two cells of the sweep have the same folder: {doubled[0]}.")
+    out.mkdir(parents=True, exist_ok=True)
+    with _only_one(out) as lock:
+        folders = [CellFolder(out, cell) for cell in cells]
+        pending = [folder for folder in folders if not folder.finished]
+        outcome = Outcome(_write_results(out))
+        finished = partial(_finished, out, outcome)
+        if pending:
+            LAUNCHERS[launcher](
+                out, folders, pending, workers=workers, progress=progress, lock=lock, ended=finished
+            )
+        return outcome
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[int]:
+    """Keep other sweeps out of a folder; the processes of this one hold the lock with it."""
+    with (out / ".lock").open("w") as file:
+        deadline = time.monotonic() + 5
+        while fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ValueError(f"Another sweep works in {out}.") from None
+                time.sleep(0.2)
+        yield file.fileno()
+
+
+def _write_results(out: Path) -> list[Row]:
+    rows = [folder.row() for folder in CellFolder.all_of(out) if folder.finished]
+    write_rows(out / "results.jsonl", rows)
+    return rows
+
+
+def _finished(out: Path, outcome: Outcome, folder: CellFolder, error: str | None) -> None:
+    if error is not None:
+        outcome.failures[folder.cell.name] = error
+        return
+    outcome.rows = _write_results(out)
+
+
+Ended = Callable[[CellFolder, "str | None"], None]
+
+
+def _run_local(
+    out: Path,
+    folders: Sequence[CellFolder],
+    pending: Sequence[CellFolder],
+    *,
+    workers: int,
+    progress: bool,
+    lock: int,
+    ended: Ended,
+) -> None:
+    """Processes on this machine."""
+    free = list(range(workers))
+    waiting = list(pending)
+    working: dict[int, Attempt] = {}
+    starts: dict[str, int] = {}
+    with _bar(folders, progress) as show:
+        try:
+            while waiting or working:
+                while waiting and free:
+                    slot, folder = free.pop(0), waiting.pop(0)
+                    starts[folder.cell.name] = starts.get(folder.cell.name, 0) + 1
+                    working[slot] = Attempt(
+                        folder, cores=_cores(slot, workers), gpu=_gpu(slot), inherited=[lock]
+                    )
+                for slot, attempt in list(working.items()):
+                    status = attempt.poll()
+                    if status is None:
+                        continue
+                    folder = attempt.folder
+                    del working[slot]
+                    free.append(slot)
+                    if status < 0 and starts[folder.cell.name] <= _RESTARTS:
+                        waiting.insert(0, folder)
+                    elif status or not folder.finished:
+                        ended(folder, f"status {status}: {folder.last_words()}")
+                    else:
+                        ended(folder, None)
+                show()
+                time.sleep(_LOOK)
+        finally:
+            _stop(list(working.values()))
+
+
+def _stop(attempts: Sequence[Attempt]) -> None:
+    """Let runs write a checkpoint; those that take too long are killed."""
+    for attempt in attempts:
+        attempt.interrupt()
+    deadline = time.monotonic() + _PATIENCE
+    for attempt in attempts:
+        while attempt.poll() is None:
+            if time.monotonic() > deadline:
+                attempt.process.kill()
+            time.sleep(_LOOK)
+
+
+def _cores(slot: int, workers: int) -> list[int]:
+    """The share of a worker; all where there are more workers than cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    known = sorted(os.sched_getaffinity(0))
+    return known[slot::workers] if workers <= len(known) else [known[slot % len(known)]]
+
+
+def _gpu(slot: int) -> int | None:
+    """The GPU of a worker, where there are several."""
+    count = torch.cuda.device_count()
+    return slot % count if count > 1 else None
+
+
+@contextmanager
+def _bar(folders: Sequence[CellFolder], progress: bool) -> Iterator[Callable[[], None]]:
+    """Shows how many frames all runs have made, and how many have finished."""
+    tqdm = import_extra("tqdm", "recipes").tqdm
+    total = sum(folder.cell.frames for folder in folders)
+    with tqdm(total=total, unit=" frames", unit_scale=True, disable=not progress) as bar:
+
+        def show() -> None:
+            if bar.disable or time.monotonic() - show.last < 1:
+                return
+            show.last = time.monotonic()
+            bar.n = sum(min(folder.frames, folder.cell.frames) for folder in folders)
+            done = sum(folder.finished for folder in folders)
+            bar.set_postfix_str(f"{done} of {len(folders)} runs")
+
+        show.last = float("-inf")
+        yield show
+        show.last = float("-inf")
+        show()
+
+
+def _run_ray(
+    out: Path,
+    folders: Sequence[CellFolder],
+    pending: Sequence[CellFolder],
+    *,
+    workers: int,
+    progress: bool,
+    lock: int,
+    ended: Ended,
+) -> None:
+    """Tasks of a Ray cluster; one whose node dies is started again elsewhere."""
+    ray = import_extra("ray", "ray")
+    begun = not ray.is_initialized()
+    if begun:
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    remote = ray.remote(num_cpus=1, max_retries=_RESTARTS + 1)(_run_there)
+    tasks = {remote.remote(str(out.resolve()), folder.cell, sys.path): folder for folder in pending}
+    try:
+        with _bar(folders, progress) as show:
+            while tasks:
+                done, _ = ray.wait(list(tasks), timeout=1)
+                for task in done:
+                    folder = tasks.pop(task)
+                    try:
+                        ray.get(task)
+                        ended(folder, None)
+                    except ray.exceptions.RayError as error:
+                        ended(folder, str(error).strip().splitlines()[-1])
+                show()
+    finally:
+        for task in tasks:
+            ray.cancel(task, force=True)
+        if begun:
+            ray.shutdown()
+
+
+def _run_there(out: str, cell: Cell, path: Sequence[str]) -> None:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    run_cell(out, cell)
+
+
+def _run_submitit(
+    out: Path,
+    folders: Sequence[CellFolder],
+    pending: Sequence[CellFolder],
+    *,
+    workers: int,
+    progress: bool,
+    lock: int,
+    ended: Ended,
+) -> None:
+    """Jobs of SLURM, or processes of submitit where there is no SLURM."""
+    submitit = import_extra("submitit", "submitit")
+    executor = submitit.AutoExecutor(out / "submitit")
+    executor.update_parameters(cpus_per_task=1, slurm_array_parallelism=workers)
+    jobs = executor.map_array(partial(run_cell, out.resolve()), [f.cell for f in pending])
+    with _bar(folders, progress) as show:
+        for folder, job in zip(pending, jobs, strict=True):
+            while not job.done():
+                show()
+                time.sleep(1)
+            error = job.exception()
+            ended(folder, None if error is None else str(error).strip().splitlines()[-1])
+
+
+LAUNCHERS: dict[str, Callable[..., None]] = {
+    "local": _run_local,
+    "ray": _run_ray,
+    "submitit": _run_submitit,
+}
+
+
+def make_cells(
+    tasks: Sequence[str],
+    algorithms: Sequence[str],
+    *,
+    study: str,
+    seeds: int | Sequence[int],
+    frames: int,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+) -> list[Cell]:
+    """All combinations of tasks, algorithms, settings and seeds, a round of seeds at a time.
+
+    Args:
+        tasks: names of tasks.
+        algorithms: names of algorithms.
+        study: name of the sweep.
+        seeds: how many, from 0 on, or which.
+        frames: environment steps of each run.
+        grid: values by setting: ``"alita.influence_coeff"`` of one algorithm,
+            ``"task.size"`` of the task, ``"num_envs"`` of the training.
+
+    Returns:
+        The cells.
+
+    Examples:
+        >>> grid = {"alita.influence_coeff": [0.0, 0.1]}
+        >>> cells = make_cells(
+        ...     ["vmas/spread"], ["maddpg", "alita"], study="s", seeds=1, frames=100, grid=grid
+        ... )
+        >>> [cell.variant for cell in cells]
+        ['maddpg', 'alita, influence_coeff=0.0', 'alita, influence_coeff=0.1']
+    """
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    variants = [
+        (algorithm, settings)
+        for algorithm in algorithms
+        for settings in _settings_of(algorithm, algorithms, grid or {})
+    ]
+    return [
+        Cell(
+            study=study,
+            variant=", ".join([algorithm, *(_said(name, v) for name, v in settings.items())]),
+            task=task,
+            algorithm=algorithm,
+            seed=seed,
+            frames=frames,
+            settings=settings,
+        )
+        for seed in seeds
+        for task in tasks
+        for algorithm, settings in variants
+    ]
+
+
+def _settings_of(
+    algorithm: str, algorithms: Sequence[str], grid: Mapping[str, Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """Every combination of the values that concern an algorithm."""
+    mine: dict[str, Sequence[Any]] = {}
+    for name, values in grid.items():
+        owner, _, option = name.replace("-", "_").rpartition(".")
+        if owner in ("", "task"):
+            mine[name.replace("-", "_")] = values
+        elif owner == algorithm:
+            mine[f"algorithm.{option}"] = values
+    return [dict(zip(mine, values, strict=True)) for values in itertools.product(*mine.values())]
+
+
+def _said(name: str, value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return f"{name.removeprefix('algorithm.')}={text}"
