@@ -167,6 +167,8 @@ class PettingZooEnv(EnvBase):
         self._past: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         self._seen = np.zeros((*lead, self._size), np.float32)
         self._allowed = np.zeros((*lead, self._actions), bool)
+        # Of those that can do nothing.
+        self._first = np.arange(self._actions) == 0
         self._alive = np.zeros((*lead, 1), bool)
         self._terminated = np.zeros((*lead, 1), bool)
 
@@ -234,61 +236,61 @@ class PettingZooEnv(EnvBase):
             seen, infos = self._envs[row].reset(seed=seed)
         self._steps[row], self._seeds[row], self._past[row] = 0, seed, []
         self._alive[row], self._terminated[row] = True, False
+        self._seen[row], self._allowed[row] = 0, False
         self._keep(row, seen, infos)
 
     def _keep(self, row: int, seen: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
         """What the living see and may do."""
-        self._seen[row] = 0
-        self._allowed[row] = False
+        living = self._alive[row, :, 0].tolist()
         for number, agent in enumerate(self.agents):
-            read, act = self._read[number], self._act[number]
-            if not self._alive[row, number, 0] or agent not in seen:
-                self._allowed[row, number, 0] = True
+            if not living[number] or agent not in seen:
+                self._seen[row, number] = 0
+                self._allowed[row, number] = self._first
                 continue
+            read = self._read[number]
             self._seen[row, number, : read.size] = read(seen[agent])
             if self._masked:
                 mask = read.mask(seen[agent], infos.get(agent, {}))
-                self._allowed[row, number, : act.size] = True if mask is None else mask
-                if not self._allowed[row, number].any():
-                    self._allowed[row, number, 0] = True
+                own = self._allowed[row, number]
+                own[: self._act[number].size] = True if mask is None else mask
+                if not own.any():
+                    own[0] = True
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = tensordict.get(ACTION).detach().cpu().numpy()
         (num_envs,) = self.batch_size
         reward = np.zeros((num_envs, self.num_agents, 1), np.float32)
         flags = np.zeros((num_envs, 3), bool)
-        for row in range(num_envs):
-            reward[row], flags[row] = self._advance(row, action[row])
+        with _quiet():
+            for row in range(num_envs):
+                flags[row] = self._advance(row, action[row], reward[row, :, 0])
         return self._entries(flags, reward=torch.from_numpy(reward).to(self.device))
 
-    def _advance(self, row: int, action: np.ndarray) -> tuple[np.ndarray, tuple[bool, ...]]:
-        """One step of one environment: rewards ``[N, 1]``, and done, terminated, truncated."""
-        env, reward = self._envs[row], np.zeros((self.num_agents, 1), np.float32)
-        before = self._alive[row].copy()
+    def _advance(self, row: int, action: np.ndarray, reward: np.ndarray) -> tuple[bool, ...]:
+        """One step of one environment: done, terminated, truncated; rewards are written."""
+        before = self._alive[row, :, 0].copy()
         if not before.any():
             # It has ended, and waits to be reset.
-            return reward, (True, bool(self._terminated[row].any()), False)
-        chosen = {
-            agent: self._act[self._place[agent]](action[self._place[agent]]) for agent in env.agents
-        }
-        with _quiet():
-            seen, paid, terminated, truncated, infos = env.step(chosen)
+            return True, bool(self._terminated[row].any()), False
+        living = [number for number, alive in enumerate(before.tolist()) if alive]
+        seen, paid, terminated, truncated, infos = self._envs[row].step(
+            {self.agents[number]: self._act[number](action[number]) for number in living}
+        )
         self._past[row].append(action.copy())
         self._steps[row] += 1
-        for agent, value in paid.items():
-            reward[self._place[agent], 0] = value
-        reward *= before
-        for number, agent in enumerate(self.agents):
+        for number in living:
+            agent = self.agents[number]
+            reward[number] = paid.get(agent, 0.0)
             ended = bool(terminated.get(agent, False))
-            left = ended or bool(truncated.get(agent, False)) or agent not in env.agents
-            self._alive[row, number] = before[number] and not left
-            self._terminated[row, number] |= before[number] and ended
+            if ended or truncated.get(agent, False):
+                self._alive[row, number] = False
+                self._terminated[row, number] = ended
         self._keep(row, seen, infos)
         if self._alive[row].any():
-            late = self.horizon is not None and self._steps[row] >= self.horizon
-            return reward, (late, False, late)
-        last = bool((before & self._terminated[row]).any())
-        return reward, (True, last, not last)
+            late = self.horizon is not None and bool(self._steps[row] >= self.horizon)
+            return late, False, late
+        last = bool(self._terminated[row, before].any())
+        return True, last, not last
 
     def _entries(self, flags: np.ndarray, **agents: torch.Tensor) -> TensorDict:
         def sent(array: np.ndarray) -> torch.Tensor:
@@ -395,8 +397,9 @@ class ExactPettingZooEnv(PettingZooEnv):
         ):
             if seed >= 0:
                 self._begin(row, seed)
-            for action in new["actions"][row, :steps].numpy():
-                self._advance(row, action)
+            with _quiet():
+                for action in new["actions"][row, :steps].numpy():
+                    self._advance(row, action, np.zeros(self.num_agents))
         if self._masked:
             _grid.publish_mask(self, self._mask, torch.from_numpy(self._allowed).to(self.device))
 
@@ -473,10 +476,14 @@ class _Reader:
         if self.masked:
             space = space["observation"] if "observation" in space.spaces else space
         self._space, self._image_size = space, image_size
+        self._plain = type(space).__name__ == "Box" and space.dtype != np.uint8
         # An image is shrunk as tensors are; here only its size counts.
         self.size = len(self._flat(space, _zero(space)))
 
     def __call__(self, seen: Any) -> np.ndarray:
+        if self._plain and not isinstance(seen, dict):
+            # Written into float32 by whoever asks.
+            return seen.ravel()
         inside = _is_dict(self._space) or not isinstance(seen, Mapping)
         return self._flat(self._space, seen if inside else seen["observation"])
 
@@ -495,6 +502,8 @@ class _Reader:
         if type(space).__name__ == "Discrete":
             return np.eye(int(space.n), dtype=np.float32)[int(seen) - int(space.start)]
         values = np.asarray(seen)
+        if values.dtype == np.float32 and values.ndim == 1:
+            return values
         if values.ndim == 3 and values.dtype == np.uint8:
             gray = torch.from_numpy(values.mean(-1, dtype=np.float32))[None]
             return (adaptive_avg_pool2d(gray, self._image_size) / 255).flatten().numpy()
@@ -659,7 +668,8 @@ def draw_pettingzoo(
 
     frames = [frame()]
     for action in episode[ACTION].numpy():
-        env._advance(0, action)
+        with _quiet():
+            env._advance(0, action, np.zeros(env.num_agents))
         frames.append(frame())
     env.close()
     return frames
