@@ -3,6 +3,17 @@
 from torchrl_alita.envs.as_team import TeamLayout, as_team
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
+from torchrl_alita.envs.particles import (
+    CooperativeNavigation,
+    ParticleEnv,
+    ParticleSettings,
+    PhysicalDeception,
+    SpeakerListener,
+    draw_particles,
+    navigation_metrics,
+    physical_deception_metrics,
+    speaker_listener_metrics,
+)
 from torchrl_alita.envs.pettingzoo import (
     ExactPettingZooEnv,
     PettingZooEnv,
@@ -50,18 +61,23 @@ from torchrl_alita.envs.vmas_state import VmasState
 from torchrl_alita.layout import Layout, layout_of
 
 __all__ = [
+    "CooperativeNavigation",
     "EnvironmentState",
     "ExactPettingZooEnv",
     "Layout",
     "MarkovGame",
     "MatrixGame",
+    "ParticleEnv",
+    "ParticleSettings",
     "PettingZooEnv",
+    "PhysicalDeception",
     "PushBox",
     "PushBoxEvents",
     "PushBoxSettings",
     "SecretRoom",
     "SecretRoomEvents",
     "SecretRoomSettings",
+    "SpeakerListener",
     "StreamedVmasEnv",
     "TakeTurns",
     "Task",
@@ -71,6 +87,7 @@ __all__ = [
     "agent_returns",
     "as_team",
     "draw_game",
+    "draw_particles",
     "draw_pettingzoo",
     "draw_push_box",
     "draw_secret_room",
@@ -80,7 +97,9 @@ __all__ = [
     "get_task",
     "layout_of",
     "make_env",
+    "navigation_metrics",
     "pettingzoo_task",
+    "physical_deception_metrics",
     "push_box_events",
     "push_box_metrics",
     "push_box_task",
@@ -89,6 +108,7 @@ __all__ = [
     "secret_room_events",
     "secret_room_metrics",
     "secret_room_task",
+    "speaker_listener_metrics",
     "spread_metrics",
     "task_names",
     "vmas_metrics",
