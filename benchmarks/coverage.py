@@ -496,20 +496,23 @@ def play_networks(method: Method, num_agents: int, num_actions: int, config: Con
         game = MatrixGame(torch.zeros(num_agents, num_actions**num_agents), seed=repetition)
         algorithm = ALITA(
             game,
-            influencers="all" if method.scope == "own" else 0,
-            influence_coeff=0.0,
-            novelty_coeff=float(method.source != "none"),
-            diversity_coeff=method.penalty or 0.0,
-            omega=config.omega,
-            gamma=0.0,
-            actor_lr=config.actor_lr,
+            ALITA.Settings(
+                influencers="all" if method.scope == "own" else 0,
+                influence_coeff=0.0,
+                novelty_coeff=float(method.source != "none"),
+                diversity_coeff=method.penalty or 0.0,
+                omega=config.omega,
+                gamma=0.0,
+                actor_lr=config.actor_lr,
+            ),
         )
         memory = []
         for _ in range(num_steps(num_actions**num_agents)):
             with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
                 memory.append(game.step(algorithm.actor(game.reset())).squeeze(0))
             draws = [-1, *torch.randint(len(memory), (config.batch_size - 1,)).tolist()]
-            algorithm.update(torch.stack([memory[draw] for draw in draws]))
+            batch = torch.stack([memory[draw] for draw in draws])
+            algorithm.update(dict.fromkeys(algorithm.replays(), batch))
         played = torch.stack(memory)
         joint.append((played["agents", "action"].argmax(-1) * place).sum(-1))
         probabilities = played["agents", "logits"].softmax(-1)

@@ -239,11 +239,13 @@ class Learner:
         self.env, self.settings, self.estimators = env, settings, estimators
         self.algorithm = MADDPG(
             env,
-            num_cells=settings.num_cells,
-            gamma=settings.gamma,
-            actor_lr=settings.actor_lr,
-            critic_lr=settings.critic_lr,
-            tau=settings.tau,
+            MADDPG.Settings(
+                num_cells=settings.num_cells,
+                gamma=settings.gamma,
+                actor_lr=settings.actor_lr,
+                critic_lr=settings.critic_lr,
+                tau=settings.tau,
+            ),
         )
         self.discrete = self.algorithm.layout.discrete
         frames = settings.episodes * settings.horizon * settings.num_envs

@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -299,7 +299,7 @@ def collected_batches(
 def without_conditional(buffers: Buffers) -> Buffers:
     """The same buffers, which draw no conditional batches."""
     plain = copy.copy(buffers)
-    plain.conditional = []
+    plain.streams = {name: s for name, s in buffers.streams.items() if s.sampler is None}
     return plain
 
 
@@ -326,15 +326,14 @@ class Run:
         if takes_compile():
             self.compiled = build_algorithm(settings_compiled(config), env)
 
-    def sample(self, watch: Callable) -> tuple:
+    def sample(self, watch: Callable) -> dict[str, TensorDictBase]:
         """The batches of an update."""
-        conditional = []
-        for buffer in self.buffers.conditional:
+        conditional = {}
+        for name in self.buffers.streams.keys() - self.plain.streams.keys():
             with watch("conditional"):
-                conditional.append(buffer.sample())
+                conditional[name] = self.buffers.drawn[name].sample()
         with watch("sampling"):
-            batch, _, recent = self.plain.sample()
-        return batch, conditional, recent
+            return self.plain.sample() | conditional
 
     def iterate(self, watch: Callable, updates: int) -> None:
         """Collect, store, update and log, each part timed."""
@@ -355,7 +354,7 @@ class Run:
         for _ in range(updates):
             batches = self.sample(watch)
             with watch("update"):
-                learned = self.algorithm.update(*batches)
+                learned = self.algorithm.update(batches)
         with watch("checks"):
             check_finite(learned, self.frames)
             learned.update(self.algorithm.health(collected))
@@ -382,10 +381,11 @@ def rewarded(algorithm: ALITA, batch: TensorDictBase) -> TensorDictBase:
 
 
 def update_estimators(
-    algorithm: ALITA, conditional_batches: Sequence[TensorDictBase], watch: Callable
+    algorithm: ALITA, batches: Mapping[str, TensorDictBase], watch: Callable
 ) -> None:
     """The estimators' part of an update, each stage timed."""
-    for estimator, batch in zip(algorithm.estimators, conditional_batches, strict=True):
+    for estimator in algorithm.estimators:
+        batch = batches[f"conditional_{estimator.team.influencers[0]}"]
         with watch("rewards"):
             batch = rewarded(algorithm, batch)
         # Newer estimators take the target of their updates on one batch ready-made.
@@ -393,23 +393,25 @@ def update_estimators(
             with watch("estimator_forward"), torch.no_grad():
                 target = estimator.value_target(batch)
                 batch = batch.copy().set(estimator.tensor_keys.value_target, target)
-        for _ in range(algorithm.estimator_updates):
+        for _ in range(algorithm.settings.estimator_updates):
             with watch("estimator_forward"):
                 loss = estimator(batch)["loss_estimator"]
             with watch("estimator_backward"):
                 loss.backward()
             with watch("estimator_optimizer"):
                 optimizer = algorithm.optimizers[f"estimator_{estimator.team.influencers[0]}"]
-                follow(optimizer, algorithm.max_grad_norm)
+                follow(optimizer, algorithm.settings.max_grad_norm)
 
 
-def update_in_parts(algorithm: MADDPG, batches: tuple, watch: Callable) -> None:
+def update_in_parts(
+    algorithm: MADDPG, batches: Mapping[str, TensorDictBase], watch: Callable
+) -> None:
     """The calls of an update in its order, each stage timed."""
-    batch, conditional_batches, recent_batch = batches
+    batch = batches["batch"]
     losses = []
     intrinsic = isinstance(algorithm, ALITA)
     if intrinsic:
-        update_estimators(algorithm, conditional_batches, watch)
+        update_estimators(algorithm, batches, watch)
         with watch("rewards"):
             batch = rewarded(algorithm, batch)
     with watch("maddpg_forward"):
@@ -417,15 +419,15 @@ def update_in_parts(algorithm: MADDPG, batches: tuple, watch: Callable) -> None:
         losses += [result["loss_actor"], result["loss_qvalue"]]
     if intrinsic:
         with watch("novelty_forward"):
-            losses.append(algorithm.novelty_loss(recent_batch)["loss_novelty"])
+            losses.append(algorithm.novelty_loss(batches["recent"])["loss_novelty"])
         with watch("influence_forward"):
             losses += [influence(batch)["loss_influence"] for influence in algorithm.influences]
     with watch("backward"):
         sum(losses).backward()
     with watch("optimizers"):
         for name, optimizer in algorithm.optimizers.items():
-            if not name.startswith("estimator"):
-                follow(optimizer, algorithm.max_grad_norm)
+            if name not in algorithm.separate:
+                follow(optimizer, algorithm.settings.max_grad_norm)
     with watch("targets"):
         algorithm.target_updater.step()
 
@@ -442,12 +444,12 @@ def play_round(run: Run, watch: Stopwatch, updates: int) -> None:
         batches = run.sample(unwatched)
         # What another process has compiled is no work of this one.
         with fresh_cache(), once("compilation"):
-            run.compiled.update(*batches)
+            run.compiled.update(batches)
         run.compilation = once.running["compilation"]
     for _ in range(updates):
         batches = run.sample(unwatched)
         with watch("update_compiled"):
-            run.compiled.update(*batches)
+            run.compiled.update(batches)
 
 
 def measure(config: Config) -> dict[str, dict[str, Any]]:

@@ -158,8 +158,8 @@ def transitions(env: EnvBase, count: int) -> TensorDictBase:
 
 def updating(algorithm: MADDPG, batch: TensorDictBase) -> Callable[[], Any]:
     """An update on given batches."""
-    conditional = [batch] * len(algorithm.conditional_samplers)
-    return lambda: algorithm.update(batch, conditional, batch)
+    batches = dict.fromkeys(algorithm.replays(), batch)
+    return lambda: algorithm.update(batches)
 
 
 def measure_agents(config: Config) -> list[dict[str, Any]]:
@@ -199,13 +199,12 @@ def measure_buffer(config: Config) -> list[dict[str, Any]]:
         env = task_env(chosen)
         algorithm = build_algorithm(chosen, env)
         buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.horizon))
-        plain, (conditional,) = without_conditional(buffers), buffers.conditional
-        batch, _, recent = plain.sample()
-        held = conditional.sample()
+        plain, conditional = without_conditional(buffers), buffers.drawn["conditional_0"]
+        batches = plain.sample() | {"conditional_0": conditional.sample()}
         for stage, call in (
             ("sampling", plain.sample),
             ("conditional", conditional.sample),
-            ("update", lambda a=algorithm, b=(batch, [held], recent): a.update(*b)),
+            ("update", lambda a=algorithm, b=batches: a.update(b)),
         ):
             calls[f"{stage}, {size}"] = call
             rows[f"{stage}, {size}"] = {"stage": stage, "buffer_size": size}
@@ -264,7 +263,7 @@ def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], An
         calls[f"estimator_{kind}"] = lambda a=algorithm: update_estimators(a, [batch], unwatched)
         if kind == "clones":
             buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.horizon))
-            calls["conditional"] = buffers.conditional[0].sample
+            calls["conditional"] = buffers.drawn["conditional_0"].sample
     return calls
 
 
@@ -298,7 +297,7 @@ def peak_memory(chosen: dict[str, Any]) -> dict[str, Any]:
         batches = collected_batches(config, env, algorithm)
         buffers = filled(Buffers(config, algorithm), next(batches))
         for _ in range(3):
-            algorithm.update(*buffers.sample())
+            algorithm.update(buffers.sample())
         stored = buffers.replay.storage[:]
         buffer_bytes = sum(v.numel() * v.element_size() for v in stored.values(True, True))
     # macOS counts in bytes, Linux in units of 1,024.

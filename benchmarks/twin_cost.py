@@ -134,7 +134,7 @@ def updating(config: Config, name: str) -> Callable[[], None]:
 
     def some_updates() -> None:
         for _ in range(UPDATES):
-            algorithm.update(*buffers.sample())
+            algorithm.update(buffers.sample())
         if config.device == "cuda":
             torch.cuda.synchronize()
 

@@ -19,17 +19,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
-
-from torchrl.envs import EnvBase
+from typing import Literal
 
 from torchrl_alita import DDPG, PPO, SAC, TAC, TD3, TwinALITA
-from torchrl_alita.training import TrainingConfig, parse_config, run_recipe
+from torchrl_alita.training import TrainingConfig, build_algorithm, parse_config, run_recipe
 
 ALGORITHMS = {"alita": TwinALITA, "td3": TD3, "ddpg": DDPG, "sac": SAC, "ppo": PPO, "tac": TAC}
 # What others than TD3 and DDPG are run with.
 PRESETS = {
-    "alita": {"frames_per_update": 2},
+    "twin_alita": {"frames_per_update": 2},
     "sac": {"algorithm": "sac", "lr": 3e-4},
     # Its paper has 2,048 steps for each update.
     "ppo": {
@@ -47,32 +45,14 @@ PRESETS = {
         "random_frames": 1_000,
     },
 }
-# A compiled update pays after about so many.
-MOST_EAGER_UPDATES = 5_000
-_NETWORKS = ("num_cells", "layer_norm", "gamma", "max_grad_norm")
-_COMPILED = ("tau", "compile", "compile_mode")
-_DDPG = ("actor_lr", "critic_lr")
-_TD3 = (*_DDPG, "policy_noise", "policy_delay", "noise_clip")
-OPTIONS = {
-    "alita": (
-        *(*_NETWORKS, *_COMPILED, *_TD3),
-        *("form", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega", "estimator"),
-        *("estimator_updates", "optimum", "optimum_at", "num_optimum_samples", "normalize"),
-    ),
-    "td3": (*_NETWORKS, *_COMPILED, *_TD3),
-    "ddpg": (*_NETWORKS, *_COMPILED, *_DDPG),
-    "sac": (*_NETWORKS, *_COMPILED, "lr"),
-    "ppo": (*_NETWORKS, "lr"),
-    "tac": (*_NETWORKS, *_COMPILED, "lr"),
-}
 
 
 @dataclass
 class Config(TrainingConfig):
     """A robot that is to run, balance or reach."""
 
-    algorithm: Literal["alita", "td3", "ddpg", "sac", "ppo", "tac"] = "alita"
-    """Algorithm; what follows from form on is of alita."""
+    algorithm: Literal["twin_alita", "td3", "ddpg", "sac", "ppo", "tac"] = "twin_alita"
+    """Algorithm; what follows from form on is of twin_alita."""
     env: str = "HopperBulletEnv-v0"
     """Id of one of PyBullet's environments; an unknown one lists them."""
     task: str = "pybullet"
@@ -162,20 +142,10 @@ class Config(TrainingConfig):
         super().__post_init__()
 
 
-def build(config: Config, env: EnvBase) -> Any:
-    """The algorithm that a config names."""
-    name = config.algorithm
-    options = {option: getattr(config, option) for option in OPTIONS[name]}
-    if "compile" in options and config.compile is None:
-        updates = (config.total_frames - config.random_frames) // config.frames_per_update
-        options["compile"] = updates > MOST_EAGER_UPDATES
-    return ALGORITHMS[name](env, **options)
-
-
 def main(arguments: list[str] | None = None) -> dict:
     """Train from the command line."""
     config = parse_config(Config, arguments, presets=PRESETS)
-    return run_recipe(config, partial(build, config))
+    return run_recipe(config, partial(build_algorithm, config))
 
 
 if __name__ == "__main__":

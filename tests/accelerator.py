@@ -10,6 +10,7 @@ A device is registered for a whole process, so this one should be a process of i
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import pickle
@@ -20,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 import torch
-from fakes import B, H, TargetEnv, random_batch, sequences
+from fakes import B, H, TargetEnv, build, by_name, conditional_names, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -143,15 +144,15 @@ def transitions(algorithm: Any) -> TensorDict:
         return ALONE.rollout(4).reshape(-1)
     if algorithm.recurrent:
         return sequences(batch_size=(B, 3))
-    return sequences(batch_size=(B,)) if isinstance(algorithm, QMIX) else random_batch()
+    return sequences(batch_size=(B,)) if isinstance(algorithm, IQL) else random_batch()
 
 
 def updated(algorithm: Any, batch: TensorDict) -> None:
-    algorithm.update(batch, [batch for _ in algorithm.conditional_samplers])
+    algorithm.update(by_name(algorithm, batch, [batch for _ in conditional_names(algorithm)]))
 
 
 def continuous(make: Callable[..., Any], **options: Any) -> Any:
-    return make(TargetEnv(), **SMALL, **options)
+    return build(make, TargetEnv(), **SMALL, **options)
 
 
 ALGORITHMS: dict[str, Callable[[], Any]] = {
@@ -167,19 +168,28 @@ ALGORITHMS: dict[str, Callable[[], Any]] = {
     "Symmetric": lambda: continuous(ALITA, influencers="all"),
     "Symmetric, clones": lambda: continuous(ALITA, influencers="all", estimator="clones"),
     "two influencers": lambda: continuous(ALITA, influencers=(2, 0), weights=(0.3, 0.7)),
-    "ALITA, one-hot": lambda: ALITA(ONE_HOT, **SMALL),
-    "ALITA, enumerated": lambda: ALITA(ONE_HOT, optimum="enumerated", **SMALL),
-    "Symmetric, one-hot": lambda: ALITA(ONE_HOT, influencers="all", num_action_samples=1, **SMALL),
-    "MADDPG, all actions": lambda: MADDPG(ONE_HOT, own_actions="all", **SMALL),
-    "MADDPG, recurrent": lambda: MADDPG(STATE, **SMALL, **MEMORY),
-    "ALITA, recurrent": lambda: ALITA(STATE, optimum_at="next", **SMALL, **MEMORY),
-    "QMIX": lambda: QMIX(STATE, hidden_size=H),
-    "VDN": lambda: VDN(STATE, hidden_size=H),
-    "IQL": lambda: IQL(STATE, recurrent=False, **SMALL),
-    "TwinALITA": lambda: TwinALITA(ALONE, **SMALL),
-    "TwinALITA, marginal": lambda: TwinALITA(ALONE, estimator="marginal", **SMALL),
-    "TwinALITA, published": lambda: TwinALITA(ALONE, form="published", **SMALL),
-    **{make.__name__: lambda make=make: make(ALONE, **SMALL) for make in (TD3, SAC, TAC, PPO)},
+    "ALITA, one-hot": lambda: ALITA(ONE_HOT, ALITA.Settings(**SMALL)),
+    "ALITA, enumerated": lambda: ALITA(ONE_HOT, ALITA.Settings(optimum="enumerated", **SMALL)),
+    "Symmetric, one-hot": lambda: ALITA(
+        ONE_HOT, ALITA.Settings(influencers="all", num_action_samples=1, **SMALL)
+    ),
+    "MADDPG, all actions": lambda: MADDPG(ONE_HOT, MADDPG.Settings(own_actions="all", **SMALL)),
+    "MADDPG, recurrent": lambda: MADDPG(STATE, MADDPG.Settings(**SMALL, **MEMORY)),
+    "ALITA, recurrent": lambda: ALITA(STATE, ALITA.Settings(optimum_at="next", **SMALL, **MEMORY)),
+    "QMIX": lambda: QMIX(STATE, QMIX.Settings(hidden_size=H)),
+    "VDN": lambda: VDN(STATE, VDN.Settings(hidden_size=H)),
+    "IQL": lambda: IQL(STATE, IQL.Settings(recurrent=False, **SMALL)),
+    "TwinALITA": lambda: TwinALITA(ALONE, TwinALITA.Settings(**SMALL)),
+    "TwinALITA, marginal": lambda: TwinALITA(
+        ALONE, TwinALITA.Settings(estimator="marginal", **SMALL)
+    ),
+    "TwinALITA, published": lambda: TwinALITA(
+        ALONE, dataclasses.replace(TwinALITA.presets["published"], **SMALL)
+    ),
+    **{
+        make.__name__: lambda make=make: build(make, ALONE, **SMALL)
+        for make in (TD3, SAC, TAC, PPO)
+    },
 }
 
 
@@ -194,7 +204,7 @@ SAMPLED: dict[str, Callable[[], Any]] = {
         kind: lambda kind=kind: continuous(ALITA, estimator="clones", conditional=kind)
         for kind in KINDS
     },
-    "sequences": lambda: ALITA(STATE, **SMALL, **MEMORY),
+    "sequences": lambda: ALITA(STATE, ALITA.Settings(**SMALL, **MEMORY)),
 }
 # Each is a way to wait for the device, or to miss it.
 PLANTED: dict[str, Callable[[torch.Tensor], Any]] = {

@@ -6,6 +6,8 @@ A silent broadcast between two of them fails.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -19,6 +21,7 @@ from torch.distributions import Normal
 from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
+from torchrl_alita.algorithms import Learner
 from torchrl_alita.modules import GumbelOneHot
 
 B, N, O, A = 7, 3, 5, 2  # noqa: E741
@@ -368,3 +371,26 @@ def fixed_draws_actor(net: nn.Module) -> ProbabilisticTensorDictSequential:
             distribution_class=FixedDraws,
         ),
     )
+
+
+def conditional_names(algorithm: Learner) -> list[str]:
+    """Names of the conditional batches that an algorithm reads."""
+    return [name for name in algorithm.replays() if name.startswith("conditional")]
+
+
+def by_name(
+    algorithm: Learner,
+    batch: TensorDict,
+    conditional: Sequence[TensorDict] | None = None,
+    recent: TensorDict | None = None,
+) -> dict[str, TensorDict]:
+    """What an update reads; where nothing else is given, the same batch for all."""
+    batches = dict.fromkeys(["rollout"] if algorithm.on_policy else algorithm.replays(), batch)
+    batches |= {} if recent is None else {"recent": recent}
+    names = conditional_names(algorithm)
+    return batches | dict(zip(names, conditional or [batch] * len(names), strict=True))
+
+
+def build(algorithm: type[Learner], env: EnvBase, **options: Any) -> Learner:
+    """An algorithm with some settings of its own."""
+    return algorithm(env, algorithm.Settings(**options))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from fakes import B, N, TargetEnv, random_batch
+from fakes import B, N, TargetEnv, build, by_name, conditional_names, random_batch
 
 from torchrl_alita import ALITA, DDPG, MADDPG
 from torchrl_alita.layout import DIVERSITY_PENALTY, NOVELTY, next_key
@@ -14,7 +16,7 @@ SMALL = {"num_cells": (13,)}
 
 
 def batches(algorithm: MADDPG) -> list:
-    return [random_batch(seed=7 + i) for i, _ in enumerate(algorithm.conditional_samplers)]
+    return [random_batch(seed=7 + i) for i, _ in enumerate(conditional_names(algorithm))]
 
 
 def parameters(algorithm: MADDPG) -> dict[str, torch.Tensor]:
@@ -32,9 +34,9 @@ def changed(before: dict, after: dict) -> set[str]:
 @pytest.mark.parametrize("estimator", ["marginal", "clones", "centralized"])
 def test_an_update_moves_every_network_and_logs_finite_scalars(estimator):
     torch.manual_seed(0)
-    algorithm = ALITA(ENV, estimator=estimator, **SMALL)
+    algorithm = ALITA(ENV, ALITA.Settings(estimator=estimator, **SMALL))
     before = parameters(algorithm)
-    logs = algorithm.update(random_batch(), batches(algorithm))
+    logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch(), batches(algorithm)))))
     expected = {"maddpg", "novelty_loss", "influence_0"}
     expected |= set() if estimator == "marginal" else {"estimator_0"}
     assert changed(before, parameters(algorithm)) == expected
@@ -52,10 +54,12 @@ def test_a_wider_code_reconstructs_what_three_numbers_cannot():
     for code in (3, 8):
         torch.manual_seed(0)
         cells = (32, code, 32)
-        algorithm = ALITA(ENV, autoencoder_cells=cells, autoencoder_lr=1e-2, **SMALL)
+        algorithm = ALITA(
+            ENV, ALITA.Settings(autoencoder_cells=cells, autoencoder_lr=1e-2, **SMALL)
+        )
         batch = random_batch(batch_size=(256,))
         for _ in range(200):
-            logs = algorithm.update(batch)
+            logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, batch))))
         left[code] = logs["novelty"].item()
     assert left[8] < 0.25 * left[3]
 
@@ -64,13 +68,15 @@ def test_without_influence_and_bonuses_alita_is_maddpg():
     """No F and No IM together leave the networks of MADDPG, bit for bit."""
     results = []
     for make in (
-        lambda: MADDPG(ENV, **SMALL),
-        lambda: ALITA(ENV, influence_coeff=0, novelty_coeff=0, diversity_coeff=0, **SMALL),
+        lambda: MADDPG(ENV, MADDPG.Settings(**SMALL)),
+        lambda: ALITA(
+            ENV, ALITA.Settings(influence_coeff=0, novelty_coeff=0, diversity_coeff=0, **SMALL)
+        ),
     ):
         torch.manual_seed(0)
         algorithm = make()
         for seed in range(3):
-            algorithm.update(random_batch(seed=seed))
+            algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch(seed=seed)))))
         results.append(algorithm.maddpg.state_dict())
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key], value, rtol=0, atol=0)
@@ -82,22 +88,22 @@ def test_each_part_alone_changes_what_is_learned(part):
     results = []
     for coeffs in (others, others | {part: 0.5}):
         torch.manual_seed(0)
-        algorithm = ALITA(ENV, **coeffs, **SMALL)
-        algorithm.update(random_batch())
+        algorithm = ALITA(ENV, ALITA.Settings(**coeffs, **SMALL))
+        algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch()))))
         results.append(torch.cat([p.flatten() for p in algorithm.maddpg.parameters()]))
     assert (results[0] != results[1]).any()
 
 
 def test_no_f_builds_no_estimator():
-    algorithm = ALITA(ENV, influence_coeff=0, estimator="clones", **SMALL)
-    assert algorithm.conditional_samplers == []
+    algorithm = ALITA(ENV, ALITA.Settings(influence_coeff=0, estimator="clones", **SMALL))
+    assert conditional_names(algorithm) == []
     assert algorithm.influences == []
 
 
 def test_symmetric_makes_everybody_influencer_and_influencee():
-    algorithm = ALITA(ENV, influencers="all", estimator="clones", **SMALL)
-    assert [sampler.influencer for sampler in algorithm.conditional_samplers] == [0, 1, 2]
-    logs = algorithm.update(random_batch(), batches(algorithm))
+    algorithm = ALITA(ENV, ALITA.Settings(influencers="all", estimator="clones", **SMALL))
+    assert conditional_names(algorithm) == [f"conditional_{k}" for k in range(N)]
+    logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch(), batches(algorithm)))))
     gaps = {key for key in logs.keys() if key.startswith("gap")}  # noqa: SIM118
     assert gaps == {f"gap_{k}_{i}" for k in range(N) for i in range(N) if i != k}
     rewarded = algorithm._rewarded(random_batch())
@@ -106,7 +112,7 @@ def test_symmetric_makes_everybody_influencer_and_influencee():
 
 
 def test_two_influencers_have_an_autoencoder_and_an_estimator_each():
-    algorithm = ALITA(ENV, influencers=(2, 0), estimator="clones", **SMALL)
+    algorithm = ALITA(ENV, ALITA.Settings(influencers=(2, 0), estimator="clones", **SMALL))
     assert algorithm.autoencoder.num_influencers == 2
     assert [loss.team.influencers for loss in algorithm.influences] == [(2,), (0,)]
     assert [loss.team.influencers for loss in algorithm.estimators] == [(2,), (0,)]
@@ -117,15 +123,15 @@ def test_one_loss_of_all_influencers_logs_what_a_loss_for_each_does(influencees)
     """The marginal estimate of Symmetric; only what is evaluated at once is named otherwise."""
     options = {"influencers": "all", "influencees": influencees, "num_optimum_samples": 0}
     torch.manual_seed(0)
-    algorithm = ALITA(ENV, **options, **SMALL)
+    algorithm = ALITA(ENV, ALITA.Settings(**options, **SMALL))
     (influence,) = algorithm.influences
     assert influence.team.influencers == (0, 1, 2)
-    logs = algorithm.update(random_batch())
+    logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch()))))
     for k in range(N):
         torch.manual_seed(0)
         others = influencees and tuple(agent for agent in influencees if agent != k)
-        own = {**options, "influencers": k, "influencees": others}
-        alone = ALITA(ENV, **own, **SMALL).update(random_batch())
+        single = build(ALITA, ENV, **{**options, "influencers": k, "influencees": others}, **SMALL)
+        alone = single.update(by_name(single, random_batch()))
         names = {key for key in alone.keys() if key.startswith((f"influence_{k}", f"gap_{k}"))}  # noqa: SIM118
         assert len(names) == 3 - (k in (influencees or ()))
         for name in names:
@@ -136,23 +142,23 @@ def test_a_random_influencer_follows_the_seed_and_varies_with_it():
     drawn = []
     for seed in (0, 0, *range(1, 20)):
         torch.manual_seed(seed)
-        drawn.append(ALITA(ENV, influencers="random", **SMALL).influencers)
+        drawn.append(ALITA(ENV, ALITA.Settings(influencers="random", **SMALL)).influencers)
     assert drawn[0] == drawn[1]
     assert set(drawn) == {(0,), (1,), (2,)}
 
 
 def test_an_adversary_is_neither_penalized_nor_influenced():
-    algorithm = ALITA(ENV, influencees=[1], **SMALL)
+    algorithm = ALITA(ENV, ALITA.Settings(influencees=[1], **SMALL))
     rewarded = algorithm._rewarded(random_batch())
     assert (rewarded[next_key(DIVERSITY_PENALTY)][:, [0, 2]] == 0).all()
-    logs = algorithm.update(random_batch())
+    logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch()))))
     assert "gap_0_1" in logs.keys()  # noqa: SIM118
     assert "gap_0_2" not in logs.keys()  # noqa: SIM118
 
 
 def test_clones_are_set_back_when_an_episode_starts():
-    algorithm = ALITA(ENV, estimator="clones", **SMALL)
-    algorithm.update(random_batch(), batches(algorithm))
+    algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
+    algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch(), batches(algorithm)))))
     (estimator,) = algorithm.estimators
     critics = algorithm.maddpg.qvalue_network_params
 
@@ -170,8 +176,8 @@ def test_clones_are_set_back_when_an_episode_starts():
 def test_the_critics_learn_from_the_total_reward_and_the_batch_keeps_the_extrinsic_one():
     batch = random_batch()
     before = batch.clone()
-    algorithm = ALITA(ENV, novelty_coeff=0.5, **SMALL)
-    algorithm.update(batch)
+    algorithm = ALITA(ENV, ALITA.Settings(novelty_coeff=0.5, **SMALL))
+    algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, batch))))
     assert algorithm.maddpg.tensor_keys.reward == ("agents", "total_reward")
     assert (batch == before).all()
     rewarded = algorithm._rewarded(batch)["next", "agents"]
@@ -181,7 +187,7 @@ def test_the_critics_learn_from_the_total_reward_and_the_batch_keeps_the_extrins
 
 def test_ddpg_ignores_what_the_others_do():
     torch.manual_seed(0)
-    critic = DDPG(ENV, **SMALL).maddpg.qvalue_network
+    critic = DDPG(ENV, DDPG.Settings(**SMALL)).maddpg.qvalue_network
     batch = random_batch()
     other = batch.clone()
     other["agents", "action"][:, 1:] = 0
@@ -191,31 +197,33 @@ def test_ddpg_ignores_what_the_others_do():
 
 
 def test_matd3_updates_its_actors_less_often():
-    algorithm = MADDPG(ENV, num_critics=2, policy_noise=0.2, policy_delay=2, **SMALL)
+    algorithm = MADDPG(
+        ENV, MADDPG.Settings(num_critics=2, policy_noise=0.2, policy_delay=2, **SMALL)
+    )
     before = parameters(algorithm)
-    algorithm.update(random_batch())
+    algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch()))))
     moved = parameters(algorithm)
     actor = [name for name in before if "actor_network_params" in name and "target" not in name]
     assert actor
     assert all((before[name] == moved[name]).all() for name in actor)
-    algorithm.update(random_batch(seed=1))
+    algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch(seed=1)))))
     assert any((before[name] != parameters(algorithm)[name]).any() for name in actor)
 
 
 def test_gradients_are_scaled_down_to_the_largest_norm():
     """Plain steps of size 1 move a network by no more than the largest norm."""
-    algorithm = MADDPG(ENV, max_grad_norm=0.125, **SMALL)
+    algorithm = MADDPG(ENV, MADDPG.Settings(max_grad_norm=0.125, **SMALL))
     params = list(algorithm.maddpg.qvalue_network_params.parameters())
     algorithm.optimizers["qvalue"] = torch.optim.SGD(params, lr=1.0)
     before = [param.detach().clone() for param in params]
-    logs = algorithm.update(random_batch())
+    logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch()))))
     step = sum((old - new).square().sum() for old, new in zip(before, params, strict=True)).sqrt()
     assert logs["grad_norm_qvalue"] > 0.125
     torch.testing.assert_close(step.detach(), torch.tensor(0.125), rtol=1e-3, atol=0)
 
 
 def test_the_share_of_saturated_actions_is_counted():
-    algorithm = MADDPG(ENV, **SMALL)
+    algorithm = MADDPG(ENV, MADDPG.Settings(**SMALL))
     assert algorithm.health(random_batch())["saturated_share"] < 0.1
     net = algorithm.actor[0].module
     net.params["3", "bias"].data[0] = 100.0
@@ -227,13 +235,13 @@ def test_the_share_of_saturated_actions_is_counted():
 @pytest.mark.parametrize("make", [MADDPG, DDPG, ALITA])
 def test_a_state_taken_over_continues_bit_for_bit(make):
     torch.manual_seed(0)
-    first = make(ENV, **SMALL)
-    first.update(random_batch())
-    second = make(ENV, **SMALL)
+    first = build(make, ENV, **SMALL)
+    first.update(by_name(first, by_name(first, by_name(first, random_batch()))))
+    second = build(make, ENV, **SMALL)
     second.load_state_dict(first.state_dict())
     for algorithm in (first, second):
         torch.manual_seed(1)
-        algorithm.update(random_batch(seed=1))
+        algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, random_batch(seed=1)))))
     after = parameters(second)
     for name, value in parameters(first).items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
@@ -242,7 +250,9 @@ def test_a_state_taken_over_continues_bit_for_bit(make):
 
 def test_another_algorithms_state_is_refused():
     with pytest.raises(KeyError, match="novelty_loss"):
-        MADDPG(ENV, **SMALL).load_state_dict(ALITA(ENV, **SMALL).state_dict())
+        MADDPG(ENV, MADDPG.Settings(**SMALL)).load_state_dict(
+            ALITA(ENV, ALITA.Settings(**SMALL)).state_dict()
+        )
 
 
 @pytest.mark.parametrize(
@@ -252,15 +262,24 @@ def test_a_batch_of_another_width_is_an_error_with_both_numbers(key, width):
     batch = random_batch()
     batch[key] = torch.zeros(B, N, width)
     batch[("next", *key)] = torch.zeros(B, N, width)
-    for algorithm in (MADDPG(ENV, **SMALL), ALITA(ENV, **SMALL)):
+    for algorithm in (MADDPG(ENV, MADDPG.Settings(**SMALL)), ALITA(ENV, ALITA.Settings(**SMALL))):
         with pytest.raises(ValueError, match=str(width)):
-            algorithm.update(batch)
+            algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, batch))))
 
 
 def test_a_missing_conditional_batch_is_an_error():
-    algorithm = ALITA(ENV, estimator="clones", **SMALL)
-    with pytest.raises(ValueError, match="1 conditional"):
-        algorithm.update(random_batch())
+    algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
+    with pytest.raises(ValueError, match="conditional_0"):
+        algorithm.update(by_name(algorithm, by_name(algorithm, {"batch": random_batch(), "recent": random_batch()})))
+
+
+def test_batches_without_names_and_names_that_are_not_known_are_errors():
+    algorithm = MADDPG(ENV, MADDPG.Settings(**SMALL))
+    with pytest.raises(TypeError, match="by name"):
+        algorithm.update(by_name(algorithm, by_name(algorithm, random_batch())))
+    with pytest.raises(ValueError, match=r"\['batch'\], got \['batch', 'recent'\]"):
+        algorithm.update(by_name(algorithm, by_name(algorithm, {"batch": random_batch(), "recent": random_batch()})))
+    assert algorithm.updates == 0
 
 
 @pytest.mark.parametrize(
@@ -291,25 +310,23 @@ def test_a_missing_conditional_batch_is_an_error():
 )
 def test_alita_refuses_what_cannot_be(options, value):
     with pytest.raises(ValueError, match=value):
-        ALITA(ENV, **options)
+        ALITA(ENV, ALITA.Settings(**options))
 
 
-@pytest.mark.parametrize("option", ["influencer", "lr", "batch_size"])
+@pytest.mark.parametrize("option", ["influencer", "lr", "batch_sizes"])
 def test_a_typo_in_an_option_is_an_error(option):
     with pytest.raises(TypeError, match=option):
-        ALITA(ENV, **{option: 1})
+        ALITA(ENV, ALITA.Settings(**{option: 1}))
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        MADDPG,
-        DDPG,
-        ALITA,
-        lambda env, **kw: ALITA(env, estimator="clones", **kw),
-        lambda env, **kw: ALITA(
-            env, estimator="centralized", influencers=(0, 2), estimator_updates=1, **kw
-        ),
+        partial(build, MADDPG),
+        partial(build, DDPG),
+        partial(build, ALITA),
+        partial(build, ALITA, estimator="clones"),
+        partial(build, ALITA, estimator="centralized", influencers=(0, 2), estimator_updates=1),
     ],
     ids=["maddpg", "ddpg", "marginal", "clones", "centralized_two_influencers"],
 )
@@ -324,14 +341,14 @@ def test_a_team_learns_to_act_as_it_is_told(make):
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(150):
         picked = batch[torch.randint(len(batch), (64,))]
-        algorithm.update(picked, [picked] * len(algorithm.conditional_samplers))
+        algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, picked, [picked] * len(conditional_names(algorithm))))))
     with torch.no_grad():
         tested = env.rollout(2, algorithm.actor)
     assert tested["next", "agents", "reward"].mean() > -0.2
 
 
 def test_a_batch_of_one_transition_is_enough():
-    algorithm = ALITA(ENV, estimator="clones", **SMALL)
+    algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
     single = random_batch(batch_size=(1,))
-    assert torch.isfinite(algorithm.update(single, [single])["loss_qvalue"])
+    assert torch.isfinite(algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, single, [single]))))["loss_qvalue"])
     assert B > 1

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from fakes import H, T, TargetEnv, random_batch
+from fakes import H, T, TargetEnv, build, by_name, conditional_names, random_batch
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs import TransformedEnv
@@ -35,13 +35,15 @@ class Operations(TorchDispatchMode):
 
 def make(algorithm: type[MADDPG] = ALITA, **options) -> MADDPG:
     torch.manual_seed(0)
-    return algorithm(ENV, **SMALL, **options)
+    return build(algorithm, ENV, **SMALL, **options)
 
 
 def update(algorithm: MADDPG, seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    conditional = [random_batch(seed=100 + seed) for _ in algorithm.conditional_samplers]
-    return algorithm.update(random_batch(seed=seed), conditional, random_batch(seed=50 + seed))
+    conditional = [random_batch(seed=100 + seed) for _ in conditional_names(algorithm)]
+    return algorithm.update(
+        by_name(algorithm, by_name(algorithm, random_batch(seed=seed), conditional, random_batch(seed=50 + seed))
+    ))
 
 
 def parameters(algorithm: MADDPG) -> dict[str, torch.Tensor]:
@@ -91,9 +93,9 @@ def test_compiled_and_eager_updates_of_recurrent_policies_agree():
     env = TargetEnv(discrete=True, has_state=True)
     options = {"recurrent": True, "hidden_size": H, "critic_input": "state", "own_actions": "all"}
     torch.manual_seed(0)
-    eager = MADDPG(env, **SMALL, **options)
+    eager = MADDPG(env, MADDPG.Settings(**SMALL, **options))
     torch.manual_seed(0)
-    compiled = MADDPG(env, **SMALL, **options, compile=True)
+    compiled = MADDPG(env, MADDPG.Settings(**SMALL, **options, compile=True))
     env = TransformedEnv(env, eager.env_transforms()[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the compiler
@@ -103,7 +105,7 @@ def test_compiled_and_eager_updates_of_recurrent_policies_agree():
             updates = []
             for algorithm in (eager, compiled):
                 torch.manual_seed(seed)
-                updates.append(algorithm.update(batch.clone()))
+                updates.append(algorithm.update(by_name(algorithm, by_name(algorithm, batch.clone()))))
             expected, found = updates
             for key, value in expected.items():
                 torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=key)
@@ -133,7 +135,7 @@ def test_a_bad_batch_is_an_error_of_the_batch_not_of_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     algorithm = make(MADDPG, compile=True)
     with pytest.raises(KeyError, match="The batch has no"):
-        algorithm.update(random_batch().exclude(("agents", "action")))
+        algorithm.update(by_name(algorithm, by_name(algorithm, random_batch().exclude(("agents", "action")))))
     update(algorithm, 0)
     assert algorithm._gradient.compiled is not None
 
@@ -171,12 +173,16 @@ def test_the_number_of_operations_does_not_grow_with_the_agents(options):
     for num_agents in (3, 7):
         env = TargetEnv(n_agents=num_agents)
         torch.manual_seed(0)
-        algorithm = MADDPG(env, **SMALL) if options is None else ALITA(env, **SMALL, **options)
+        algorithm = (
+            MADDPG(env, MADDPG.Settings(**SMALL))
+            if options is None
+            else ALITA(env, ALITA.Settings(**SMALL, **options))
+        )
         batch = env.rollout(4).reshape(-1)
-        conditional = [batch for _ in algorithm.conditional_samplers]
-        algorithm.update(batch, conditional)
+        conditional = [batch for _ in conditional_names(algorithm)]
+        algorithm.update(by_name(algorithm, by_name(algorithm, batch, conditional)))
         with Operations() as made:
-            algorithm.update(batch, conditional)
+            algorithm.update(by_name(algorithm, by_name(algorithm, batch, conditional)))
         assert made.counts.pop("detach") > 0
         counts.append(made.counts)
     assert counts[0] == counts[1]
@@ -205,4 +211,4 @@ def test_a_run_is_compiled_where_it_has_more_than_two_thousand_updates(
     config = RecipeConfig(
         algorithm="maddpg", total_frames=total_frames, random_frames=100, compile=asked, **sizes
     )
-    assert (build_algorithm(config, ENV).compile_mode is not None) == expected
+    assert build_algorithm(config, ENV).settings.compile == expected

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import A, B, N, TargetEnv, random_batch, table_actor, table_critic
+from fakes import (
+    A,
+    B,
+    N,
+    TargetEnv,
+    build,
+    by_name,
+    conditional_names,
+    random_batch,
+    table_actor,
+    table_critic,
+)
 from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential
 from torch.distributions import OneHotCategorical
@@ -101,7 +112,7 @@ def test_the_actors_distribution_knows_the_mask():
 
 
 def one_hot_partner() -> MADDPGLoss:
-    return MADDPG(ENV, **SMALL).maddpg
+    return MADDPG(ENV, MADDPG.Settings(**SMALL)).maddpg
 
 
 def test_more_joint_actions_than_the_budget_are_an_error_with_both_numbers():
@@ -126,7 +137,7 @@ def test_the_score_gradient_takes_distributions_that_cannot_be_differentiated():
         distribution_class=OneHotCategorical,
     )
     actor = ProbabilisticTensorDictSequential(make_actor(ENV, **SMALL)[0], head)
-    partner = MADDPG(ENV, **SMALL).maddpg
+    partner = MADDPG(ENV, MADDPG.Settings(**SMALL)).maddpg
     batch = torch.stack([discrete_batch()] * 3, 1)
     scored = InfluenceScoreLoss(actor, partner, value=Marginal("all"))
     scored(batch)["loss_influence"].backward()
@@ -164,10 +175,12 @@ def test_uniform_joint_actions_keep_to_the_mask():
 @pytest.mark.parametrize("optimum", ["sampled", "enumerated"])
 def test_alita_updates_on_one_hot_actions(estimator, optimum):
     torch.manual_seed(0)
-    algorithm = ALITA(ENV, estimator=estimator, optimum=optimum, conditional="exact", **SMALL)
+    algorithm = ALITA(
+        ENV, ALITA.Settings(estimator=estimator, optimum=optimum, conditional="exact", **SMALL)
+    )
     before = [p.detach().clone() for p in algorithm.actor.parameters()]
     batch = discrete_batch()
-    logs = algorithm.update(batch, [batch] * len(algorithm.conditional_samplers))
+    logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, batch, [batch] * len(conditional_names(algorithm))))))
     assert all(torch.isfinite(value).all() for value in logs.values())
     assert all((p != q).any() for p, q in zip(before, algorithm.actor.parameters(), strict=True))
     assert 0 <= algorithm.health(batch)["saturated_share"] <= 1
@@ -179,14 +192,14 @@ def test_alita_sums_over_the_others_one_hot_actions_where_they_are_few(
 ):
     """Two others with two actions each have four."""
     monkeypatch.setattr("torchrl_alita.algorithms.alita.MOST_OTHER_ACTIONS", budget)
-    assert ALITA(ENV, **SMALL).influences[0].value.samples == expected
-    assert ALITA(ENV, num_action_samples=7, **SMALL).influences[0].value.samples == 7
-    assert ALITA(TargetEnv(), **SMALL).influences[0].value.samples == 1
+    assert ALITA(ENV, ALITA.Settings(**SMALL)).influences[0].value.samples == expected
+    assert build(ALITA, ENV, num_action_samples=7, **SMALL).influences[0].value.samples == 7
+    assert ALITA(TargetEnv(), ALITA.Settings(**SMALL)).influences[0].value.samples == 1
 
 
 def test_the_penalty_is_the_brier_distance_to_the_policys_probabilities():
     torch.manual_seed(0)
-    algorithm = ALITA(ENV, omega=0.0, **SMALL)
+    algorithm = ALITA(ENV, ALITA.Settings(omega=0.0, **SMALL))
     batch = discrete_batch()
     penalty = algorithm._rewarded(batch)["next", "agents", "diversity_penalty"]
     logits = algorithm.actor(batch.select(("agents", "observation")))["agents", "logits"]
@@ -196,7 +209,7 @@ def test_the_penalty_is_the_brier_distance_to_the_policys_probabilities():
 
 def test_the_losses_draw_the_actions_that_evaluation_takes_greedily():
     torch.manual_seed(0)
-    algorithm = MADDPG(ENV, **SMALL)
+    algorithm = MADDPG(ENV, MADDPG.Settings(**SMALL))
     batch = discrete_batch()
     drawn = {algorithm.maddpg(batch)["loss_actor"].item() for _ in range(10)}
     assert len(drawn) > 1
@@ -231,14 +244,14 @@ def test_a_masked_action_has_no_share_in_the_mean_over_own_actions():
 
 def test_the_mean_over_own_actions_needs_one_hot_actions():
     with pytest.raises(ValueError, match="get_dist"):
-        MADDPG(TargetEnv(), own_actions="all")
+        MADDPG(TargetEnv(), MADDPG.Settings(own_actions="all"))
     with pytest.raises(ValueError, match="some"):
-        MADDPG(ENV, own_actions="some")
+        MADDPG(ENV, MADDPG.Settings(own_actions="some"))
 
 
 def test_noise_on_one_hot_target_actions_is_refused():
     with pytest.raises(ValueError, match=r"0\.2"):
-        MADDPG(ENV, policy_noise=0.2)
+        MADDPG(ENV, MADDPG.Settings(policy_noise=0.2))
 
 
 @pytest.mark.parametrize("make", [MADDPG, ALITA])
@@ -248,12 +261,12 @@ def test_a_team_learns_to_pick_the_action_that_it_is_told(make, own_actions):
     torch.manual_seed(0)
     env = TargetEnv(num_envs=256, horizon=2, seed=1, discrete=True)
     options = {"actor_lr": 1e-2, "critic_lr": 1e-2, "gamma": 0.0, "own_actions": own_actions}
-    algorithm = make(env, num_cells=(64, 64), **options)
+    algorithm = build(make, env, num_cells=(64, 64), **options)
     if isinstance(algorithm, ALITA):
         algorithm.total_reward.coeffs.zero_()
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(150):
-        algorithm.update(batch[torch.randint(len(batch), (64,))])
+        algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, batch[torch.randint(len(batch), (64,))]))))
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         tested = env.rollout(2, algorithm.actor)
     told = tested["agents", "observation"][..., :A].argmax(-1)

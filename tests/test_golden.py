@@ -13,6 +13,17 @@ GOLDEN = json.loads(PATH.read_text())
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
 
+def renamed(logged: dict[str, float]) -> dict[str, float]:
+    """What was logged, with one name for the influence's loss.
+
+    The first version called it loss_influence_0, loss_influence_0_1_2, or by several names, by
+    how it was computed; it is the sum.
+    """
+    parts = [name for name in logged if name.startswith("loss_influence")]
+    rest = {name: value for name, value in logged.items() if name not in parts}
+    return rest | ({"loss_influence": sum(logged[name] for name in parts)} if parts else {})
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_updates_give_the_numbers_of_the_first_version(case):
     found, expected = numbers(case), GOLDEN[case]
@@ -20,4 +31,4 @@ def test_updates_give_the_numbers_of_the_first_version(case):
     for name, digest in expected["parameters"].items():
         assert found["parameters"][name] == pytest.approx(digest, rel=RELATIVE, abs=ABSOLUTE), name
     for update, (logs, logged) in enumerate(zip(found["logs"], expected["logs"], strict=True)):
-        assert logs == pytest.approx(logged, rel=RELATIVE, abs=ABSOLUTE), update
+        assert logs == pytest.approx(renamed(logged), rel=RELATIVE, abs=ABSOLUTE), update

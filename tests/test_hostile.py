@@ -32,6 +32,8 @@ from fakes import (
     N,
     O,
     TargetEnv,
+    build,
+    by_name,
     constant_actor,
     linear_critic,
     random_batch,
@@ -541,8 +543,8 @@ def test_hostile_networks_of_another_number_of_agents_are_refused(team):
 def test_a_lone_agent_is_a_hostile_team_for_influence():
     env = TargetEnv(n_agents=1)
     with pytest.raises(ValueError, match="influencer 0 is alone"):
-        ALITA(env, num_cells=SMALL)
-    assert ALITA(env, influence_coeff=0, num_cells=SMALL).influences == []
+        ALITA(env, ALITA.Settings(num_cells=SMALL))
+    assert ALITA(env, ALITA.Settings(influence_coeff=0, num_cells=SMALL)).influences == []
 
 
 @pytest.mark.parametrize("influencees", [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2])])
@@ -603,11 +605,13 @@ def test_a_hostile_spec_of_other_agents_does_not_move_the_running_scale():
 )
 def test_a_hostile_batch_is_no_update(algorithm, spoil):
     torch.manual_seed(0)
-    learner = algorithm(ENV, num_cells=SMALL, policy_delay=2)
-    learner.update(random_batch())
+    learner = build(algorithm, ENV, num_cells=SMALL, policy_delay=2)
+    learner.update(by_name(learner, by_name(learner, by_name(learner, random_batch()))))
     before = {name: state_of(module) for name, module in learner.modules.items()}
     with pytest.raises(ERRORS):
-        learner.update(spoil(random_batch().exclude(("next", "agents", "novelty"))))
+        learner.update(
+            by_name(learner, by_name(learner, by_name(learner, spoil(random_batch().exclude(("next", "agents", "novelty"))))
+        )))
     assert_same({name: state_of(module) for name, module in learner.modules.items()}, before)
     assert learner.updates == 1
 
@@ -804,16 +808,16 @@ def _straight_through(**options):
 
 
 def _maddpg(**options):
-    return MADDPG(ENV, **{"num_cells": SMALL, **options})
+    return MADDPG(ENV, MADDPG.Settings(**{"num_cells": SMALL, **options}))
 
 
 def _alita(**options):
-    return ALITA(ENV, num_cells=SMALL, **options)
+    return ALITA(ENV, ALITA.Settings(num_cells=SMALL, **options))
 
 
 def _single(make):
     def made(**options):
-        return make(ALONE, num_cells=SMALL, **options)
+        return build(make, ALONE, num_cells=SMALL, **options)
 
     made.__name__ = f"_{make.__name__.lower()}"
     return made
@@ -878,7 +882,7 @@ def _sequence_sampler(**options):
 
 
 def _qmix(**options):
-    return QMIX(DISCRETE, **options)
+    return QMIX(DISCRETE, QMIX.Settings(**options))
 
 
 def _matrix_game(**options):

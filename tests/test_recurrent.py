@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import A, B, CueEnv, H, N, O, S, T, TargetEnv, sequences
+from fakes import (
+    A,
+    B,
+    CueEnv,
+    H,
+    N,
+    O,
+    S,
+    T,
+    TargetEnv,
+    build,
+    by_name,
+    conditional_names,
+    sequences,
+)
 from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
 from torch import nn
@@ -170,12 +184,14 @@ def test_shared_agents_differ_by_their_index_alone():
 def test_a_rollout_as_it_comes_is_a_batch(algorithm, mixed_precision):
     """Its dimension of time has a name."""
     torch.manual_seed(0)
-    learner = algorithm(DISCRETE, recurrent=True, hidden_size=H, mixed_precision=mixed_precision)
+    learner = build(
+        algorithm, DISCRETE, recurrent=True, hidden_size=H, mixed_precision=mixed_precision
+    )
     env = TransformedEnv(TargetEnv(discrete=True, has_state=True), *learner.env_transforms())
     with torch.no_grad():
         episode = env.rollout(T, learner.actor, break_when_any_done=False)
     assert episode.names == [None, "time"]
-    for value in learner.update(episode).values():
+    for value in learner.update(by_name(learner, by_name(learner, episode))).values():
         assert value.isfinite()
         assert value.dtype == torch.float32
 
@@ -283,10 +299,12 @@ def test_the_penalty_of_a_policy_with_a_memory_is_that_of_its_unrolled_actions()
 def test_alita_takes_recurrent_policies(estimator):
     torch.manual_seed(0)
     options = {"recurrent": True, "hidden_size": H, "critic_input": "state", "num_cells": (5,)}
-    algorithm = ALITA(DISCRETE, estimator=estimator, **options)
-    conditional = [sequences(batch_size=(B, 1)) for _ in algorithm.conditional_samplers]
+    algorithm = ALITA(DISCRETE, ALITA.Settings(estimator=estimator, **options))
+    conditional = [sequences(batch_size=(B, 1)) for _ in conditional_names(algorithm)]
     before = [p.detach().clone() for p in algorithm.actor.parameters()]
-    logs = algorithm.update(sequences(), conditional, sequences(batch_size=(B,)))
+    logs = algorithm.update(
+        by_name(algorithm, by_name(algorithm, sequences(), conditional, sequences(batch_size=(B,)))
+    ))
     assert all(torch.isfinite(value).all() for value in logs.values())
     after = list(algorithm.actor.parameters())
     moved = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
@@ -298,11 +316,11 @@ def test_recurrent_updates_are_the_same_whatever_the_batch_says_of_the_memory_la
     results = []
     for stale in (False, True):
         torch.manual_seed(0)
-        algorithm = MADDPG(DISCRETE, recurrent=True, hidden_size=H, num_cells=(5,))
+        algorithm = MADDPG(DISCRETE, MADDPG.Settings(recurrent=True, hidden_size=H, num_cells=(5,)))
         batch = sequences()
         if stale:
             batch[STATE][:, 1:] = 7.0
-        results.append(algorithm.update(batch))
+        results.append(algorithm.update(by_name(algorithm, by_name(algorithm, batch))))
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key], value, rtol=0, atol=0)
 
@@ -331,7 +349,7 @@ def test_buffers_burn_the_memory_in_and_give_the_steps_after():
         batch_size=12, sequence_length=3, burn_in=4, buffer_size=20 * B + 3, recent_frames=5,
     )  # fmt: skip
     torch.manual_seed(0)
-    algorithm = MADDPG(DISCRETE, recurrent=True, hidden_size=H, num_cells=(5,))
+    algorithm = MADDPG(DISCRETE, MADDPG.Settings(recurrent=True, hidden_size=H, num_cells=(5,)))
     buffers = Buffers(config, algorithm)
     assert buffers.replay.storage.max_size == 20 * B
     env = TransformedEnv(TargetEnv(discrete=True, has_state=True), StepCounter())
@@ -358,7 +376,7 @@ def test_buffers_are_ready_when_there_are_as_many_steps_as_a_sequence_has():
         num_envs=B, frames_per_batch=B, frames_per_update=B, total_frames=50 * B,
         batch_size=12, sequence_length=3, burn_in=4,
     )  # fmt: skip
-    algorithm = MADDPG(DISCRETE, recurrent=True, hidden_size=H, num_cells=(5,))
+    algorithm = MADDPG(DISCRETE, MADDPG.Settings(recurrent=True, hidden_size=H, num_cells=(5,)))
     buffers = Buffers(config, algorithm)
     env = TransformedEnv(TargetEnv(discrete=True, has_state=True))
     for transform in algorithm.env_transforms():
@@ -414,7 +432,7 @@ def learned(kind: type, updates: int, *, recurrent: bool = True, **options) -> f
     """What a team earns after some updates, each on two episodes of 16 environments."""
     torch.manual_seed(0)
     env = CueEnv()
-    algorithm = kind(env, recurrent=recurrent, **options)
+    algorithm = build(kind, env, recurrent=recurrent, **options)
     env = TransformedEnv(env)
     for transform in algorithm.env_transforms():
         env.append_transform(transform)
@@ -425,7 +443,7 @@ def learned(kind: type, updates: int, *, recurrent: bool = True, **options) -> f
     for _ in range(updates):
         with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
             batch = env.rollout(6, policy, break_when_any_done=False)
-        algorithm.update(batch)
+        algorithm.update(by_name(algorithm, by_name(algorithm, batch)))
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         episodes = env.rollout(30, algorithm.actor, break_when_any_done=False)
     return float(episodes["next", "agents", "reward"].sum(1).mean()) / 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import A, B, TargetEnv, random_batch
+from fakes import A, B, TargetEnv, build, by_name, random_batch
 from PIL import Image
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
@@ -60,10 +60,10 @@ def changed(before: dict, after: dict, word: str) -> bool:
 @pytest.mark.parametrize("make", EVERY)
 def test_an_update_moves_the_policy_and_logs_finite_scalars(make):
     torch.manual_seed(0)
-    algorithm = make(ENV, **SMALL)
+    algorithm = build(make, ENV, **SMALL)
     before = state(algorithm)
     for seed in range(2):
-        logs = algorithm.update(batch_for(algorithm, seed))
+        logs = algorithm.update(by_name(algorithm, by_name(algorithm, batch_for(algorithm, seed))))
     assert changed(before, state(algorithm), ".actor_network_params")
     for key, value in logs.items(True, True):
         assert value.shape == (), key
@@ -74,12 +74,12 @@ def test_an_update_moves_the_policy_and_logs_finite_scalars(make):
 
 def test_td3_moves_policy_and_targets_with_every_second_update_of_the_critics():
     torch.manual_seed(0)
-    algorithm = TD3(ENV, **SMALL)
+    algorithm = TD3(ENV, TD3.Settings(**SMALL))
     parts = ("td3.actor_network", "td3.target_actor", "td3.target_qvalue", "td3.qvalue")
     states = [state(algorithm)]
     logged = []
     for seed in range(4):
-        logged.append("loss_actor" in algorithm.update(one_agent(seed=seed)).keys())  # noqa: SIM118
+        logged.append("loss_actor" in algorithm.update(by_name(algorithm, by_name(algorithm, one_agent(seed=seed)))))
         states.append(state(algorithm))
     for part, expected in zip(parts, ([0, 1, 0, 1],) * 3 + ([1, 1, 1, 1],), strict=True):
         moved = [changed(*pair, part) for pair in pairwise(states)]
@@ -101,26 +101,26 @@ def constant_critics(algorithm: TD3, values: tuple[float, float]) -> None:
 
 def test_td3s_target_is_the_lower_critics_and_a_time_limit_is_no_termination():
     """Rewards 1, critics 3 and 2: 1 + 0.9 * 2 = 2.8, and 1 where it terminates."""
-    algorithm = TD3(ENV, gamma=0.9, **SMALL)
+    algorithm = TD3(ENV, TD3.Settings(gamma=0.9, **SMALL))
     constant_critics(algorithm, (3.0, 2.0))
     batch = one_agent()
     batch["next", "agents", "reward"] = torch.ones(B, 1, 1)
     batch["next", "terminated"] = torch.zeros(B, 1, dtype=torch.bool)
     batch["next", "done"] = torch.ones(B, 1, dtype=torch.bool)
-    logs = algorithm._critics_gradient(batch)
+    logs = algorithm._critic_gradient(batch)
     assert logs["target_value"].item() == pytest.approx(2.8)
     assert logs["pred_value"].item() == pytest.approx(2.5)
     assert logs["loss_qvalue"].item() == pytest.approx(0.2**2 + 0.8**2, rel=1e-4)
     batch["next", "terminated"] = torch.ones(B, 1, dtype=torch.bool)
-    assert algorithm._critics_gradient(batch)["target_value"].item() == pytest.approx(1.0)
+    assert algorithm._critic_gradient(batch)["target_value"].item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("make", EVERY)
 def test_an_update_leaves_the_batch_as_it_was(make):
-    algorithm = make(ENV, **SMALL)
+    algorithm = build(make, ENV, **SMALL)
     batch = batch_for(algorithm)
     before = batch.clone()
-    algorithm.update(batch)
+    algorithm.update(by_name(algorithm, by_name(algorithm, batch)))
     assert set(batch.keys(True, True)) == set(before.keys(True, True))
     assert (batch == before).all()
 
@@ -128,15 +128,15 @@ def test_an_update_leaves_the_batch_as_it_was(make):
 @pytest.mark.parametrize("make", EVERY)
 def test_a_state_taken_over_continues_bit_for_bit(make):
     torch.manual_seed(0)
-    first = make(ENV, **SMALL)
+    first = build(make, ENV, **SMALL)
     batches = [batch_for(first, seed) for seed in range(3)]
-    first.update(batches[0])
-    second = make(ENV, **SMALL)
+    first.update(by_name(first, by_name(first, batches[0])))
+    second = build(make, ENV, **SMALL)
     second.load_state_dict(first.state_dict())
     for algorithm in (first, second):
         torch.manual_seed(1)
         for batch in batches[1:]:
-            algorithm.update(batch)
+            algorithm.update(by_name(algorithm, by_name(algorithm, batch)))
     after = state(second)
     for name, value in state(first).items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
@@ -145,18 +145,20 @@ def test_a_state_taken_over_continues_bit_for_bit(make):
 
 def test_another_algorithms_state_is_refused():
     with pytest.raises(KeyError, match="sac"):
-        TD3(ENV, **SMALL).load_state_dict(SAC(ENV, **SMALL).state_dict())
+        TD3(ENV, TD3.Settings(**SMALL)).load_state_dict(
+            SAC(ENV, SAC.Settings(**SMALL)).state_dict()
+        )
 
 
 def test_gradients_are_scaled_down_to_the_largest_norm_and_by_default_not_at_all():
     norms = {}
     for limit in (float("inf"), 0.125):
         torch.manual_seed(0)
-        algorithm = TD3(ENV, max_grad_norm=limit, **SMALL)
+        algorithm = TD3(ENV, TD3.Settings(max_grad_norm=limit, **SMALL))
         params = list(algorithm.td3.qvalue_network_params.parameters())
         algorithm.optimizers["qvalue"] = torch.optim.SGD(params, lr=1.0)
         before = [param.detach().clone() for param in params]
-        reported = algorithm.update(one_agent())["grad_norm_qvalue"].item()
+        reported = algorithm.update(by_name(algorithm, by_name(algorithm, one_agent())))["grad_norm_qvalue"].item()
         pairs = zip(before, params, strict=True)
         step = sum((old - new).square().sum() for old, new in pairs).sqrt().item()
         norms[limit] = (reported, step)
@@ -167,7 +169,7 @@ def test_gradients_are_scaled_down_to_the_largest_norm_and_by_default_not_at_all
 
 def test_ppo_bootstraps_from_the_last_state_and_stops_at_an_end():
     """With values of 0 but after the last step, the advantages can be added up by hand."""
-    algorithm = PPO(ENV, gamma=0.5, gae_lambda=0.5, **SMALL)
+    algorithm = PPO(ENV, PPO.Settings(gamma=0.5, gae_lambda=0.5, **SMALL))
     for tensor in algorithm.ppo.critic_network_params.data.values(True, True):
         tensor.zero_()
     bias = [k for k in algorithm.ppo.critic_network_params.keys(True, True) if k[-1] == "bias"]
@@ -184,22 +186,22 @@ def test_ppo_bootstraps_from_the_last_state_and_stops_at_an_end():
 
 
 def test_ppos_minibatches_are_of_every_transition_once_an_epoch(monkeypatch):
-    algorithm = PPO(ENV, num_epochs=3, minibatch_size=5, **SMALL)
+    algorithm = PPO(ENV, PPO.Settings(num_epochs=3, minibatch_size=5, **SMALL))
     sizes = []
     gradient = algorithm._gradient
     monkeypatch.setattr(
         algorithm, "_gradient", lambda batch: sizes.append(len(batch)) or gradient(batch)
     )
-    algorithm.update(collected(algorithm, steps=2))
+    algorithm.update(by_name(algorithm, by_name(algorithm, collected(algorithm, steps=2))))
     assert sizes == [5, 5, 4] * 3
     assert algorithm.updates == 1
 
 
 SOLVERS = {
-    "td3": partial(TD3, actor_lr=5e-3, critic_lr=1e-2, tau=0.05),
-    "ddpg": partial(DDPG, actor_lr=5e-3, critic_lr=1e-2),
-    "sac": partial(SAC, lr=1e-2),
-    "tac": partial(TAC, lr=1e-2, entropy_coeff=0.02),
+    "td3": partial(build, TD3, actor_lr=5e-3, critic_lr=1e-2, tau=0.05),
+    "ddpg": partial(build, DDPG, actor_lr=5e-3, critic_lr=1e-2),
+    "sac": partial(build, SAC, lr=1e-2),
+    "tac": partial(build, TAC, lr=1e-2, entropy_coeff=0.02),
 }
 
 
@@ -217,7 +219,7 @@ def test_an_agent_learns_to_act_as_it_is_told(name):
     assert greedy_reward(algorithm, env) < -0.3
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(200):
-        algorithm.update(batch[torch.randint(len(batch), (64,))])
+        algorithm.update(by_name(algorithm, by_name(algorithm, batch[torch.randint(len(batch), (64,))])))
     assert greedy_reward(algorithm, env) > -0.1
 
 
@@ -225,9 +227,11 @@ def test_ppo_learns_to_act_as_it_is_told():
     """The mean reward of acting at random is about -1.1; the best is 0."""
     torch.manual_seed(0)
     env = TargetEnv(num_envs=256, n_agents=1, horizon=2, seed=1)
-    algorithm = PPO(env, num_cells=(32,), gamma=0.0, lr=2e-3, num_epochs=4, minibatch_size=128)
+    algorithm = PPO(
+        env, PPO.Settings(num_cells=(32,), gamma=0.0, lr=2e-3, num_epochs=4, minibatch_size=128)
+    )
     for _ in range(12):
-        algorithm.update(collected(algorithm, env))
+        algorithm.update(by_name(algorithm, by_name(algorithm, collected(algorithm, env))))
     assert greedy_reward(algorithm, env) > -0.1
 
 
@@ -255,7 +259,7 @@ def tiny(run_dir: Path, **changes) -> TrainingConfig:
 
 @pytest.mark.parametrize("make", EVERY)
 def test_every_algorithm_trains_in_the_loop_and_leaves_a_run(tmp_path, make):
-    summary = train(tiny(tmp_path / "run"), partial(make, **SMALL), task=task())
+    summary = train(tiny(tmp_path / "run"), partial(build, make, **SMALL), task=task())
     assert summary["frames"] == 100
     # PPO learns once from each batch, the others twice, all after the first.
     assert summary["updates"] == (4 if make is PPO else 8)
@@ -267,7 +271,7 @@ def test_every_algorithm_trains_in_the_loop_and_leaves_a_run(tmp_path, make):
 def test_a_policy_that_explores_by_itself_gets_no_noise(tmp_path):
     noises = {}
     for make in (TD3, SAC):
-        session = _Session(tiny(tmp_path / make.__name__), partial(make, **SMALL), task())
+        session = _Session(tiny(tmp_path / make.__name__), partial(build, make, **SMALL), task())
         batch = next(iter(session.collector))
         step = session.noise(batch[:, 0].clone())
         noises[make] = (step["agents", "action"] - batch["agents", "action"][:, 0]).abs().max()
@@ -276,7 +280,9 @@ def test_a_policy_that_explores_by_itself_gets_no_noise(tmp_path):
 
 
 def test_what_is_collected_on_policy_has_its_probabilities_and_is_not_stored(tmp_path):
-    session = _Session(tiny(tmp_path / "run", random_frames=0), partial(PPO, **SMALL), task())
+    session = _Session(
+        tiny(tmp_path / "run", random_frames=0), partial(build, PPO, **SMALL), task()
+    )
     batch = next(iter(session.collector))
     assert batch["agents", "action_log_prob"].std() > 0
     session.learn(batch)
@@ -289,7 +295,7 @@ def test_an_evaluation_that_ends_with_its_last_episode_has_the_same_return(tmp_p
     results = {}
     for stop in (False, True):
         config = tiny(tmp_path / str(stop), horizon=12, stop_evaluations=stop)
-        session = _Session(config, partial(TD3, **SMALL), task(terminates=True))
+        session = _Session(config, partial(build, TD3, **SMALL), task(terminates=True))
         session.evaluation_env.horizon = 4
         results[stop] = session.evaluate(session.algorithm.actor)
     assert results[True][1].shape == (3, 4)
@@ -299,7 +305,7 @@ def test_an_evaluation_that_ends_with_its_last_episode_has_the_same_return(tmp_p
 
 
 def test_the_runs_metrics_name_the_losses(tmp_path):
-    train(tiny(tmp_path / "run"), partial(TD3, **SMALL), task=task())
+    train(tiny(tmp_path / "run"), partial(build, TD3, **SMALL), task=task())
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["evaluation/return_mean"] != "" for row in rows] == [
@@ -319,9 +325,9 @@ def test_the_runs_metrics_name_the_losses(tmp_path):
 @pytest.mark.parametrize("make", [TD3, SAC, TAC, PPO, TwinALITA])
 def test_several_agents_and_discrete_actions_are_refused(make):
     with pytest.raises(ValueError, match="one agent, got 3"):
-        make(TargetEnv(n_agents=3))
+        build(make, TargetEnv(n_agents=3))
     with pytest.raises(ValueError, match="continuous actions"):
-        make(TargetEnv(n_agents=1, discrete=True))
+        build(make, TargetEnv(n_agents=1, discrete=True))
 
 
 @pytest.mark.parametrize("make", EVERY)
@@ -335,7 +341,7 @@ def test_several_agents_and_discrete_actions_are_refused(make):
 )
 def test_what_is_out_of_range_is_refused_with_the_number(make, options, value):
     with pytest.raises(ValueError, match=value):
-        make(ENV, **options)
+        build(make, ENV, **options)
 
 
 @pytest.mark.parametrize(
@@ -358,14 +364,14 @@ def test_what_is_out_of_range_is_refused_with_the_number(make, options, value):
 )
 def test_each_algorithm_refuses_its_own_options_with_the_number(make, options, value):
     with pytest.raises(ValueError, match=value):
-        make(ENV, **options, **SMALL)
+        build(make, ENV, **options, **SMALL)
 
 
 @pytest.mark.parametrize("make", OFF_POLICY)
 def test_a_missing_key_is_named_and_the_batch_is_no_update(make):
-    algorithm = make(ENV, **SMALL)
+    algorithm = build(make, ENV, **SMALL)
     with pytest.raises(KeyError, match="terminated"):
-        algorithm.update(one_agent().exclude(("next", "terminated")))
+        algorithm.update(by_name(algorithm, by_name(algorithm, one_agent().exclude(("next", "terminated")))))
     assert algorithm.updates == 0
 
 
@@ -374,12 +380,12 @@ def test_a_batch_of_another_width_is_an_error_with_both_numbers():
     batch["agents", "action"] = torch.zeros(B, 1, A + 1)
     for make in OFF_POLICY[2:]:
         with pytest.raises(ValueError, match=rf"{A} features, got \(1, {A + 1}\)"):
-            make(ENV, **SMALL).update(batch)
+            build(make, ENV, **SMALL).update(batch)
 
 
 def test_a_run_starts_from_the_policy_and_targets_of_another(tmp_path):
-    train(tiny(tmp_path / "run"), partial(TD3, **SMALL), task=task())
-    first, second = (TD3(ENV, **SMALL) for _ in range(2))
+    train(tiny(tmp_path / "run"), partial(build, TD3, **SMALL), task=task())
+    first, second = (TD3(ENV, TD3.Settings(**SMALL)) for _ in range(2))
     for algorithm in (first, second):
         init_policy(algorithm, tmp_path / "run")
     of_both = [algorithm.td3.actor_network_params for algorithm in (first, second)]

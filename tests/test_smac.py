@@ -373,8 +373,10 @@ def test_another_number_of_agents_is_an_error():
 def test_alita_learns_from_a_batch_of_battles():
     torch.manual_seed(0)
     env, _ = task_env()
-    algorithm = ALITA(env, num_cells=(13,))
-    logs = algorithm.update(env.rollout(11, break_when_any_done=False).reshape(-1))
+    algorithm = ALITA(env, ALITA.Settings(num_cells=(13,)))
+    logs = algorithm.update(
+        by_name(algorithm, dict.fromkeys(algorithm.replays(), env.rollout(11, break_when_any_done=False).reshape(-1))
+    ))
     assert all(bool(value.isfinite().all()) for value in logs.values())
     before = env.reset()
     action = algorithm.actor(before)[ACTION]
@@ -386,7 +388,7 @@ def test_torchrls_collector_plays_battles_of_the_paper():
     """The loop's way: random frames first, then the policy, across ends of episodes."""
     torch.manual_seed(0)
     env, _ = task_env()
-    actor = ALITA(env, num_cells=(13,)).actor
+    actor = ALITA(env, ALITA.Settings(num_cells=(13,))).actor
     collector = Collector(
         env,
         actor,

@@ -635,7 +635,7 @@ def test_units_are_drawn_where_they_are_and_the_dead_are_not():
 def test_torchrls_collector_plays_and_alita_learns():
     torch.manual_seed(0)
     env = battles(horizon=17)
-    algorithm = ALITA(env, num_cells=(13,))
+    algorithm = ALITA(env, ALITA.Settings(num_cells=(13,)))
     collector = Collector(
         env,
         algorithm.actor,
@@ -649,5 +649,5 @@ def test_torchrls_collector_plays_and_alita_learns():
         assert batch["next", "truncated"].any()
         assert batch[MASK].gather(-1, batch[ACTION].argmax(-1, keepdim=True)).all()
     collector.shutdown()
-    logs = algorithm.update(batch.reshape(-1))
+    logs = algorithm.update(by_name(algorithm, dict.fromkeys(algorithm.replays(), batch.reshape(-1))))
     assert all(bool(value.isfinite().all()) for value in logs.values())

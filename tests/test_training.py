@@ -95,11 +95,11 @@ def tiny(run_dir: Path | None, **changes) -> TrainingConfig:
 
 
 def maddpg(env) -> MADDPG:
-    return MADDPG(env, num_cells=(13,))
+    return MADDPG(env, MADDPG.Settings(num_cells=(13,)))
 
 
 def clones(env) -> ALITA:
-    return ALITA(env, num_cells=(13,), estimator="clones")
+    return ALITA(env, ALITA.Settings(num_cells=(13,), estimator="clones"))
 
 
 def rows(run_dir: Path) -> list[dict]:
@@ -342,7 +342,7 @@ MASKED = Task(make=masked_task, metrics=push_box_metrics, draw=draw)
 
 
 @pytest.mark.parametrize("exploration", ["independent", "team"])
-@pytest.mark.parametrize("make", [maddpg, lambda env: ALITA(env, num_cells=(13,))])
+@pytest.mark.parametrize("make", [maddpg, lambda env: ALITA(env, ALITA.Settings(num_cells=(13,)))])
 def test_masks_reach_collection_replay_and_losses(tmp_path, exploration, make):
     """The environment refuses masked actions, and a masked policy needs its mask to learn."""
     made = []

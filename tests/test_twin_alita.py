@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,15 @@ from pathlib import Path
 import pytest
 import resume_runs
 import torch
-from fakes import TargetEnv, constant_actor, linear_critic, random_batch
+from fakes import (
+    TargetEnv,
+    build,
+    by_name,
+    conditional_names,
+    constant_actor,
+    linear_critic,
+    random_batch,
+)
 from PIL import Image
 from tensordict import TensorDict
 from torch import nn
@@ -49,12 +58,14 @@ from torchrl_alita.training.loop import _Session
 ENV = TargetEnv(n_agents=1)
 TURNS = Team.in_turns()
 SMALL = {"num_cells": (13,)}
+PUBLISHED = dataclasses.asdict(TwinALITA.presets["published"])
+del PUBLISHED["num_cells"]
 FORMS = {
     "clones": {},
     "marginal": {"estimator": "marginal"},
     "no_f": {"influence_coeff": 0},
     "no_im": {"novelty_coeff": 0, "diversity_coeff": 0},
-    "published": {"form": "published"},
+    "published": PUBLISHED,
 }
 
 
@@ -67,8 +78,8 @@ def one_agent(**options) -> TensorDict:
 def updated(algorithm: TwinALITA, times: int = 2) -> TensorDict:
     for seed in range(times):
         torch.manual_seed(seed)
-        conditional = [one_agent(seed=7 + seed) for _ in algorithm.conditional_samplers]
-        logs = algorithm.update(one_agent(seed=seed), conditional)
+        conditional = [one_agent(seed=7 + seed) for _ in conditional_names(algorithm)]
+        logs = algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, one_agent(seed=seed), conditional))))
     return logs
 
 
@@ -124,7 +135,7 @@ def test_whose_turn_it_is_goes_with_the_state():
 
 
 def test_the_agent_whose_turn_it_is_acts():
-    algorithm = TwinALITA(ENV, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(**SMALL))
     batch = one_agent()
     batch["turn"] = torch.tensor([[0], [1], [0], [0], [1], [1], [0]])
     with torch.no_grad():
@@ -154,25 +165,25 @@ def filled(algorithm: TwinALITA, steps: int = 8) -> Buffers:
 
 
 def test_both_agents_transitions_go_into_one_buffer():
-    buffers = filled(TwinALITA(ENV, **SMALL))
+    buffers = filled(TwinALITA(ENV, TwinALITA.Settings(**SMALL)))
     turns = buffers.replay.storage[:]["turn"].flatten()
     assert turns.tolist() == [0] * 6 + [1] * 6 + [0] * 4
 
 
 def test_the_autoencoder_is_trained_on_what_the_influencer_did():
-    buffers = filled(TwinALITA(ENV, **SMALL))
-    stored, recent = buffers.replay.storage[:], buffers.recent.storage[:]
+    buffers = filled(TwinALITA(ENV, TwinALITA.Settings(**SMALL)))
+    stored, recent = buffers.replay.storage[:], buffers.drawn["recent"].storage[:]
     own = stored["turn"].flatten() == 0
     assert len(recent) == 10
     assert (recent["agents", "action"] == stored["agents", "action"][own]).all()
 
 
 def test_a_batch_of_the_partner_alone_leaves_the_recent_ones_as_they_are():
-    algorithm = TwinALITA(ENV, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(**SMALL))
     buffers = filled(algorithm)
     partners = buffers.replay.storage[:][6:12].clone()
     buffers.extend(partners.reshape(2, 3))
-    assert len(buffers.recent) == 10
+    assert len(buffers.drawn["recent"]) == 10
     assert len(buffers.replay) == 22
 
 
@@ -218,7 +229,7 @@ def test_a_storage_without_turns_is_refused_by_name():
 @pytest.mark.parametrize("form", FORMS)
 def test_an_update_moves_every_network_and_logs_finite_scalars(form):
     torch.manual_seed(0)
-    algorithm = TwinALITA(ENV, **SMALL, **FORMS[form])
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(**SMALL, **FORMS[form]))
     before = state(algorithm)
     logs = updated(algorithm)
     after = state(algorithm)
@@ -235,7 +246,7 @@ def test_an_update_moves_every_network_and_logs_finite_scalars(form):
 
 
 def test_policies_and_targets_move_with_every_second_update_of_the_critics():
-    algorithm = TwinALITA(ENV, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(**SMALL))
     states = [state(algorithm)]
     for _ in range(2):
         updated(algorithm, 1)
@@ -257,7 +268,7 @@ def test_policies_and_targets_move_with_every_second_update_of_the_critics():
 
 @pytest.mark.parametrize("estimator", ["clones", "marginal"])
 def test_influence_trains_the_influencer_and_neither_partner_nor_critics(estimator):
-    algorithm = TwinALITA(ENV, estimator=estimator, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(estimator=estimator, **SMALL))
     batch = algorithm._rewarded(one_agent())
     algorithm.influence(batch)["loss_influence"].backward()
     influencer, partner = policies_grads(algorithm)
@@ -271,7 +282,7 @@ def test_influence_trains_the_influencer_and_neither_partner_nor_critics(estimat
 
 
 def test_each_agents_losses_train_that_agent_alone():
-    algorithm = TwinALITA(ENV, influence_coeff=0, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(influence_coeff=0, **SMALL))
     losses = algorithm._losses(one_agent(), one_agent(seed=1))
     sum(losses[f"loss_{kind}_partner"] for kind in ("actor", "qvalue")).backward()
     influencer, partner = policies_grads(algorithm)
@@ -286,7 +297,9 @@ def test_each_agents_losses_train_that_agent_alone():
 
 
 def test_novelty_rewards_the_influencer_and_the_penalty_is_the_partners():
-    algorithm = TwinALITA(ENV, novelty_coeff=0.5, diversity_coeff=0.25, omega=0.5, **SMALL)
+    algorithm = TwinALITA(
+        ENV, TwinALITA.Settings(novelty_coeff=0.5, diversity_coeff=0.25, omega=0.5, **SMALL)
+    )
     batch = one_agent()
     agents = algorithm._rewarded(batch)["next", "agents"]
     inputs = torch.cat([batch["agents", "observation"], batch["agents", "action"]], -1)
@@ -302,14 +315,14 @@ def test_novelty_rewards_the_influencer_and_the_penalty_is_the_partners():
 
 
 def test_each_learner_reads_its_own_reward():
-    algorithm = TwinALITA(ENV, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(**SMALL))
     rewards = [learner.tensor_keys.reward for learner in algorithm.learners]
     assert rewards == [("agents", "influencer_reward"), ("agents", "partner_reward")]
     assert ("next", "agents", "partner_reward") in algorithm.estimator.in_keys
 
 
 def test_the_clones_are_the_partners_critics_and_set_back_when_an_episode_starts():
-    algorithm = TwinALITA(ENV, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(**SMALL))
     updated(algorithm)
     critics = algorithm.learners[1].qvalue_network_params
 
@@ -323,7 +336,7 @@ def test_the_clones_are_the_partners_critics_and_set_back_when_an_episode_starts
 
 
 def test_the_clones_are_updated_so_often_at_each_update(monkeypatch):
-    algorithm = TwinALITA(ENV, estimator_updates=3, **SMALL)
+    algorithm = TwinALITA(ENV, TwinALITA.Settings(estimator_updates=3, **SMALL))
     steps = []
     optimizer = algorithm.optimizers["estimator"]
     step = optimizer.step
@@ -485,7 +498,7 @@ def published() -> TwinALITA:
         """Not stepped: of its sizes only."""
 
     env = OneFeature(n_agents=1)
-    algorithm = TwinALITA(env, form="published", **SMALL)
+    algorithm = TwinALITA(env, TwinALITA.Settings(**PUBLISHED, **SMALL))
     algorithm.layout = algorithm.layout._replace(observation_size=1, action_size=1)
     algorithm.policies[:] = [constant_actor(torch.tensor([[a]])) for a in (0.3, 0.5)]
     for part in (algorithm.novelty, algorithm.diversity):
@@ -517,8 +530,11 @@ def test_the_published_influence_takes_the_penalty_at_the_influencers_action():
     assert not torch.allclose(batch["next", "agents", "partner_reward"].flatten(), expected)
 
 
-def test_the_forms_differ_in_parts_and_coefficients_and_an_argument_wins():
-    paper, authors = TwinALITA(ENV, **SMALL), TwinALITA(ENV, form="published", **SMALL)
+def test_the_published_preset_differs_in_parts_and_coefficients():
+    paper, authors = (
+        TwinALITA(ENV, TwinALITA.Settings(**SMALL)),
+        TwinALITA(ENV, TwinALITA.Settings(**PUBLISHED, **SMALL)),
+    )
     assert isinstance(paper.influence.optimum, BestOf)
     assert authors.influence.optimum == TDTarget()
     assert (paper.estimator is None, authors.estimator is None) == (False, True)
@@ -526,9 +542,6 @@ def test_the_forms_differ_in_parts_and_coefficients_and_an_argument_wins():
         found = [part.coeffs.item() for part in algorithm.total_rewards]
         assert found == pytest.approx(coeffs)
         assert float(algorithm.influence.influence_coeff) == pytest.approx(0.1)
-    given = TwinALITA(ENV, form="published", novelty_coeff=0.4, estimator="clones", **SMALL)
-    assert given.total_rewards[0].coeffs.item() == pytest.approx(0.4)
-    assert given.estimator is not None
 
 
 # The loop
@@ -561,7 +574,7 @@ def tiny(run_dir: Path, **changes) -> TrainingConfig:
 
 
 def test_a_run_counts_both_agents_frames_and_says_which_agent_was_chosen(tmp_path):
-    summary = train(tiny(tmp_path / "run"), partial(TwinALITA, **SMALL), task=task())
+    summary = train(tiny(tmp_path / "run"), partial(build, TwinALITA, **SMALL), task=task())
     assert summary["frames"] == 100
     assert summary["updates"] == 8
     returns = [summary["selection"][f"return_{agent}"] for agent in (0, 1)]
@@ -575,7 +588,7 @@ def test_a_run_counts_both_agents_frames_and_says_which_agent_was_chosen(tmp_pat
 def test_the_better_agent_is_chosen_on_other_episodes_than_the_reported_ones(tmp_path, better):
     """One policy acts as it is told, the other does the opposite."""
     seen = []
-    session = _Session(tiny(tmp_path / "run"), partial(TwinALITA, **SMALL), task(seen))
+    session = _Session(tiny(tmp_path / "run"), partial(build, TwinALITA, **SMALL), task(seen))
 
     def told(sign: float):
         def act(tensordict: TensorDict) -> TensorDict:
@@ -607,7 +620,7 @@ class LayersConfig(TrainingConfig):
 @pytest.mark.parametrize("choices", [(0, 1), (1, 0)])
 def test_the_policy_of_a_checkpoint_is_of_the_agent_chosen_until_then(tmp_path, choices):
     config = LayersConfig(**vars(tiny(tmp_path / "run")))
-    train(config, partial(TwinALITA, **SMALL), task=task())
+    train(config, partial(build, TwinALITA, **SMALL), task=task())
     lines = ["frames,selection/chosen", "40,0.0", "60,", f"80,{choices[0]}", f"100,{choices[1]}"]
     (tmp_path / "run" / "metrics.csv").write_text("\n".join(lines))
     checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
@@ -621,7 +634,7 @@ def test_the_policy_of_a_checkpoint_is_of_the_agent_chosen_until_then(tmp_path, 
 
 
 def test_evaluation_leaves_the_turns_of_training_alone(tmp_path):
-    session = _Session(tiny(tmp_path / "run"), partial(TwinALITA, **SMALL), task())
+    session = _Session(tiny(tmp_path / "run"), partial(build, TwinALITA, **SMALL), task())
     next(iter(session.collector))
     before = session.algorithm.turns.turn.clone()
     session.evaluate_chosen()
@@ -645,7 +658,7 @@ def spread_config(run_dir: Path, **changes) -> TrainingConfig:
 @pytest.mark.parametrize("exact", [True, False], ids=["mid_episode", "new_episodes"])
 def test_a_run_resumed_is_the_one_that_never_stopped(tmp_path, exact):
     runs = {name: tmp_path / name for name in ("resumed", "whole")}
-    make = partial(TwinALITA, **SMALL)
+    make = partial(build, TwinALITA, **SMALL)
     of = None if exact else task()
     for name, run_dir in runs.items():
         config = spread_config(run_dir)
@@ -665,12 +678,16 @@ def test_both_agents_learn_to_act_as_they_are_told(form):
     torch.manual_seed(0)
     env = TargetEnv(num_envs=256, n_agents=1, horizon=2, seed=1)
     algorithm = TwinALITA(
-        env, num_cells=(32,), gamma=0.0, actor_lr=5e-3, critic_lr=1e-2, tau=0.05, **FORMS[form]
+        env,
+        TwinALITA.Settings(
+            **FORMS[form]
+            | {"num_cells": (32,), "gamma": 0.0, "actor_lr": 5e-3, "critic_lr": 1e-2, "tau": 0.05}
+        ),
     )
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(200):
         picked = batch[torch.randint(len(batch), (64,))]
-        algorithm.update(picked, [picked] * len(algorithm.conditional_samplers))
+        algorithm.update(by_name(algorithm, by_name(algorithm, by_name(algorithm, picked, [picked] * len(conditional_names(algorithm))))))
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         rewards = [
             env.rollout(2, policy)["next", "agents", "reward"].mean()
@@ -681,7 +698,10 @@ def test_both_agents_learn_to_act_as_they_are_told(form):
 
 def test_a_state_taken_over_continues_bit_for_bit():
     torch.manual_seed(0)
-    first, second = TwinALITA(ENV, **SMALL), TwinALITA(ENV, **SMALL)
+    first, second = (
+        TwinALITA(ENV, TwinALITA.Settings(**SMALL)),
+        TwinALITA(ENV, TwinALITA.Settings(**SMALL)),
+    )
     updated(first, 1)
     second.load_state_dict(first.state_dict())
     for algorithm in (first, second):
@@ -715,9 +735,9 @@ def test_a_state_taken_over_continues_bit_for_bit():
 )
 def test_what_cannot_be_is_refused_with_the_value(options, value):
     with pytest.raises(ValueError, match=value):
-        TwinALITA(ENV, **options)
+        TwinALITA(ENV, TwinALITA.Settings(**options))
 
 
 def test_a_missing_conditional_batch_is_an_error():
-    with pytest.raises(ValueError, match="1 conditional"):
-        TwinALITA(ENV, **SMALL).update(one_agent())
+    with pytest.raises(ValueError, match="conditional_0"):
+        TwinALITA(ENV, TwinALITA.Settings(**SMALL)).update({"batch": one_agent()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import A, B, H, N, O, S, TargetEnv, random_batch, sequences
+from fakes import A, B, H, N, O, S, TargetEnv, by_name, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
@@ -209,7 +209,7 @@ def test_a_game_whose_agents_pay_each_for_itself_is_solved(kind, solves):
     algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0,
                      target_update_interval=5)  # fmt: skip
     for _ in range(80):
-        algorithm.update(game.rollout(1).reshape(-1))
+        algorithm.update(by_name(algorithm, by_name(algorithm, game.rollout(1).reshape(-1))))
     greedy = game.rollout(1, algorithm.actor)
     assert bool((greedy["agents", "action"].argmax(-1) == 1).all()) == solves
 
@@ -222,7 +222,7 @@ def test_qmix_learns_what_iql_cannot_tell():
         torch.manual_seed(0)
         algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0)
         for _ in range(200):
-            logs = algorithm.update(game.rollout(1).reshape(-1))
+            logs = algorithm.update(by_name(algorithm, by_name(algorithm, game.rollout(1).reshape(-1))))
         values[kind] = float(logs["pred_value"])
     # IQL's value of an agent is the team's reward; VDN's shares add up to it.
     assert values[IQL] == pytest.approx(3.0, abs=1.0)
@@ -231,28 +231,30 @@ def test_qmix_learns_what_iql_cannot_tell():
 
 def test_targets_are_set_every_so_many_updates_and_stay_between():
     torch.manual_seed(0)
-    algorithm = QMIX(STATE, recurrent=False, num_cells=(5,), target_update_interval=3)
+    algorithm = QMIX(
+        STATE, QMIX.Settings(recurrent=False, num_cells=(5,), target_update_interval=3)
+    )
     params = algorithm.qvalue.local_value_network_params
     targets = algorithm.qvalue.target_local_value_network_params
     same = []
     for seed in range(6):
-        algorithm.update(sequences(batch_size=(B,), seed=seed))
+        algorithm.update(by_name(algorithm, by_name(algorithm, sequences(batch_size=(B,), seed=seed))))
         pairs = zip(params.values(True, True), targets.values(True, True), strict=True)
         same.append(all(bool((p == t).all()) for p, t in pairs))
     assert same == [False, False, True, False, False, True]
 
 
 def test_the_mixer_reads_all_observations_where_there_is_no_state():
-    algorithm = QMIX(TargetEnv(discrete=True), recurrent=False, num_cells=(5,))
+    algorithm = QMIX(TargetEnv(discrete=True), QMIX.Settings(recurrent=False, num_cells=(5,)))
     assert algorithm.qvalue.mixer_network.in_keys == [CHOSEN, ("agents", "observation")]
     assert algorithm.qvalue.mixer_network.module.state_dim == N * O
-    algorithm.update(one_hot_batch())
+    algorithm.update(by_name(algorithm, by_name(algorithm, one_hot_batch())))
 
 
 def test_the_mixer_begins_small():
     def mixers(scale: float) -> list[torch.Tensor]:
         torch.manual_seed(0)
-        algorithm = QMIX(STATE, mixing_init_scale=scale)
+        algorithm = QMIX(STATE, QMIX.Settings(mixing_init_scale=scale))
         loss = algorithm.qvalue
         params = [loss.mixer_network_params, loss.target_mixer_network_params]
         return [value for each in params for value in each.values(True, True)]
@@ -272,12 +274,16 @@ def test_rmsprop_is_pymarls():
     ("call", "error", "text"),
     [
         (lambda: QMIX(TargetEnv()), ValueError, "one-hot"),
-        (lambda: QMIX(STATE, optimizer="sgd"), ValueError, "optimizer"),
-        (lambda: QMIX(STATE, target_update_interval=0), ValueError, "target_update_interval"),
-        (lambda: QMIX(STATE, mixing_embed_dim=0), ValueError, "mixing_embed_dim"),
-        (lambda: QMIX(STATE, mixing_init_scale=0), ValueError, "mixing_init_scale"),
-        (lambda: QMIX(STATE, critic_lr=0), ValueError, "critic_lr"),
-        (lambda: QMIX(STATE, max_grad_norm=0), ValueError, "max_grad_norm"),
+        (lambda: QMIX(STATE, QMIX.Settings(optimizer="sgd")), ValueError, "optimizer"),
+        (
+            lambda: QMIX(STATE, QMIX.Settings(target_update_interval=0)),
+            ValueError,
+            "target_update_interval",
+        ),
+        (lambda: QMIX(STATE, QMIX.Settings(mixing_embed_dim=0)), ValueError, "mixing_embed_dim"),
+        (lambda: QMIX(STATE, QMIX.Settings(mixing_init_scale=0)), ValueError, "mixing_init_scale"),
+        (lambda: QMIX(STATE, QMIX.Settings(critic_lr=0)), ValueError, "critic_lr"),
+        (lambda: QMIX(STATE, QMIX.Settings(max_grad_norm=0)), ValueError, "max_grad_norm"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), gamma=1.5), ValueError, "gamma"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), reduction="x"), ValueError, "reduction"),
         (lambda: VDN(STATE).update(sequences().exclude("is_init")), KeyError, "is_init"),

@@ -6,6 +6,7 @@ is not to be written again, but for a case that is added.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -16,8 +17,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from fakes import A, H, TargetEnv, random_batch, sequences
 from tensordict import TensorDict
+from torchrl.envs import EnvBase
 
-from torchrl_alita import ALITA, DDPG, IQL, MADDPG, QMIX, TD3, VDN, TwinALITA
+from torchrl_alita.algorithms import (
+    ALITA,
+    DDPG,
+    IQL,
+    MADDPG,
+    QMIX,
+    TD3,
+    VDN,
+    Learner,
+    TwinALITA,
+)
 
 SMALL = {"num_cells": (13,)}
 UPDATES = 3
@@ -40,33 +52,38 @@ def one_hot(**options) -> TensorDict:
 
 
 RECURRENT = {"recurrent": True, "hidden_size": H}
-# By name: what is built, and its batches.
-CASES: dict[str, tuple[Callable, Callable]] = {
-    "maddpg": (lambda: MADDPG(ENV, **SMALL), random_batch),
-    "maddpg, one-hot": (lambda: MADDPG(ONE_HOT, logits_coeff=0.1, **SMALL), one_hot),
-    "ddpg": (lambda: DDPG(ENV, **SMALL), random_batch),
-    "alita": (lambda: ALITA(ENV, **SMALL), random_batch),
-    "alita, clones": (lambda: ALITA(ENV, estimator="clones", **SMALL), random_batch),
-    "alita, centralized": (lambda: ALITA(ENV, estimator="centralized", **SMALL), random_batch),
-    "alita, symmetric": (lambda: ALITA(ENV, influencers="all", **SMALL), random_batch),
-    "alita, symmetric clones": (
-        lambda: ALITA(ENV, influencers="all", estimator="clones", **SMALL),
-        random_batch,
+PUBLISHED = dataclasses.replace(TwinALITA.presets["published"], **SMALL)
+
+
+def case(algorithm: type[Learner], env: EnvBase, batch: Callable, **options) -> tuple:
+    return algorithm, env, algorithm.Settings(**options), batch
+
+
+# By name: the algorithm, its environment, its settings, and its batches.
+CASES: dict[str, tuple] = {
+    "maddpg": case(MADDPG, ENV, random_batch, **SMALL),
+    "maddpg, one-hot": case(MADDPG, ONE_HOT, one_hot, logits_coeff=0.1, **SMALL),
+    "ddpg": case(DDPG, ENV, random_batch, **SMALL),
+    "alita": case(ALITA, ENV, random_batch, **SMALL),
+    "alita, clones": case(ALITA, ENV, random_batch, estimator="clones", **SMALL),
+    "alita, centralized": case(ALITA, ENV, random_batch, estimator="centralized", **SMALL),
+    "alita, symmetric": case(ALITA, ENV, random_batch, influencers="all", **SMALL),
+    "alita, symmetric clones": case(
+        ALITA, ENV, random_batch, influencers="all", estimator="clones", **SMALL
     ),
-    "alita, next": (lambda: ALITA(ENV, optimum_at="next", influencers=1, **SMALL), random_batch),
-    "alita, normalized": (lambda: ALITA(ENV, normalize=True, **SMALL), random_batch),
-    "alita, weights": (
-        lambda: ALITA(ENV, influencers=2, weights=(0.75, 0.25), optimum="policy", **SMALL),
-        random_batch,
+    "alita, next": case(ALITA, ENV, random_batch, optimum_at="next", influencers=1, **SMALL),
+    "alita, normalized": case(ALITA, ENV, random_batch, normalize=True, **SMALL),
+    "alita, weights": case(
+        ALITA, ENV, random_batch, influencers=2, weights=(0.75, 0.25), optimum="policy", **SMALL
     ),
-    "alita, one-hot": (lambda: ALITA(ONE_HOT, optimum="enumerated", **SMALL), one_hot),
-    "alita, recurrent": (lambda: ALITA(ONE_HOT, **RECURRENT, **SMALL), sequences),
-    "twin_alita": (lambda: TwinALITA(ALONE, **SMALL), one_agent),
-    "twin_alita, published": (lambda: TwinALITA(ALONE, form="published", **SMALL), one_agent),
-    "td3": (lambda: TD3(ALONE, **SMALL), one_agent),
-    "qmix": (lambda: QMIX(ONE_HOT, hidden_size=H), sequences),
-    "vdn": (lambda: VDN(ONE_HOT, hidden_size=H), sequences),
-    "iql": (lambda: IQL(ONE_HOT, recurrent=False, num_cells=(5,)), sequences),
+    "alita, one-hot": case(ALITA, ONE_HOT, one_hot, optimum="enumerated", **SMALL),
+    "alita, recurrent": case(ALITA, ONE_HOT, sequences, **RECURRENT, **SMALL),
+    "twin_alita": case(TwinALITA, ALONE, one_agent, **SMALL),
+    "twin_alita, published": (TwinALITA, ALONE, PUBLISHED, one_agent),
+    "td3": case(TD3, ALONE, one_agent, **SMALL),
+    "qmix": case(QMIX, ONE_HOT, sequences, hidden_size=H),
+    "vdn": case(VDN, ONE_HOT, sequences, hidden_size=H),
+    "iql": case(IQL, ONE_HOT, sequences, recurrent=False, num_cells=(5,)),
 }
 
 
@@ -85,16 +102,16 @@ def digest(optimizer: torch.optim.Optimizer) -> list[float]:
 
 def numbers(case: str) -> dict:
     """What a case's updates log, and what its optimizers have trained."""
-    make, batch = CASES[case]
+    make, env, settings, batch = CASES[case]
     torch.manual_seed(0)
-    algorithm = make()
+    algorithm = make(env, settings)
+    conditional = [name for name in algorithm.replays() if name.startswith("conditional")]
     logs = []
     for update in range(UPDATES):
-        conditional = [
-            batch(seed=100 + 10 * update + i) for i, _ in enumerate(algorithm.conditional_samplers)
-        ]
         # Of conditional batches, sequences are of one step.
-        result = algorithm.update(batch(seed=update), conditional, batch(seed=50 + update))
+        batches = {name: batch(seed=100 + 10 * update + i) for i, name in enumerate(conditional)}
+        batches |= {"batch": batch(seed=update), "recent": batch(seed=50 + update)}
+        result = algorithm.update({name: batches[name] for name in algorithm.replays()})
         logs.append({str(key): float(value) for key, value in sorted(result.items())})
     parameters = {name: digest(opt) for name, opt in algorithm.optimizers.items()}
     return {"logs": logs, "parameters": parameters}

@@ -1,16 +1,35 @@
-"""Algorithms: parts, optimizers and one update."""
+"""Algorithms: settings, parts, optimizers and one update."""
 
-from torchrl_alita.algorithms._learner import Learner
-from torchrl_alita.algorithms.alita import ALITA
-from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
-from torchrl_alita.algorithms.ppo import PPO
-from torchrl_alita.algorithms.qmix import IQL, QMIX, VDN
-from torchrl_alita.algorithms.sac import SAC
-from torchrl_alita.algorithms.tac import TAC
-from torchrl_alita.algorithms.td3 import TD3
-from torchrl_alita.algorithms.twin_alita import TwinALITA
+from torchrl_alita.algorithms._learner import (
+    Learner,
+    LearnerSettings,
+    OffPolicySettings,
+    TeamSettings,
+)
+from torchrl_alita.algorithms.alita import ALITA, ALITASettings
+from torchrl_alita.algorithms.maddpg import DDPG, MADDPG, DDPGSettings, MADDPGSettings
+from torchrl_alita.algorithms.ppo import PPO, PPOSettings
+from torchrl_alita.algorithms.qmix import (
+    IQL,
+    QMIX,
+    VDN,
+    IQLSettings,
+    QMIXSettings,
+    VDNSettings,
+)
+from torchrl_alita.algorithms.registry import (
+    ALGORITHMS,
+    algorithm_of,
+    get_algorithm,
+    register_algorithm,
+)
+from torchrl_alita.algorithms.sac import SAC, SACSettings
+from torchrl_alita.algorithms.tac import TAC, TACSettings
+from torchrl_alita.algorithms.td3 import TD3, TD3Settings
+from torchrl_alita.algorithms.twin_alita import TwinALITA, TwinALITASettings
 
 __all__ = [
+    "ALGORITHMS",
     "ALITA",
     "DDPG",
     "IQL",
@@ -21,6 +40,23 @@ __all__ = [
     "TAC",
     "TD3",
     "VDN",
+    "ALITASettings",
+    "DDPGSettings",
+    "IQLSettings",
     "Learner",
+    "LearnerSettings",
+    "MADDPGSettings",
+    "OffPolicySettings",
+    "PPOSettings",
+    "QMIXSettings",
+    "SACSettings",
+    "TACSettings",
+    "TD3Settings",
+    "TeamSettings",
     "TwinALITA",
+    "TwinALITASettings",
+    "VDNSettings",
+    "algorithm_of",
+    "get_algorithm",
+    "register_algorithm",
 ]

@@ -1,10 +1,11 @@
-"""What every algorithm has: networks, optimizers, one update, a state."""
+"""What every algorithm has: settings, networks, optimizers, one update, a state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -13,25 +14,146 @@ from torch import nn
 from torchrl.envs import EnvBase, Transform
 from torchrl.objectives import SoftUpdate, TargetNetUpdater
 
-from torchrl_alita._checks import check_choice, check_number, check_positive
-from torchrl_alita.algorithms._compiled import Compiled
-from torchrl_alita.data import ConditionalSampler
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_positive,
+    check_share,
+    check_whole,
+)
+from torchrl_alita._settings import Settings
+from torchrl_alita.algorithms._compiled import Compiled, differentiate
+from torchrl_alita.data import Replay
 from torchrl_alita.layout import ACTION, LOGITS, layout_of
 from torchrl_alita.modules._acting import run_network
 from torchrl_alita.transforms import recurrent_transforms
 
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
-OPTIMIZERS = ("adam", "rmsprop")
+__all__ = [
+    "Learner",
+    "LearnerSettings",
+    "OffPolicySettings",
+    "TeamSettings",
+    "make_optimizer",
+    "soft_update",
+]
 
 
-def make_optimizer(module: nn.Module, *, kind: str = "adam", lr: float) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class LearnerSettings(Settings):
+    """What every algorithm can set.
+
+    Settings of an algorithm are a frozen dataclass; ``dataclasses.replace`` changes values.
+
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for a value out of its range.
+
+    Examples:
+        >>> LearnerSettings(gamma=2.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: gamma must be in [0, 1], got 2.0.
+    """
+
+    gamma: float = 0.99
+    """Discount factor of a step, in [0, 1]."""
+    num_cells: tuple[int, ...] = (128, 128)
+    """Width of each hidden layer."""
+    max_grad_norm: float = float("inf")
+    """Gradients of a network are scaled down to this norm; inf is no limit."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_share(gamma=self.gamma)
+        check_at_least_one(**{f"num_cells[{i}]": n for i, n in enumerate(self.num_cells)})
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive, got {self.max_grad_norm}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicySettings(LearnerSettings):
+    """What every algorithm can set that learns from stored transitions."""
+
+    batch_size: int = 1_024
+    """Transitions of an update (ALITA's paper: 1,024)."""
+    frames_per_update: int = 100
+    """Environment steps for each update (ALITA's paper: 100)."""
+    buffer_size: int = 1_000_000
+    """Most transitions stored (ALITA's paper: 1,000,000)."""
+    random_frames: int = 5_000
+    """Environment steps at the start without updates, of random actions."""
+    noise_start: float = 0.9
+    """Standard deviation of the exploration noise at the start, in units of the action; for
+    one-hot actions, the share of random ones."""
+    noise_end: float = 0.1
+    """The same at the end."""
+    noise_frames: int = 125_000
+    """Environment steps over which the noise shrinks."""
+    compile: bool | None = None
+    """Compile the losses and their gradient: the first update takes some ten seconds, the
+    others less than without. Both agree up to rounding. Default: where a run has so many
+    updates that it pays."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """Of torch.compile; reduce-overhead uses CUDA graphs."""
+
+    eager_updates: ClassVar[int] = 2_000
+    """A run of so many updates does not gain by compiling, see docs/speed.md."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        sizes = ("batch_size", "frames_per_update", "buffer_size", "noise_frames")
+        check_at_least_one(**{name: getattr(self, name) for name in sizes})
+        check_whole(0, random_frames=self.random_frames)
+        if not 0 <= self.noise_end <= self.noise_start:
+            raise ValueError(
+                f"noise_end must be at least 0 and at most noise_start, {self.noise_start}, "
+                f"got {self.noise_end}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamSettings(OffPolicySettings):
+    """What the algorithms for teams can set."""
+
+    share_params: bool = False
+    """One policy and one critic for all agents."""
+    recurrent: bool = False
+    """Policies with a memory, trained on sequences; environments need the transforms of
+    ``env_transforms()``."""
+    hidden_size: int = 64
+    """Width of both hidden layers of recurrent networks (ALITA's paper: 64)."""
+    sequence_length: int = 40
+    """Steps of the sequences of an update, for policies with a memory; a batch has as many of
+    them as fit into batch_size."""
+    burn_in: int = 10
+    """Steps before each sequence that only bring the memory up to date."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Of actors and critics (ALITA's paper for StarCraft: RMSprop, with a decay of 0.99)."""
+    critic_lr: float = 3e-3
+    """The optimizer's step of the critics."""
+    mixed_precision: bool = False
+    """Compute the hidden layers in bfloat16. Parameters, optimizers, output layers and
+    statistics stay as they are."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(critic_lr=self.critic_lr)
+        check_at_least_one(hidden_size=self.hidden_size, sequence_length=self.sequence_length)
+        check_whole(0, burn_in=self.burn_in)
+        if self.recurrent and self.batch_size < self.sequence_length:
+            raise ValueError(
+                f"batch_size must be at least sequence_length, {self.sequence_length}, got "
+                f"{self.batch_size}."
+            )
+
+
+def make_optimizer(params: nn.Module, *, kind: str = "adam", lr: float) -> torch.optim.Optimizer:
     """Adam in one kernel for all parameters of a module, or PyMARL's RMSprop."""
     if kind == "rmsprop":
-        return torch.optim.RMSprop(module.parameters(), lr=lr, alpha=0.99, eps=1e-5, foreach=True)
-    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+        return torch.optim.RMSprop(params.parameters(), lr=lr, alpha=0.99, eps=1e-5, foreach=True)
+    return torch.optim.Adam(params.parameters(), lr=lr, fused=True)
 
 
-def soft_update(loss: torch.nn.Module, *, tau: float) -> SoftUpdate:
+def soft_update(loss: nn.Module, *, tau: float) -> SoftUpdate:
     """TorchRL's SoftUpdate, with the argument checked."""
     check_positive(tau=tau)
     if tau > 1:
@@ -40,32 +162,36 @@ def soft_update(loss: torch.nn.Module, *, tau: float) -> SoftUpdate:
 
 
 class Learner:
-    """Networks, their optimizers, their state, and how the training loop treats them.
+    """Settings, networks, their optimizers, their state, and how a training loop treats them.
 
-    Algorithms below this class make the networks, and fill ``modules`` and ``optimizers``.
-    Those whose networks all follow the gradient of one sum of losses set ``_gradient``, and
-    ``update`` is :meth:`_step`.
+    An algorithm is a class below this one and a settings class below
+    :class:`LearnerSettings`, which its attribute ``Settings`` names. Its constructor makes the
+    networks and fills ``modules`` and ``optimizers``. ``replays`` says what ``update`` reads.
+
+    Where all networks follow the gradient of one sum of losses, ``_losses`` gives them and
+    :meth:`_step` is the update. Of optimizers in ``delayed`` and of the targets the turn comes
+    with every ``policy_delay``-th update only; the others follow ``_critic_losses`` meanwhile,
+    so that no gradient is computed and dropped.
 
     Args:
         env: an environment in the layout of this package.
-        max_grad_norm: gradients of a network are scaled down to this norm.
-        compile: see :class:`torchrl_alita.MADDPG`.
-        compile_mode: see :class:`torchrl_alita.MADDPG`.
-        mixed_precision: see :class:`torchrl_alita.MADDPG`.
+        settings: of the algorithm. Default: ``Settings()``.
         device: of the networks. Default: the environment's.
 
     Raises:
-        ValueError: if an argument is out of range.
+        TypeError: if the settings are of another class.
+        ValueError: if a setting does not fit the environment.
         KeyError: if the environment has another layout.
     """
 
-    stochastic = False
+    Settings: ClassVar[type[LearnerSettings]] = LearnerSettings
+    presets: ClassVar[Mapping[str, LearnerSettings]] = {}
+    """Settings with a name, as "paper" for the paper's literal ones."""
+    stochastic: ClassVar[bool] = False
     """The policy explores by itself: the loop adds no noise to its actions."""
-    on_policy = False
-    """``update`` takes each batch ``[B, T]`` as it was collected; nothing is stored."""
-    reads_recent = True
-    """``update`` takes a batch of recent transitions too."""
-    stored_keys: tuple[NestedKey, ...] = ()
+    on_policy: ClassVar[bool] = False
+    """``update`` takes ``{"rollout": batch [B, T]}`` as it was collected; nothing is stored."""
+    stored_keys: ClassVar[tuple[NestedKey, ...]] = ()
     """Entries of a transition that are stored beside those that the losses read."""
 
     actor: TensorDictModuleBase
@@ -74,28 +200,49 @@ class Learner:
     def __init__(
         self,
         env: EnvBase,
+        settings: LearnerSettings | None = None,
         *,
-        max_grad_norm: float,
-        compile: bool,
-        compile_mode: str,
-        mixed_precision: bool,
-        device: torch.device | str | None,
+        device: torch.device | str | None = None,
     ):
-        check_number(max_grad_norm=max_grad_norm)
-        check_choice("compile_mode", compile_mode, COMPILE_MODES)
-        if not max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}.")
+        settings = self.Settings() if settings is None else settings
+        if not isinstance(settings, self.Settings):
+            raise TypeError(
+                f"The settings of {type(self).__name__} must be {self.Settings.__name__}, got "
+                f"{type(settings).__name__}."
+            )
+        self.settings = settings
         self.layout = layout_of(env)
         self.device = torch.device(device or env.device or "cpu")
         self.action_spec = env.full_action_spec_unbatched[ACTION].to(self.device)
-        self.max_grad_norm = max_grad_norm
         self.updates = 0
+        self.policy_delay = 1
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        # One for each conditional batch that update wants.
-        self.conditional_samplers: list[ConditionalSampler] = []
-        self.mixed_precision = mixed_precision
-        self.compile_mode = compile_mode if compile else None
+        # Names of optimizers: those that wait for the policies' turn, and those that
+        # update() steps by itself.
+        self.delayed: set[str] = set()
+        self.separate: set[str] = set()
+        self._batch_names: set[str] = set()
+
+    @classmethod
+    def make_policy(
+        cls,
+        env: EnvBase,
+        settings: LearnerSettings,
+        *,
+        device: torch.device | str | None = None,
+    ) -> TensorDictModuleBase:
+        """The policies that these settings describe, not trained.
+
+        Args:
+            env: an environment in the layout of this package.
+            settings: of the algorithm.
+            device: of the parameters. Default: the environment's.
+
+        Returns:
+            All N policies in one module.
+        """
+        raise TypeError(f"{cls.__name__} says nothing of its policies: it has no make_policy.")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
         """Refused: optimizers and targets of a copy would hold tensors that nothing trains."""
@@ -115,6 +262,16 @@ class Learner:
         read = (module.in_keys for module in self.modules.values())
         return list(dict.fromkeys(key for keys in read for key in keys))
 
+    def replays(self) -> dict[str, Replay]:
+        """What an update reads, by name.
+
+        Returns:
+            ``"batch"``, transitions ``[B]`` of the replay buffer, or sequences ``[B, T]`` of a
+            recurrent algorithm; and what an algorithm adds. On-policy ones have none: their
+            update reads the ``"rollout"``.
+        """
+        return {} if self.on_policy else {"batch": Replay()}
+
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the policies that have targets, each with them."""
         return []
@@ -127,10 +284,6 @@ class Learner:
         """Policies of which the run's result is the best."""
         return [self.actor]
 
-    def recent_rows(self, stored: TensorDictBase) -> TensorDictBase:
-        """Those of the newest transitions ``[B]`` on which autoencoders are trained."""
-        return stored
-
     def env_transforms(self) -> list[Transform]:
         """What must be appended to an environment in which the policies act."""
         return [recurrent_transforms(self.actor)] if self.recurrent else []
@@ -138,57 +291,81 @@ class Learner:
     def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
 
-    def update(
-        self,
-        batch: TensorDictBase,
-        conditional_batches: Sequence[TensorDictBase] = (),
-        recent_batch: TensorDictBase | None = None,
-    ) -> TensorDict:
+    def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """One step of every network.
 
         Args:
-            batch: transitions ``[B]`` of the replay buffer; of a recurrent algorithm
-                sequences ``[B, T]``.
-            conditional_batches: not used.
-            recent_batch: not used.
+            batches: one for each name of :meth:`replays`; ``{"rollout": [B, T]}`` of an
+                on-policy algorithm.
 
         Returns:
             Detached scalars to log.
 
         Raises:
-            KeyError: if the batch lacks a key.
+            TypeError: if batches have no names.
+            ValueError: if one is missing or not known.
+            KeyError: if a batch lacks a key.
+
+        Examples:
+            >>> from torchrl_alita import MADDPG, make_env
+            >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
+            >>> algorithm = MADDPG(env)
+            >>> logs = algorithm.update({"batch": env.rollout(4).reshape(-1)})
         """
-        return self._step(batch)
+        return self._step(self._by_name(batches)["batch"])
+
+    def _by_name(self, batches: Mapping[str, TensorDictBase]) -> Mapping[str, TensorDictBase]:
+        """The batches, if they are those that an update reads."""
+        if not isinstance(batches, Mapping) or isinstance(batches, TensorDictBase):
+            raise TypeError(
+                f"update takes batches by name, as {{'batch': batch}}, got {type(batches).__name__}."
+            )
+        if not self._batch_names:
+            self._batch_names = {"rollout"} if self.on_policy else set(self.replays())
+        if set(batches) != self._batch_names:
+            raise ValueError(
+                f"{type(self).__name__} reads the batches {sorted(self._batch_names)}, got "
+                f"{sorted(batches)}."
+            )
+        return batches
+
+    def _losses(self, *batches: TensorDictBase) -> TensorDictBase:
+        """All losses of an update; the gradient is of the sum of those named ``loss_*``."""
+        raise TypeError(f"{type(self).__name__} has neither _losses nor an update of its own.")
+
+    def _critic_losses(self, *batches: TensorDictBase) -> TensorDictBase:
+        """Those of an update in which the policies wait."""
+        raise TypeError(f"{type(self).__name__} has no _critic_losses for a delayed policy.")
 
     def _compiled(self, function: Callable, **options: Any) -> Compiled:
-        if not self.mixed_precision:
+        mode = self.settings.compile_mode if getattr(self.settings, "compile", None) else None
+        if not getattr(self.settings, "mixed_precision", False):
             # Compiled as it is: the compiler counts versions of one function, and gives up.
-            return Compiled(function, mode=self.compile_mode, **options)
+            return Compiled(function, mode=mode, **options)
 
         def in_precision(*batches: TensorDictBase) -> TensorDictBase:
             with torch.autocast(self.device.type, torch.bfloat16):
                 return function(*batches)
 
-        return Compiled(in_precision, mode=self.compile_mode, **options)
+        return Compiled(in_precision, mode=mode, **options)
 
-    def _skipped(self) -> set[str]:
-        """Names of the networks whose turn the next update is not."""
-        return set()
+    def _compile_losses(self) -> None:
+        """Called by a constructor when all that the losses read is there."""
+        self._gradient = self._compiled(self._losses, then=differentiate)
+        self._critic_gradient = self._compiled(self._critic_losses, then=differentiate)
 
     def _step(self, *batches: TensorDictBase) -> TensorDict:
         """Follow the gradient of the sum of the losses; losses and gradients' norms."""
-        skipped = self._skipped()
+        everything = (self.updates + 1) % self.policy_delay == 0
+        waiting = self.separate if everything else self.separate | self.delayed
         self._zero_grad()
-        logs = self._gradient(*batches)
+        logs = (self._gradient if everything else self._critic_gradient)(*batches)
         # A batch that is refused is no update.
         self.updates += 1
-        norms = {
-            f"grad_norm_{name}": self._follow(optimizer, skip=name in skipped)
-            for name, optimizer in self.optimizers.items()
-            if not name.startswith("estimator")
-        }
-        self._update_targets()
-        return logs.update(norms)
+        logs.update(self._follow_all(name for name in self.optimizers if name not in waiting))
+        if everything:
+            self._update_targets()
+        return logs
 
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():
@@ -197,11 +374,15 @@ class Learner:
     def _update_targets(self) -> None:
         self.target_updater.step()
 
-    def _follow(self, optimizer: torch.optim.Optimizer, *, skip: bool = False) -> torch.Tensor:
+    def _follow_all(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """A step of the optimizers of these names; the norms of the gradients."""
+        return {f"grad_norm_{name}": self._follow(self.optimizers[name]) for name in names}
+
+    def _follow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        """Scale the gradient down and follow it; its norm before that."""
         params = [param for group in optimizer.param_groups for param in group["params"]]
-        norm = nn.utils.clip_grad_norm_(params, self.max_grad_norm)
-        if not skip:
-            optimizer.step()
+        norm = nn.utils.clip_grad_norm_(params, self.settings.max_grad_norm)
+        optimizer.step()
         return norm
 
     @torch.no_grad()

@@ -2,64 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import require_keys
-from torchrl_alita.algorithms._learner import Learner
+from torchrl_alita._checks import check_positive, require_keys
+from torchrl_alita.algorithms._learner import Learner, LearnerSettings, OffPolicySettings
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
 
-__all__ = ["SingleAgent", "read_agents_layout", "scalars"]
+__all__ = [
+    "SingleAgent",
+    "SingleAgentSettings",
+    "SingleOffPolicySettings",
+    "read_agents_layout",
+    "scalars",
+]
 
 # TorchRL's losses want a flag for each reward.
 AGENT_DONE = ("agents", "done")
 AGENT_TERMINATED = ("agents", "terminated")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SingleAgentSettings(LearnerSettings):
+    """What the algorithms for one agent can set."""
+
+    num_cells = (256, 256)
+    layer_norm: bool = False
+    """Normalize the pre-activations of the hidden layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleOffPolicySettings(SingleAgentSettings, OffPolicySettings):
+    """What those can set that learn from stored transitions."""
+
+    batch_size = 256
+    frames_per_update = 1
+    random_frames = 10_000
+    noise_start = 0.1
+    noise_end = 0.1
+    eager_updates = 5_000
+    tau: float = 0.005
+    """Share by which the targets move at each of their updates, in (0, 1]."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(tau=self.tau)
+        if self.tau > 1:
+            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+
+
 class SingleAgent(Learner):
-    """Sizes, device and settings of an algorithm for one agent with continuous actions.
+    """What the algorithms for one agent with continuous actions share.
 
     Args:
         env: an environment in the layout of this package, with one agent.
-        max_grad_norm: gradients of a network are scaled down to this norm.
-        compile: compile the losses and their gradient.
-        compile_mode: of ``torch.compile``.
+        settings: of the algorithm. Default: ``Settings()``.
         device: of the networks. Default: the environment's.
 
     Raises:
-        ValueError: if the environment has several agents or discrete actions, or an
-            argument is out of range.
+        TypeError: if the settings are of another algorithm.
+        ValueError: if the environment has several agents or discrete actions.
         KeyError: if the environment has another layout.
     """
 
-    reads_recent = False
+    Settings: ClassVar[type[SingleAgentSettings]] = SingleAgentSettings
+    settings: SingleAgentSettings
 
     def __init__(
         self,
         env: EnvBase,
+        settings: SingleAgentSettings | None = None,
         *,
-        max_grad_norm: float,
-        compile: bool,
-        compile_mode: str,
-        device: torch.device | str | None,
+        device: torch.device | str | None = None,
     ):
-        super().__init__(
-            env,
-            max_grad_norm=max_grad_norm,
-            compile=compile,
-            compile_mode=compile_mode,
-            mixed_precision=False,
-            device=device,
-        )
+        super().__init__(env, settings, device=device)
         name = type(self).__name__
         if self.layout.num_agents != 1:
             raise ValueError(f"{name} is for one agent, got {self.layout.num_agents}.")
         if self.layout.discrete:
             raise ValueError(f"{name} is for continuous actions, got one-hot ones.")
+        # Arguments of every network of this algorithm.
+        self.networks = {
+            "num_cells": self.settings.num_cells,
+            "layer_norm": self.settings.layer_norm,
+            "device": self.device,
+        }
 
     def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
         """A shallow copy with ``done`` and ``terminated`` for the agent, ``[*B, 1, 1]``.
@@ -81,10 +113,6 @@ class SingleAgent(Learner):
         for flag, of_agent in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
             batch.set(next_key(of_agent), batch.get(next_key(flag)).unsqueeze(-2))
         return batch
-
-    def _followed(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """A step of the optimizers of these names; the norms of the gradients."""
-        return {f"grad_norm_{name}": self._follow(self.optimizers[name]) for name in names}
 
 
 def read_agents_layout(loss: LossModule, **keys: NestedKey) -> None:

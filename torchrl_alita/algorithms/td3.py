@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import TD3Loss, ValueEstimators
 
-from torchrl_alita._checks import (
-    check_at_least_one,
-    check_non_negative,
-    check_positive,
-    check_share,
-)
-from torchrl_alita.algorithms._compiled import differentiate
+from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single import (
     SingleAgent,
+    SingleOffPolicySettings,
     read_agents_layout,
     scalars,
 )
 from torchrl_alita.layout import ACTION, VALUE
 from torchrl_alita.modules import make_actor, make_critic
 
-__all__ = ["TD3"]
+__all__ = ["TD3", "TD3Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TD3Settings(SingleOffPolicySettings):
+    """Settings of :class:`TD3`.
+
+    The defaults are those of the paper and of stable-baselines3, with two hidden layers of
+    256.
+
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for a value out of its range.
+
+    Examples:
+        >>> TD3Settings(policy_delay=3).policy_noise
+        0.2
+    """
+
+    policy_noise: float = 0.2
+    """Standard deviation of the noise on target actions, in units of the action."""
+    noise_clip: float = 0.5
+    """Largest such noise."""
+    policy_delay: int = 2
+    """Updates of the critics for each of the policies and the targets."""
+    actor_lr: float = 1e-3
+    """Adam's step of the policies."""
+    critic_lr: float = 1e-3
+    """Adam's step of the critics."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least_one(policy_delay=self.policy_delay)
+        check_non_negative(policy_noise=self.policy_noise, noise_clip=self.noise_clip)
+        check_positive(actor_lr=self.actor_lr, critic_lr=self.critic_lr)
 
 
 class TD3(SingleAgent):
@@ -36,154 +65,96 @@ class TD3(SingleAgent):
     Source: https://arxiv.org/abs/1802.09477; the learner of Sec. 4.2 of
     https://arxiv.org/abs/2108.12581. Two critics, of which the lower one counts; noise on
     the target policy's actions; a policy and targets that move less often than the
-    critics. The defaults are those of the paper and of stable-baselines3, with two
-    hidden layers of 256.
+    critics.
 
     Args:
         env: an environment in the layout of this package, with one agent.
-        num_cells: width of each hidden layer.
-        layer_norm: normalize the pre-activations of the hidden layers.
-        gamma: discount factor of a step.
-        policy_noise: standard deviation of the noise on target actions, in units of the
-            action.
-        noise_clip: largest such noise.
-        policy_delay: updates of the critics for each of the policy and the targets, at
-            least 1.
-        actor_lr: Adam's step of the policy.
-        critic_lr: Adam's step of the critics.
-        tau: share by which the targets move, in (0, 1].
-        max_grad_norm: gradients of a network are scaled down to this norm. Default: none.
-        compile: see :class:`torchrl_alita.MADDPG`.
-        compile_mode: of ``torch.compile``.
+        settings: Default: :class:`TD3Settings` as they are.
         device: of the networks. Default: the environment's.
 
     Raises:
-        ValueError: if an argument is out of range, or the environment has several agents
-            or discrete actions.
+        TypeError: if the settings are of another algorithm.
+        ValueError: if the environment has several agents or discrete actions.
         KeyError: if the environment has another layout.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
         >>> env = make_env("vmas/spread", num_envs=5, n_agents=1, seed=0)
-        >>> logs = TD3(env).update(env.rollout(4).reshape(-1))
+        >>> logs = TD3(env).update({"batch": env.rollout(4).reshape(-1)})
         >>> "loss_qvalue" in logs.keys(), "loss_actor" in logs.keys()
         (True, False)
     """
 
+    Settings: ClassVar[type[TD3Settings]] = TD3Settings
+    settings: TD3Settings
+
     def __init__(
         self,
         env: EnvBase,
+        settings: TD3Settings | None = None,
         *,
-        num_cells: Sequence[int] = (256, 256),
-        layer_norm: bool = False,
-        gamma: float = 0.99,
-        policy_noise: float = 0.2,
-        noise_clip: float = 0.5,
-        policy_delay: int = 2,
-        actor_lr: float = 1e-3,
-        critic_lr: float = 1e-3,
-        tau: float = 0.005,
-        max_grad_norm: float = math.inf,
-        compile: bool = False,
-        compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default",
         device: torch.device | str | None = None,
     ):
-        super().__init__(
-            env,
-            max_grad_norm=max_grad_norm,
-            compile=compile,
-            compile_mode=compile_mode,
-            device=device,
-        )
-        check_at_least_one(policy_delay=policy_delay)
-        check_positive(actor_lr=actor_lr, critic_lr=critic_lr)
-        networks = {"num_cells": num_cells, "layer_norm": layer_norm, "device": self.device}
-        self.actor = make_actor(env, **networks)
-        self.td3 = td3_loss(
-            self.actor,
-            make_critic(env, **networks),
-            bounds=(self.action_spec.space.low, self.action_spec.space.high),
-            gamma=gamma,
-            policy_noise=policy_noise,
-            noise_clip=noise_clip,
-        ).to(self.device)
-        self.target_updater = soft_update(self.td3, tau=tau)
-        self.policy_delay = policy_delay
+        super().__init__(env, settings, device=device)
+        settings = self.settings
+        self.actor = self.make_policy(env, settings, device=self.device)
+        self.td3 = td3_loss(self.actor, env, settings, self.networks).to(self.device)
+        self.target_updater = soft_update(self.td3, tau=settings.tau)
+        self.policy_delay = settings.policy_delay
+        self.delayed = {"actor"}
         self.modules = {"td3": self.td3}
         self.optimizers = {
-            "actor": make_optimizer(self.td3.actor_network_params, lr=actor_lr),
-            "qvalue": make_optimizer(self.td3.qvalue_network_params, lr=critic_lr),
+            "actor": make_optimizer(self.td3.actor_network_params, lr=settings.actor_lr),
+            "qvalue": make_optimizer(self.td3.qvalue_network_params, lr=settings.critic_lr),
         }
-        self._gradient = self._compiled(self._losses, then=differentiate)
-        self._critics_gradient = self._compiled(self._critics_losses, then=differentiate)
+        self._compile_losses()
+
+    @classmethod
+    def make_policy(
+        cls,
+        env: EnvBase,
+        settings: TD3Settings,
+        *,
+        device: torch.device | str | None = None,
+    ) -> TensorDictModuleBase:
+        """The policy, not trained, see :meth:`Learner.make_policy`."""
+        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
+        return make_actor(env, **layers, device=device)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the policy, with their targets."""
         return [(self.td3.actor_network_params, self.td3.target_actor_network_params)]
 
-    def update(
-        self,
-        batch: TensorDictBase,
-        conditional_batches: Sequence[TensorDictBase] = (),
-        recent_batch: TensorDictBase | None = None,
-    ) -> TensorDict:
-        """One step of the critics, and with every ``policy_delay``-th of everything else.
-
-        Args:
-            batch: transitions ``[B]`` of the replay buffer.
-            conditional_batches: not used.
-            recent_batch: not used.
-
-        Returns:
-            Detached scalars to log; the policy's only when it moves.
-
-        Raises:
-            KeyError: if the batch lacks a key.
-        """
-        everything = (self.updates + 1) % self.policy_delay == 0
-        self._zero_grad()
-        logs = (self._gradient if everything else self._critics_gradient)(batch)
-        # A batch that is refused is no update.
-        self.updates += 1
-        logs.update(self._followed(self.optimizers if everything else ["qvalue"]))
-        if everything:
-            self.target_updater.step()
-        return logs
-
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return scalars(self.td3(self._transitions(batch)))
 
-    def _critics_losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return critics_losses(self.td3, self._transitions(batch))
+    def _critic_losses(self, batch: TensorDictBase) -> TensorDictBase:
+        return critic_losses(self.td3, self._transitions(batch))
 
 
 def td3_loss(
-    actor: torch.nn.Module,
-    critic: torch.nn.Module,
-    *,
-    bounds: tuple[torch.Tensor, torch.Tensor],
-    gamma: float,
-    policy_noise: float,
-    noise_clip: float,
+    actor: TensorDictModuleBase,
+    env: EnvBase,
+    settings: TD3Settings,
+    networks: dict[str, Any],
 ) -> TD3Loss:
-    """TorchRL's TD3Loss with two critics, in the layout of this package."""
-    check_share(gamma=gamma)
-    check_non_negative(policy_noise=policy_noise, noise_clip=noise_clip)
+    """TorchRL's TD3Loss of an actor and two critics, in the layout of this package."""
+    space = env.full_action_spec_unbatched[ACTION].to(networks["device"]).space
     loss = TD3Loss(
         actor,
-        critic,
-        bounds=bounds,
+        make_critic(env, **networks),
+        bounds=(space.low, space.high),
         num_qvalue_nets=2,
-        policy_noise=float(policy_noise),
-        noise_clip=float(noise_clip),
+        policy_noise=settings.policy_noise,
+        noise_clip=settings.noise_clip,
         loss_function="l2",
     )
     read_agents_layout(loss, action=ACTION, state_action_value=VALUE)
-    loss.make_value_estimator(ValueEstimators.TD0, gamma=float(gamma))
+    loss.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
     return loss
 
 
-def critics_losses(loss: TD3Loss, batch: TensorDictBase) -> TensorDict:
+def critic_losses(loss: TD3Loss, batch: TensorDictBase) -> TensorDict:
     """What a TD3Loss has for its critics alone."""
     loss_qvalue, logged = loss.value_loss(batch)
     return scalars(

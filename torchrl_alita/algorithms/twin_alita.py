@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -13,19 +13,13 @@ from torch import nn
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.modules import PopArtValueNorm
 
-from torchrl_alita._checks import (
-    check_at_least_one,
-    check_choice,
-    check_non_negative,
-    check_positive,
-    check_whole,
-)
+from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.algorithms._compiled import differentiate
+from torchrl_alita.algorithms._influence import InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single import SingleAgent, scalars
-from torchrl_alita.algorithms.td3 import critics_losses, td3_loss
-from torchrl_alita.data import ConditionalSampler
-from torchrl_alita.data.conditional import KINDS
+from torchrl_alita.algorithms.td3 import TD3Settings, critic_losses, td3_loss
+from torchrl_alita.data import ConditionalSampler, Replay
 from torchrl_alita.envs import TakeTurns
 from torchrl_alita.layout import (
     ACTION,
@@ -36,7 +30,7 @@ from torchrl_alita.layout import (
     TURN,
     next_key,
 )
-from torchrl_alita.modules import Autoencoder, make_actor, make_critic
+from torchrl_alita.modules import Autoencoder, make_actor
 from torchrl_alita.objectives import (
     AtPolicy,
     BestOf,
@@ -50,32 +44,45 @@ from torchrl_alita.objectives import (
 from torchrl_alita.team import Team
 from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
 
-__all__ = ["TwinALITA"]
+__all__ = ["TwinALITA", "TwinALITASettings"]
 
 AGENTS = ("influencer", "partner")
 # What each of them learns from.
 REWARDS = (("agents", "influencer_reward"), ("agents", "partner_reward"))
-ESTIMATORS = ("clones", "marginal")
-OPTIMA = ("policy", "sampled", "td_target")
 # Decay of the running scale of the critics' values.
 VALUE_NORM_DECAY = 0.99
-# What an argument that is not given is, by form.
-FORMS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "influence_coeff": 0.1,
-        "novelty_coeff": 0.1,
-        "diversity_coeff": 0.1,
-        "estimator": "clones",
-        "optimum": "sampled",
-    },
-    "published": {
-        "influence_coeff": 0.1,
-        "novelty_coeff": 0.05,
-        "diversity_coeff": 0.05,
-        "estimator": "marginal",
-        "optimum": "td_target",
-    },
-}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinALITASettings(InfluenceSettings, TD3Settings):
+    """Settings of :class:`TwinALITA`; both its agents are a TD3 with these.
+
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for a value out of its range.
+
+    Examples:
+        >>> TwinALITASettings(estimator="marginal").novelty_coeff
+        0.1
+    """
+
+    frames_per_update = 2
+    novelty_coeff = 0.1
+    omega = 0.1
+    conditional_batch_size = 64
+    form: Literal["paper", "published"] = "paper"
+    """How the bonuses are computed, see the class; the preset "published" has its values too."""
+    estimator: Literal["clones", "marginal"] = "clones"
+    """How the partner's influenced value is estimated: by clones of its critics (Eq. 8), or
+    from the critics themselves."""
+    optimum: Literal["policy", "sampled", "td_target"] = "sampled"
+    """What stands for the partner's best value."""
+    num_candidates: int = 1_024
+    """Newest transitions of the influencer among which D_t's are sought."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least_one(num_candidates=self.num_candidates)
 
 
 class TwinALITA(SingleAgent):
@@ -95,7 +102,7 @@ class TwinALITA(SingleAgent):
     of the partner's critics Q, Eq. 4 and 9. The clones are set back to Q at the start of
     each episode and trained on D_t at each update, Eq. 8.
 
-    ``form="published"`` is for comparison with the authors' code, which contradicts the
+    The preset ``"published"`` is for comparison with the authors' code, which contradicts the
     paper. There the novelty is the error's root, not its square, and is paid to the
     influencer for the next state and its policy's action in it; the penalty is the
     distance, not its square, and grows with the novelty, from 0 at the batch's least to 1
@@ -107,196 +114,116 @@ class TwinALITA(SingleAgent):
 
     Args:
         env: an environment in the layout of this package, with one agent.
-        form: ``"paper"`` or ``"published"``.
-        influence_coeff: lambda; 0 is No F. Default: 0.1, Table 5; 0.1 as published. The
-            paper has 0.15 for Humanoid.
-        novelty_coeff: lambda_pi. Default: 0.1, Table 5; 0.05 as published.
-        diversity_coeff: of the penalty; with ``novelty_coeff=0`` and this 0 it is No IM. The
-            paper has none. Default: 0.1; 0.05 as published.
-        omega: how fast novelty lifts the penalty. Default: 0.1, Table 5. Not used as
-            published.
-        estimator: ``"clones"``, or ``"marginal"``, the partner's critics themselves.
-            Default: clones; marginal as published.
-        estimator_updates: of the clones at each update. Default: 4, Appendix D.1.
-        estimator_lr: Adam's step.
-        autoencoder_lr: Adam's step.
-        optimum: see :class:`torchrl_alita.InfluenceLoss`. Default: ``"sampled"``;
-            ``"td_target"`` as published.
-        optimum_at: see :class:`torchrl_alita.InfluenceLoss`.
-        num_optimum_samples: see :class:`torchrl_alita.InfluenceLoss`.
-        normalize: see :class:`torchrl_alita.InfluenceLoss`.
-        conditional: kind of the batches D_t, see
-            :class:`torchrl_alita.ConditionalSampler`; their anchors are transitions of the
-            influencer.
-        num_candidates: see :class:`torchrl_alita.ConditionalSampler`.
-        num_cells: width of each hidden layer of policies and critics.
-        layer_norm: see :class:`torchrl_alita.TD3`, as all that follow.
-        gamma: discount factor of a step.
-        policy_noise: standard deviation of the noise on target actions.
-        noise_clip: largest such noise.
-        policy_delay: updates of the critics for each of the policies and the targets.
-        actor_lr: Adam's step of the policies.
-        critic_lr: Adam's step of the critics.
-        tau: share by which the targets move, in (0, 1].
-        max_grad_norm: gradients of a network are scaled down to this norm. Default: none.
-        compile: see :class:`torchrl_alita.MADDPG`.
-        compile_mode: of ``torch.compile``.
+        settings: Default: :class:`TwinALITASettings` as they are.
         device: of the networks. Default: the environment's.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, or the environment has
-            several agents or discrete actions.
+        TypeError: if the settings are of another algorithm.
+        ValueError: if the environment has several agents or discrete actions.
         KeyError: if the environment has another layout.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
         >>> env = make_env("vmas/spread", num_envs=5, n_agents=1, seed=0, horizon=2)
-        >>> algorithm = TwinALITA(env, estimator="marginal")
+        >>> algorithm = TwinALITA(env, TwinALITASettings(estimator="marginal"))
         >>> env = algorithm.prepare(env)
         >>> with torch.no_grad():
         ...     batch = env.rollout(4, algorithm.actor, break_when_any_done=False)
         >>> batch["turn"][0].flatten().tolist()
         [0, 0, 1, 1]
-        >>> logs = [algorithm.update(batch.reshape(-1)) for _ in range(2)]
+        >>> batches = dict.fromkeys(algorithm.replays(), batch.reshape(-1))
+        >>> logs = [algorithm.update(batches) for _ in range(2)]
         >>> "gap" in logs[1].keys()
         True
     """
 
-    reads_recent = True
-    stored_keys = (TURN,)
+    presets: ClassVar[Mapping[str, TwinALITASettings]] = {
+        "paper": TwinALITASettings(),
+        "published": TwinALITASettings(
+            form="published",
+            novelty_coeff=0.05,
+            diversity_coeff=0.05,
+            estimator="marginal",
+            optimum="td_target",
+        ),
+    }
+    stored_keys: ClassVar[tuple] = (TURN,)
+    Settings: ClassVar[type[TwinALITASettings]] = TwinALITASettings
+    settings: TwinALITASettings
 
     def __init__(
         self,
         env: EnvBase,
+        settings: TwinALITASettings | None = None,
         *,
-        form: Literal["paper", "published"] = "paper",
-        influence_coeff: float | None = None,
-        novelty_coeff: float | None = None,
-        diversity_coeff: float | None = None,
-        omega: float = 0.1,
-        estimator: Literal["clones", "marginal"] | None = None,
-        estimator_updates: int = 4,
-        estimator_lr: float = 1e-3,
-        autoencoder_lr: float = 1e-3,
-        optimum: Literal["policy", "sampled", "td_target"] | None = None,
-        optimum_at: Literal["current", "next"] = "current",
-        num_optimum_samples: int = 4,
-        normalize: bool = False,
-        conditional: Literal["nearest", "exact", "uniform"] = "nearest",
-        num_candidates: int = 1024,
-        num_cells: Sequence[int] = (256, 256),
-        layer_norm: bool = False,
-        gamma: float = 0.99,
-        policy_noise: float = 0.2,
-        noise_clip: float = 0.5,
-        policy_delay: int = 2,
-        actor_lr: float = 1e-3,
-        critic_lr: float = 1e-3,
-        tau: float = 0.005,
-        max_grad_norm: float = math.inf,
-        compile: bool = False,
-        compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default",
         device: torch.device | str | None = None,
     ):
-        check_choice("form", form, FORMS)
-        given = {
-            "influence_coeff": influence_coeff,
-            "novelty_coeff": novelty_coeff,
-            "diversity_coeff": diversity_coeff,
-            "estimator": estimator,
-            "optimum": optimum,
-        }
-        chosen = FORMS[form] | {name: value for name, value in given.items() if value is not None}
-        coeffs = {name: value for name, value in chosen.items() if name.endswith("_coeff")}
-        check_non_negative(**coeffs)
-        check_choice("estimator", chosen["estimator"], ESTIMATORS)
-        check_choice("optimum", chosen["optimum"], OPTIMA)
-        check_whole(0, num_optimum_samples=num_optimum_samples)
-        check_choice("conditional", conditional, KINDS)
-        check_at_least_one(
-            policy_delay=policy_delay,
-            estimator_updates=estimator_updates,
-            num_candidates=num_candidates,
-        )
-        check_positive(
-            actor_lr=actor_lr,
-            critic_lr=critic_lr,
-            estimator_lr=estimator_lr,
-            autoencoder_lr=autoencoder_lr,
-        )
-        super().__init__(
-            env,
-            max_grad_norm=max_grad_norm,
-            compile=compile,
-            compile_mode=compile_mode,
-            device=device,
-        )
-        self.form = form
-        self.policy_delay = policy_delay
-        self.estimator_updates = estimator_updates
+        super().__init__(env, settings, device=device)
+        settings = self.settings
         self.team = Team.in_turns()
-
-        networks = {"num_cells": num_cells, "layer_norm": layer_norm, "device": self.device}
-        noise = {"gamma": gamma, "policy_noise": policy_noise, "noise_clip": noise_clip}
         self.turns = TakeTurns(len(AGENTS))
         self.modules, self.optimizers = {"turns": self.turns}, {}
-        self._build_learners(env, networks, noise, actor_lr=actor_lr, critic_lr=critic_lr, tau=tau)
-        self._build_bonuses(chosen, omega=omega, lr=autoencoder_lr)
+        self._build_learners(env)
+        self._build_bonuses()
         self.estimator: InfluenceEstimatorLoss | None = None
         self.influence: InfluenceLoss | None = None
-        if chosen["influence_coeff"] and chosen["estimator"] == "clones":
-            sampler = {"kind": conditional, "num_candidates": num_candidates}
-            self._build_clones(sampler, lr=estimator_lr)
-        if chosen["influence_coeff"]:
-            trained = self.estimator is not None
+        if settings.influence_coeff and settings.estimator == "clones":
+            self._build_clones()
+        if settings.influence_coeff:
+            norm = PopArtValueNorm(shape=1, beta=VALUE_NORM_DECAY) if settings.normalize else None
             self.influence = InfluenceLoss(
                 self.policies[0],
                 self.learners[1],
                 self.team,
-                value=Trained(self.estimator) if trained else Marginal(),
-                optimum=self._optimum(chosen["optimum"], optimum_at, num_optimum_samples),
-                value_norm=PopArtValueNorm(shape=1, beta=VALUE_NORM_DECAY) if normalize else None,
-                influence_coeff=chosen["influence_coeff"],
+                value=Marginal() if self.estimator is None else Trained(self.estimator),
+                optimum=self._optimum(),
+                value_norm=norm,
+                influence_coeff=settings.influence_coeff,
             ).to(self.device)
             self.modules["influence"] = self.influence
-
-        self._gradient = self._compiled(self._losses, then=differentiate)
-        self._critics_gradient = self._compiled(self._critics_losses, then=differentiate)
+        self.policy_delay = settings.policy_delay
+        self.delayed = {f"actor_{name}" for name in AGENTS}
+        self.separate = {"estimator"}
+        self._compile_losses()
         self._targeted = self._compiled(self._with_target)
         self._estimator_gradient = self._compiled(self._estimator_losses, then=differentiate)
 
-    def _build_learners(
-        self,
+    @classmethod
+    def make_policy(
+        cls,
         env: EnvBase,
-        networks: dict[str, Any],
-        noise: dict[str, float],
+        settings: TwinALITASettings,
         *,
-        actor_lr: float,
-        critic_lr: float,
-        tau: float,
-    ) -> None:
+        device: torch.device | str | None = None,
+    ) -> TensorDictModuleBase:
+        """The policy of one of the two, not trained, see :meth:`Learner.make_policy`."""
+        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
+        return make_actor(env, **layers, device=device)
+
+    def _build_learners(self, env: EnvBase) -> None:
         """A TD3 for each agent, and the policy of the one whose turn it is."""
-        bounds = (self.action_spec.space.low, self.action_spec.space.high)
-        self.policies = [make_actor(env, **networks) for _ in AGENTS]
+        settings = self.settings
+        self.policies = [self.make_policy(env, settings, device=self.device) for _ in AGENTS]
         self.actor = _TurnActor(self.policies)
         self.learners = [
-            td3_loss(policy, make_critic(env, **networks), bounds=bounds, **noise).to(self.device)
+            td3_loss(policy, env, settings, self.networks).to(self.device)
             for policy in self.policies
         ]
-        self.target_updaters = [soft_update(learner, tau=tau) for learner in self.learners]
+        self.target_updaters = [soft_update(learner, tau=settings.tau) for learner in self.learners]
         for name, learner, reward in zip(AGENTS, self.learners, REWARDS, strict=True):
             learner.set_keys(reward=reward)
             self.modules[name] = learner
             self.optimizers[f"actor_{name}"] = make_optimizer(
-                learner.actor_network_params, lr=actor_lr
+                learner.actor_network_params, lr=settings.actor_lr
             )
             self.optimizers[f"qvalue_{name}"] = make_optimizer(
-                learner.qvalue_network_params, lr=critic_lr
+                learner.qvalue_network_params, lr=settings.critic_lr
             )
 
-    def _build_bonuses(self, chosen: dict[str, Any], *, omega: float, lr: float) -> None:
+    def _build_bonuses(self) -> None:
         """The influencer's novelty, the partner's penalty, and what each learns from."""
-        published = self.form == "published"
+        settings = self.settings
+        published = settings.form == "published"
         distance = "euclidean" if published else "squared"
         self.autoencoder = Autoencoder(
             self.layout.observation_size + self.layout.action_size, device=self.device
@@ -306,36 +233,38 @@ class TwinALITA(SingleAgent):
         self.diversity = DiversityPenalty(
             self.policies[1],
             self.team,
-            omega=omega,
+            omega=settings.omega,
             distance=distance,
             weight="min_max" if published else "exponential",
         ).to(self.device)
         coeffs = (
-            {NOVELTY: chosen["novelty_coeff"]},
-            {DIVERSITY_PENALTY: chosen["diversity_coeff"]},
+            {NOVELTY: settings.novelty_coeff},
+            {DIVERSITY_PENALTY: settings.diversity_coeff},
         )
         self.total_rewards = [
             TotalReward(coeff, total_reward=reward).to(self.device)
             for coeff, reward in zip(coeffs, REWARDS, strict=True)
         ]
         self.modules["novelty_loss"] = self.novelty_loss
-        self.optimizers["autoencoder"] = make_optimizer(self.novelty_loss, lr=lr)
+        self.optimizers["autoencoder"] = make_optimizer(
+            self.novelty_loss, lr=settings.autoencoder_lr
+        )
 
-    def _build_clones(self, sampler: dict[str, Any], *, lr: float) -> None:
-        """Clones of the partner's critics, and the sampler of their batches."""
+    def _build_clones(self) -> None:
+        """Clones of the partner's critics."""
         self.estimator = InfluenceEstimatorLoss(self.learners[1], self.team, kind="clones").to(
             self.device
         )
-        self.conditional_samplers.append(ConditionalSampler(turn=TURN, **sampler))
         self.modules["estimator"] = self.estimator
-        self.optimizers["estimator"] = make_optimizer(self.estimator, lr=lr)
+        self.optimizers["estimator"] = make_optimizer(self.estimator, lr=self.settings.estimator_lr)
 
-    def _optimum(self, kind: str, at: str, uniform: int) -> AtPolicy | BestOf | TDTarget:
-        if kind == "policy":
+    def _optimum(self) -> AtPolicy | BestOf | TDTarget:
+        settings, at = self.settings, self.settings.optimum_at
+        if settings.optimum == "policy":
             return AtPolicy(at=at)
-        if kind == "td_target":
+        if settings.optimum == "td_target":
             return TDTarget()
-        return BestOf(uniform=uniform, spec=self.action_spec, at=at)
+        return BestOf(uniform=settings.num_optimum_samples, spec=self.action_spec, at=at)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the two policies, each with their targets."""
@@ -352,61 +281,59 @@ class TwinALITA(SingleAgent):
         """The influencer's policy and the partner's."""
         return self.policies
 
-    def recent_rows(self, stored: TensorDictBase) -> TensorDictBase:
-        """What the influencer did itself, on which its autoencoder is trained."""
-        return stored[stored.get(TURN)[..., 0] == 0]
+    def replays(self) -> dict[str, Replay]:
+        """What an update reads, by name.
+
+        Returns:
+            ``"batch"``, transitions of both agents; ``"recent"``, what the influencer did
+            lately, for its autoencoder; and ``"conditional_0"``, D_t, if there are clones.
+        """
+        settings = self.settings
+        replays = {
+            "batch": Replay(),
+            "recent": Replay(
+                window=settings.recent_frames, rows=_own_turn, keys=(OBSERVATION, ACTION)
+            ),
+        }
+        if self.estimator is not None:
+            sampler = ConditionalSampler(
+                turn=TURN, kind=settings.conditional, num_candidates=settings.num_candidates
+            )
+            size = settings.conditional_batch_size
+            replays["conditional_0"] = Replay(sampler=sampler, batch_size=size)
+        return replays
 
     def start_episode(self) -> None:
         """Set the clones back to the partner's critics, Sec. 3.1.2."""
         if self.estimator is not None:
             self.estimator.reset_clones()
 
-    def update(
-        self,
-        batch: TensorDictBase,
-        conditional_batches: Sequence[TensorDictBase] = (),
-        recent_batch: TensorDictBase | None = None,
-    ) -> TensorDict:
+    def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """One step of both agents' critics and of the autoencoder, several of the clones.
 
         With every ``policy_delay``-th the policies and the targets move too.
 
         Args:
-            batch: transitions ``[B]`` of the replay buffer, of both agents.
-            conditional_batches: D_t, one if there are clones.
-            recent_batch: recent transitions of the influencer, for the autoencoder.
-                Default: the batch.
+            batches: one for each name of :meth:`replays`.
 
         Returns:
             Detached scalars to log: the losses, ``novelty``, ``diversity_penalty``, the
             gradients' norms, and when the policies move, ``influence`` and ``gap``.
 
         Raises:
-            ValueError: if there is not one conditional batch for each sampler.
+            TypeError: if batches have no names.
+            ValueError: if one is missing or not known.
             KeyError: if a batch lacks a key.
         """
-        if len(conditional_batches) != len(self.conditional_samplers):
-            raise ValueError(
-                f"{len(self.conditional_samplers)} conditional batches are needed, got "
-                f"{len(conditional_batches)}."
-            )
+        batches = self._by_name(batches)
         logs = TensorDict()
-        for conditional_batch in conditional_batches:  # Eq. 8
-            logs.update(self._train_estimator(conditional_batch))
-        everything = (self.updates + 1) % self.policy_delay == 0
-        self._zero_grad()
-        gradient = self._gradient if everything else self._critics_gradient
-        logs.update(gradient(batch, batch if recent_batch is None else recent_batch))
-        # A batch that is refused is no update.
-        self.updates += 1
-        names = ["autoencoder", *(f"qvalue_{name}" for name in AGENTS)]
-        if everything:
-            names += [f"actor_{name}" for name in AGENTS]
-        logs.update(self._followed(names))
-        if everything:
-            for updater in self.target_updaters:
-                updater.step()
-        return logs
+        if self.estimator is not None:  # Eq. 8
+            logs.update(self._train_estimator(batches["conditional_0"]))
+        return logs.update(self._step(batches["batch"], batches["recent"]))
+
+    def _update_targets(self) -> None:
+        for updater in self.target_updaters:
+            updater.step()
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self._rewarded(batch)
@@ -418,13 +345,11 @@ class TwinALITA(SingleAgent):
             losses.update(influence.set("gap", influence["gap"].squeeze(-1)))
         return losses
 
-    def _critics_losses(
-        self, batch: TensorDictBase, recent_batch: TensorDictBase
-    ) -> TensorDictBase:
+    def _critic_losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self._rewarded(batch)
         losses = self._with_novelty(batch, recent_batch)
         for name, learner in zip(AGENTS, self.learners, strict=True):
-            losses.update(_named(critics_losses(learner, batch.copy()), name))
+            losses.update(_named(critic_losses(learner, batch.copy()), name))
         return losses
 
     def _with_novelty(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
@@ -438,7 +363,7 @@ class TwinALITA(SingleAgent):
         As published, the novelty is that of the next state and the influencer's action.
         """
         batch = self.diversity(self.novelty(self._transitions(batch)))
-        if self.form == "published":
+        if self.settings.form == "published":
             following = self._acted(batch, next_key(OBSERVATION))
             batch.set(next_key(NOVELTY), self.novelty(following).get(next_key(NOVELTY)))
         for total_reward in self.total_rewards:
@@ -450,7 +375,7 @@ class TwinALITA(SingleAgent):
 
         As published, the partner's reward in it is that of the influencer's action.
         """
-        if self.form != "published":
+        if self.settings.form != "published":
             return batch
         acted = self.diversity(self.novelty(self._acted(batch, OBSERVATION)))
         acted.set(next_key(REWARD), batch.get(next_key(REWARD)))
@@ -475,11 +400,16 @@ class TwinALITA(SingleAgent):
     def _train_estimator(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
         batch = self._targeted(batch)
         optimizer = self.optimizers["estimator"]
-        for _ in range(self.estimator_updates):
+        for _ in range(self.settings.estimator_updates):
             optimizer.zero_grad(set_to_none=True)
             loss = self._estimator_gradient(batch)["loss_estimator"]
             norm = self._follow(optimizer)
         return {"loss_estimator": loss, "grad_norm_estimator": norm}
+
+
+def _own_turn(stored: TensorDictBase) -> TensorDictBase:
+    """What the influencer did itself."""
+    return stored[stored.get(TURN)[..., 0] == 0]
 
 
 def _named(losses: TensorDictBase, agent: str) -> TensorDict:

@@ -3,6 +3,7 @@
 from torchrl_alita.data.codes import BinCode, Displacement, JointCode, OneHotCode
 from torchrl_alita.data.conditional import ConditionalSampler
 from torchrl_alita.data.counts import CountTable
+from torchrl_alita.data.replay import Replay
 from torchrl_alita.data.sequences import SequenceSampler, as_sequences
 from torchrl_alita.data.transitions import TransitionCounts
 
@@ -13,6 +14,7 @@ __all__ = [
     "Displacement",
     "JointCode",
     "OneHotCode",
+    "Replay",
     "SequenceSampler",
     "TransitionCounts",
     "as_sequences",

@@ -243,6 +243,31 @@ class MADDPGLoss(LossModule):
         self, tensordict: TensorDictBase, policy: TensorDictBase | None = None
     ) -> TensorDictBase:
         batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
+        losses = self._critic_losses(batch, tensordict)
+        policy = self._policy(batch) if policy is None else policy
+        gain = self._gain(batch, policy).sum(-1)
+        if self.penalized:
+            logits = policy.get(self.tensor_keys.logits)
+            gain = gain - self.logits_coeff * logits.square().mean(-1).sum(-1)
+        return losses.set("loss_actor", self._reduce_loss(-gain, tensordict=batch))
+
+    def critic_losses(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """What ``forward`` gives of the critics alone, for an update in which the actors wait.
+
+        Args:
+            tensordict: batch ``[*B]``, as of ``forward``.
+
+        Returns:
+            ``loss_qvalue``, ``pred_value`` and ``target_value``.
+
+        Raises:
+            ValueError: if the batch is empty or its entries do not fit each other.
+            KeyError: if the batch lacks a key.
+        """
+        optional = [self.tensor_keys.priority_weight]
+        return self._critic_losses(check_batch(self, tensordict, optional=optional), tensordict)
+
+    def _critic_losses(self, batch: TensorDictBase, tensordict: TensorDictBase) -> TensorDict:
         target = self.critics.td_target(
             batch,
             keys=self.tensor_keys,
@@ -252,15 +277,9 @@ class MADDPGLoss(LossModule):
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
         weights = row_weights(self, batch, error.shape)
-        policy = self._policy(batch) if policy is None else policy
-        gain = self._gain(batch, policy).sum(-1)
-        if self.penalized:
-            logits = policy.get(self.tensor_keys.logits)
-            gain = gain - self.logits_coeff * logits.square().mean(-1).sum(-1)
         write_priority(self, tensordict, error)
         return TensorDict(
             {
-                "loss_actor": self._reduce_loss(-gain, tensordict=batch),
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch, weights=weights),
                 "pred_value": self._log(value, batch),
                 "target_value": self._log(target, batch),

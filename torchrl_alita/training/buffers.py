@@ -65,15 +65,20 @@ class Buffers:
             self.replay = buffer(size, sequences * length, sampler=sampler)
         else:
             self.replay = buffer(size, config.batch_size)
-        self.recent = buffer(min(config.recent_frames, config.total_frames), config.batch_size)
-        self.conditional = [
-            ReplayBuffer(
-                storage=self.replay.storage,
-                sampler=sampler,
-                batch_size=config.conditional_batch_size,
-            )
-            for sampler in algorithm.conditional_samplers
-        ]
+        self.streams = algorithm.replays()
+        self.drawn: dict[str, ReplayBuffer] = {}
+        for name, stream in self.streams.items():
+            if stream.window is not None:
+                window = min(config.recent_frames, config.total_frames)
+                self.drawn[name] = buffer(window, config.batch_size)
+            elif stream.sampler is not None:
+                self.drawn[name] = ReplayBuffer(
+                    storage=self.replay.storage,
+                    sampler=stream.sampler,
+                    batch_size=config.conditional_batch_size,
+                )
+            else:
+                self.drawn[name] = self.replay
 
     @property
     def ready(self) -> bool:
@@ -85,17 +90,25 @@ class Buffers:
         # What a loss reads of its own making is not there yet.
         stored = collected.select(*self.stored, strict=False).transpose(0, 1).reshape(-1)
         self.replay.extend(stored)
-        recent = self.algorithm.recent_rows(stored).select(OBSERVATION, ACTION)
-        if len(recent):
-            self.recent.extend(recent)
+        for name, stream in self.streams.items():
+            if stream.window is None:
+                continue
+            rows = stored if stream.rows is None else stream.rows(stored)
+            if len(rows):
+                self.drawn[name].extend(rows if stream.keys is None else rows.select(*stream.keys))
 
-    def sample(self) -> tuple[TensorDictBase, list[TensorDictBase], TensorDictBase | None]:
-        conditional = [buffer.sample() for buffer in self.conditional]
-        batch = self.replay.sample()
-        if self.burn_in is not None:
-            conditional = [as_sequences(rows, 1) for rows in conditional]
-            batch = self._burnt_in(as_sequences(batch, self.replay.sampler.length))
-        return batch, conditional, self.recent.sample() if self.algorithm.reads_recent else None
+    def sample(self) -> dict[str, TensorDictBase]:
+        """A batch for each stream, by name."""
+        batches = {}
+        # The samplers of D_t draw before the others.
+        for name, stream in sorted(self.streams.items(), key=lambda item: item[1].sampler is None):
+            batch = self.drawn[name].sample()
+            if self.burn_in is not None and stream.sampler is not None:
+                batch = as_sequences(batch, 1)
+            elif self.burn_in is not None and stream.window is None:
+                batch = self._burnt_in(as_sequences(batch, self.replay.sampler.length))
+            batches[name] = batch
+        return batches
 
     def _burnt_in(self, batch: TensorDictBase) -> TensorDictBase:
         greedy = set_exploration_type(ExplorationType.DETERMINISTIC)
@@ -106,26 +119,33 @@ class Buffers:
         """What is stored, where the next row goes, and what the samplers know."""
         return {
             "replay": _state_of(self.replay),
-            "recent": _state_of(self.recent),
-            "conditional_samplers": [buffer.sampler.state_dict() for buffer in self.conditional],
+            "windows": {name: _state_of(self.drawn[name]) for name in self._windows()},
+            "samplers": {name: self.drawn[name].sampler.state_dict() for name in self._samplers()},
         }
+
+    def _windows(self) -> list[str]:
+        return [name for name, stream in self.streams.items() if stream.window is not None]
+
+    def _samplers(self) -> list[str]:
+        return [name for name, stream in self.streams.items() if stream.sampler is not None]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state.
 
         Raises:
-            ValueError: if it is of other conditional samplers or does not fit in.
+            ValueError: if it is of other streams or does not fit in.
         """
-        samplers = state_dict["conditional_samplers"]
-        if len(samplers) != len(self.conditional):
-            raise ValueError(
-                f"The state has {len(samplers)} conditional samplers, not {len(self.conditional)}."
-            )
+        for part, own in (("windows", self._windows()), ("samplers", self._samplers())):
+            if set(state_dict[part]) != set(own):
+                raise ValueError(
+                    f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
+                )
         _restore(self.replay, state_dict["replay"])
-        _restore(self.recent, state_dict["recent"])
+        for name in self._windows():
+            _restore(self.drawn[name], state_dict["windows"][name])
         # After the replay: filling it told them of rows that are not new.
-        for buffer, state in zip(self.conditional, samplers, strict=True):
-            buffer.sampler.load_state_dict(state)
+        for name in self._samplers():
+            self.drawn[name].sampler.load_state_dict(state_dict["samplers"][name])
 
 
 def _state_of(buffer: ReplayBuffer) -> dict[str, Any]:

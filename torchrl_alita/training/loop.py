@@ -230,17 +230,17 @@ class _Session:
         ready = self.algorithm.on_policy or self.buffers.ready
         if self.frames > self.config.random_frames and ready:
             for batches in self._batches(collected):
-                logs = self.algorithm.update(*batches)
+                logs = self.algorithm.update(batches)
                 self.progress["updates"] += 1
             check_finite(logs, self.frames)
             logs.update(self.algorithm.health(collected))
         self.progress["wall_seconds"] = time.perf_counter() - self.started
         return {name: float(value) for name, value in logs.items()}
 
-    def _batches(self, collected: TensorDictBase) -> Iterator[tuple]:
+    def _batches(self, collected: TensorDictBase) -> Iterator[dict[str, TensorDictBase]]:
         """What each of the updates that a collected batch pays for is made of."""
         if self.algorithm.on_policy:
-            yield (collected,)
+            yield {"rollout": collected}
             return
         for _ in range(self.config.frames_per_batch // self.config.frames_per_update):
             yield self.buffers.sample()

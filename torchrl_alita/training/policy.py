@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,7 @@ import torch
 from torch import nn
 from torchrl.envs import EnvBase
 
-from torchrl_alita.algorithms import Learner
-from torchrl_alita.modules import (
-    make_actor,
-    make_gaussian_actor,
-    make_qnetwork,
-    make_recurrent_actor,
-)
+from torchrl_alita.algorithms import Learner, get_algorithm
 from torchrl_alita.training.checkpoint import find_checkpoint, read_component
 from torchrl_alita.training.run import read_config
 
@@ -86,21 +81,12 @@ def _policy_of(
     config: dict[str, Any], env: EnvBase, device: torch.device | str | None
 ) -> nn.Module:
     """Policies as the algorithm of a config makes them."""
-    # Configs of earlier versions do not have all of them.
-    options = {"share_params": config.get("share_params", False), "device": device}
-    memory = {"hidden_size": config.get("hidden_size", 64)}
-    layers = {"num_cells": config["num_cells"]}
-    layer_norm = {"layer_norm": config.get("layer_norm", True)}
-    recurrent = config.get("recurrent", False)
-    if config["algorithm"] in ("sac", "ppo", "tac"):
-        constant = {"constant_scale": config["algorithm"] == "ppo"}
-        # None of them shares parameters.
-        return make_gaussian_actor(env, **layers, **layer_norm, **constant, device=device)
-    if config["algorithm"] in ("qmix", "vdn", "iql"):
-        return make_qnetwork(env, recurrent=recurrent, **memory, **layers, **options)
-    if recurrent:
-        return make_recurrent_actor(env, **memory, **options)
-    return make_actor(env, **layers, **layer_norm, **options)
+    algorithm = get_algorithm(config["algorithm"])
+    names = {field.name for field in dataclasses.fields(algorithm.Settings)}
+    settings = algorithm.Settings(
+        **{k: v for k, v in config.items() if k in names and v is not None}
+    )
+    return algorithm.make_policy(env, settings, device=device)
 
 
 def init_policy(algorithm: Learner, path: str | Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeVar
 
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_choice
 from torchrl_alita._extras import import_extra
-from torchrl_alita.algorithms import ALITA, DDPG, IQL, MADDPG, QMIX, VDN, Learner
+from torchrl_alita.algorithms import Learner, LearnerSettings, get_algorithm
 from torchrl_alita.envs import Task
 from torchrl_alita.training.config import TrainingConfig
 from torchrl_alita.training.loop import train
@@ -98,35 +97,6 @@ class RecipeConfig(TrainingConfig):
     """Compute the hidden layers of all networks in bfloat16."""
 
 
-# A compiled update pays after 400 to 800 on cooperative navigation, see docs/speed.md; where networks
-# or batches are smaller, later.
-MOST_EAGER_UPDATES = 2_000
-
-# Of every algorithm; of actors and critics; of ALITA; of Q-learning.
-_SHARED = (
-    *("num_cells", "share_params", "recurrent", "hidden_size", "gamma", "optimizer"),
-    *("critic_lr", "max_grad_norm", "compile", "compile_mode", "mixed_precision"),
-)
-_ACTOR_CRITIC = (
-    *("critic_input", "actor_lr", "tau", "others_actions", "own_actions", "logits_coeff"),
-    *("num_critics", "policy_noise", "policy_delay"),
-)
-_ALITA = (
-    *("influencers", "influence_coeff", "novelty_coeff", "diversity_coeff", "omega"),
-    *("autoencoder_cells", "estimator", "estimator_updates", "optimum", "optimum_at"),
-    "normalize",
-)
-
-_VALUE_BASED = ("mixing_embed_dim", "mixing_init_scale", "double_q", "target_update_interval")
-_ALGORITHMS = {
-    "alita": (ALITA, (*_SHARED, *_ACTOR_CRITIC, *_ALITA)),
-    "maddpg": (MADDPG, (*_SHARED, *_ACTOR_CRITIC)),
-    "ddpg": (DDPG, (*_SHARED, *_ACTOR_CRITIC)),
-    "qmix": (QMIX, (*_SHARED, *_VALUE_BASED)),
-    "vdn": (VDN, (*_SHARED, *_VALUE_BASED)),
-    "iql": (IQL, (*_SHARED, *_VALUE_BASED)),
-}
-
 Config = TypeVar("Config", bound=RecipeConfig)
 
 
@@ -151,13 +121,18 @@ def build_algorithm(config: RecipeConfig, env: EnvBase) -> Learner:
         >>> type(build_algorithm(RecipeConfig(algorithm="ddpg"), env)).__name__
         'DDPG'
     """
-    check_choice("algorithm", config.algorithm, tuple(_ALGORITHMS))
-    algorithm, names = _ALGORITHMS[config.algorithm]
-    options = {name: getattr(config, name) for name in names}
-    updates = (config.total_frames - config.random_frames) // config.frames_per_update
-    if config.compile is None:
-        options["compile"] = updates > MOST_EAGER_UPDATES
-    return algorithm(env, **options)
+    return get_algorithm(config.algorithm)(env, settings_of(config))
+
+
+def settings_of(config: TrainingConfig) -> LearnerSettings:
+    """The settings of the algorithm that a config names, from its fields of the same names."""
+    settings = get_algorithm(config.algorithm).Settings
+    names = {field.name for field in dataclasses.fields(settings)}
+    given = {k: v for k, v in vars(config).items() if k in names and v is not None}
+    if "compile" in names and config.compile is None:
+        updates = (config.total_frames - config.random_frames) // config.frames_per_update
+        given["compile"] = updates > settings.eager_updates
+    return settings(**given)
 
 
 def parse_config(

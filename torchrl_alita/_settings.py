@@ -1,0 +1,147 @@
+"""Options as values: frozen dataclasses whose values are checked and plain."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["Settings", "plain_value", "type_hints"]
+
+
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, inherited ones included."""
+    return get_type_hints(cls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base class of options that are declared once, each with its docstring.
+
+    A class below it is a frozen dataclass with keyword-only fields. It may give an inherited
+    field another default by plain assignment, without the type and the docstring again::
+
+        @dataclass(frozen=True, kw_only=True)
+        class Slow(Fast):
+            gamma = 0.95
+
+    Numbers of NumPy and torch become numbers of Python, lists become tuples. A value that is
+    not of its field's type is refused.
+
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for a name that is not among a field's choices.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        inherited = {
+            name: hint
+            for base in reversed(cls.__mro__[1:])
+            if is_dataclass(base)
+            for name, hint in type_hints(base).items()
+        }
+        own = inspect.get_annotations(cls)
+        for name, value in cls.__dict__.items():
+            public = not name.startswith("_") and not _is_method(value)
+            if public and name not in own and name not in inherited:
+                raise TypeError(f"{cls.__name__} sets {name}, which no class above it has.")
+        # With its type here, the dataclass takes the default that Python finds for the name.
+        cls.__annotations__ = inherited | own
+
+    def __post_init__(self):
+        hints = type_hints(type(self))
+        for field in fields(self):
+            value = plain_value(getattr(self, field.name))
+            object.__setattr__(self, field.name, _fitting(field.name, value, hints[field.name]))
+
+
+def _is_method(value: Any) -> bool:
+    return callable(value) or isinstance(value, (property, classmethod, staticmethod))
+
+
+def plain_value(value: Any) -> Any:
+    """Numbers and arrays of NumPy and torch, and lists, as Python's numbers and tuples.
+
+    Args:
+        value: of an option.
+
+    Returns:
+        The same value, if it is none of these.
+
+    Examples:
+        >>> plain_value([torch.tensor(3), 0.5])
+        (3, 0.5)
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(plain_value, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _fitting(name: str, value: Any, hint: Any) -> Any:
+    """The value, as its type has it: whole numbers become floats where a float is asked for."""
+    for accepted in _alternatives(hint):
+        fits, converted = _fit(value, accepted)
+        if fits:
+            return converted
+    choices = [c for h in _alternatives(hint) if get_origin(h) is Literal for c in get_args(h)]
+    if isinstance(value, str) and choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+    raise TypeError(f"{name} must be {_words(hint)}, got {value!r}.")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(
+            value is c or (type(value) is type(c) and value == c) for c in get_args(hint)
+        ), value
+    if origin is tuple:
+        return _fit_tuple(value, get_args(hint))
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number, float(value) if number else value
+    if hint is int:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole, value
+    if hint is Path:
+        return isinstance(value, (str, Path)), Path(value) if isinstance(value, str) else value
+    return not isinstance(hint, type) or isinstance(value, hint), value
+
+
+def _fit_tuple(value: Any, members: tuple[Any, ...]) -> tuple[bool, Any]:
+    if not isinstance(value, tuple):
+        return False, value
+    hints = members[:1] * len(value) if members[1:] == (...,) else members
+    if len(hints) != len(value):
+        return False, value
+    try:
+        return True, tuple(_fitting("", v, h) for v, h in zip(value, hints, strict=True))
+    except (TypeError, ValueError):
+        return False, value
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+
+
+def _words(hint: Any) -> str:
+    """A type in words, for an error."""
+    return " or ".join(_word(accepted) for accepted in _alternatives(hint))
+
+
+def _word(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a sequence, each {_words(get_args(hint)[0])}"
+    if hint is type(None):
+        return "None"
+    return _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")

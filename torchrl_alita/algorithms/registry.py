@@ -1,0 +1,101 @@
+"""Algorithms by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from torchrl_alita.algorithms._learner import Learner, LearnerSettings
+from torchrl_alita.algorithms.alita import ALITA
+from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
+from torchrl_alita.algorithms.ppo import PPO
+from torchrl_alita.algorithms.qmix import IQL, QMIX, VDN
+from torchrl_alita.algorithms.sac import SAC
+from torchrl_alita.algorithms.tac import TAC
+from torchrl_alita.algorithms.td3 import TD3
+from torchrl_alita.algorithms.twin_alita import TwinALITA
+
+__all__ = ["ALGORITHMS", "algorithm_of", "get_algorithm", "register_algorithm"]
+
+ALGORITHMS: dict[str, type[Learner]] = {}
+
+
+def register_algorithm(name: str, algorithm: type[Learner]) -> None:
+    """Make an algorithm known by name to ``train`` and to the command line.
+
+    Args:
+        name: in lower case, as the command line has it.
+        algorithm: with a settings class of its own.
+
+    Raises:
+        ValueError: if the name is taken, or another algorithm has the same settings class.
+
+    Examples:
+        >>> register_algorithm("maddpg", MADDPG)
+        Traceback (most recent call last):
+        ...
+        ValueError: The algorithm 'maddpg' is registered already.
+    """
+    if name in ALGORITHMS:
+        raise ValueError(f"The algorithm {name!r} is registered already.")
+    for other, known in ALGORITHMS.items():
+        if known.Settings is algorithm.Settings:
+            raise ValueError(
+                f"{algorithm.Settings.__name__} is of the algorithm {other!r} already: {name!r} "
+                "needs a settings class of its own."
+            )
+    ALGORITHMS[name] = algorithm
+
+
+def get_algorithm(name: str) -> type[Learner]:
+    """Look up an algorithm.
+
+    Args:
+        name: of the algorithm.
+
+    Raises:
+        ValueError: if no algorithm has this name; the nearest and all names are given.
+
+    Examples:
+        >>> get_algorithm("madpg")
+        Traceback (most recent call last):
+        ...
+        ValueError: Unknown algorithm 'madpg'. Did you mean 'maddpg'? Known: [...].
+    """
+    if name not in ALGORITHMS:
+        near = get_close_matches(name, ALGORITHMS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown algorithm {name!r}.{hint} Known: {sorted(ALGORITHMS)}.")
+    return ALGORITHMS[name]
+
+
+def algorithm_of(settings: LearnerSettings) -> str:
+    """The name of the algorithm that settings are of.
+
+    Args:
+        settings: of a registered algorithm.
+
+    Raises:
+        ValueError: if no algorithm is registered with their class.
+
+    Examples:
+        >>> from torchrl_alita.algorithms import ALITASettings
+        >>> algorithm_of(ALITASettings())
+        'alita'
+    """
+    for name, algorithm in ALGORITHMS.items():
+        if algorithm.Settings is type(settings):
+            return name
+    raise ValueError(f"No algorithm is registered with {type(settings).__name__}.")
+
+
+register_algorithm("alita", ALITA)
+register_algorithm("maddpg", MADDPG)
+register_algorithm("ddpg", DDPG)
+register_algorithm("qmix", QMIX)
+register_algorithm("vdn", VDN)
+register_algorithm("iql", IQL)
+register_algorithm("twin_alita", TwinALITA)
+register_algorithm("td3", TD3)
+register_algorithm("sac", SAC)
+register_algorithm("ppo", PPO)
+register_algorithm("tac", TAC)
