@@ -42,8 +42,8 @@ def update(algorithm: MADDPG, seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     conditional = [random_batch(seed=100 + seed) for _ in conditional_names(algorithm)]
     return algorithm.update(
-        by_name(algorithm, by_name(algorithm, random_batch(seed=seed), conditional, random_batch(seed=50 + seed))
-    ))
+        by_name(algorithm, random_batch(seed=seed), conditional, random_batch(seed=50 + seed))
+    )
 
 
 def parameters(algorithm: MADDPG) -> dict[str, torch.Tensor]:
@@ -105,7 +105,9 @@ def test_compiled_and_eager_updates_of_recurrent_policies_agree():
             updates = []
             for algorithm in (eager, compiled):
                 torch.manual_seed(seed)
-                updates.append(algorithm.update(by_name(algorithm, by_name(algorithm, batch.clone()))))
+                updates.append(
+                    algorithm.update(by_name(algorithm, batch.clone()))
+                )
             expected, found = updates
             for key, value in expected.items():
                 torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=key)
@@ -135,7 +137,9 @@ def test_a_bad_batch_is_an_error_of_the_batch_not_of_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     algorithm = make(MADDPG, compile=True)
     with pytest.raises(KeyError, match="The batch has no"):
-        algorithm.update(by_name(algorithm, by_name(algorithm, random_batch().exclude(("agents", "action")))))
+        algorithm.update(
+            by_name(algorithm, random_batch().exclude(("agents", "action")))
+        )
     update(algorithm, 0)
     assert algorithm._gradient.compiled is not None
 
@@ -180,9 +184,9 @@ def test_the_number_of_operations_does_not_grow_with_the_agents(options):
         )
         batch = env.rollout(4).reshape(-1)
         conditional = [batch for _ in conditional_names(algorithm)]
-        algorithm.update(by_name(algorithm, by_name(algorithm, batch, conditional)))
+        algorithm.update(by_name(algorithm, batch, conditional))
         with Operations() as made:
-            algorithm.update(by_name(algorithm, by_name(algorithm, batch, conditional)))
+            algorithm.update(by_name(algorithm, batch, conditional))
         assert made.counts.pop("detach") > 0
         counts.append(made.counts)
     assert counts[0] == counts[1]

@@ -606,12 +606,12 @@ def test_a_hostile_spec_of_other_agents_does_not_move_the_running_scale():
 def test_a_hostile_batch_is_no_update(algorithm, spoil):
     torch.manual_seed(0)
     learner = build(algorithm, ENV, num_cells=SMALL, policy_delay=2)
-    learner.update(by_name(learner, by_name(learner, by_name(learner, random_batch()))))
+    learner.update(by_name(learner, random_batch()))
     before = {name: state_of(module) for name, module in learner.modules.items()}
     with pytest.raises(ERRORS):
         learner.update(
-            by_name(learner, by_name(learner, by_name(learner, spoil(random_batch().exclude(("next", "agents", "novelty"))))
-        )))
+            by_name(learner, spoil(random_batch().exclude(("next", "agents", "novelty"))))
+        )
     assert_same({name: state_of(module) for name, module in learner.modules.items()}, before)
     assert learner.updates == 1
 

@@ -15,6 +15,7 @@ from torchrl.modules import PopArtValueNorm
 from torchrl.objectives.value import MultiAgentGAE
 
 from torchrl_alita import functional
+from torchrl_alita.algorithms import Learner
 from torchrl_alita.algorithms.mappo import IPPO, MAPPO, IPPOSettings, MAPPOSettings
 from torchrl_alita.envs import make_env
 from torchrl_alita.modules import (
@@ -336,7 +337,22 @@ def test_steps_of_a_burst_teach_only_what_was_good_with_the_policys_own_probabil
     torch.testing.assert_close(expected[own], batch["agents", "action_log_prob"][own])
 
 
-BONUS = replace(SMALL, bonuses={"visit_bonus": 0.5}, reward_weight=2.0, bonus_gamma=0.9)
+def test_the_teams_exploration_falls_by_frames_and_is_resumed():
+    settings = replace(SMALL, exploration_start=0.5, exploration_frames=4 * 5 * B)
+    env = TargetEnv(discrete=True)
+    algorithm = MAPPO(env, settings)
+    found = []
+    for _ in range(5):
+        found.append(algorithm.exploration.eps.item())
+        algorithm.update({"rollout": collected(algorithm, env)})
+        other = MAPPO(env, settings)
+        other.load_state_dict(algorithm.state_dict())
+        algorithm = other
+    assert found == pytest.approx([0.5, 0.375, 0.25, 0.125, 0.0])
+    assert MAPPO(env, SMALL).exploration is None
+
+
+BONUS = replace(SMALL, bonuses=(("visit_bonus", 0.5),), reward_weight=2.0, bonus_gamma=0.9)
 
 
 def test_bonuses_have_values_of_their_own_and_are_mixed_by_their_weights():
@@ -418,6 +434,18 @@ def test_rewards_of_any_size_leave_the_networks_finite():
         batch["next", "agents", "reward"] *= size
         algorithm.update({"rollout": batch})
     assert all(torch.isfinite(value).all() for value in state(algorithm).values())
+
+
+@pytest.mark.parametrize("kind", ["shared", "one-hot", "recurrent"])
+def test_health_is_read_off_the_rollout_without_the_network(kind, monkeypatch):
+    env = TargetEnv(has_state=True, discrete="one-hot" in kind)
+    algorithm = MAPPO(env, replace(SMALL, **KINDS[kind]))
+    batch = collected(algorithm, env)
+    with monkeypatch.context() as context:
+        context.setattr(MAPPO, "_greedy", Learner._greedy)
+        expected = algorithm.health(batch)
+    monkeypatch.setattr(algorithm.actor[0], "forward", None)
+    assert algorithm.health(batch) == expected
 
 
 def test_rollouts_that_are_none_are_refused():

@@ -191,7 +191,7 @@ def test_a_rollout_as_it_comes_is_a_batch(algorithm, mixed_precision):
     with torch.no_grad():
         episode = env.rollout(T, learner.actor, break_when_any_done=False)
     assert episode.names == [None, "time"]
-    for value in learner.update(by_name(learner, by_name(learner, episode))).values():
+    for value in learner.update(by_name(learner, episode)).values():
         assert value.isfinite()
         assert value.dtype == torch.float32
 
@@ -303,8 +303,8 @@ def test_alita_takes_recurrent_policies(estimator):
     conditional = [sequences(batch_size=(B, 1)) for _ in conditional_names(algorithm)]
     before = [p.detach().clone() for p in algorithm.actor.parameters()]
     logs = algorithm.update(
-        by_name(algorithm, by_name(algorithm, sequences(), conditional, sequences(batch_size=(B,)))
-    ))
+        by_name(algorithm, sequences(), conditional, sequences(batch_size=(B,)))
+    )
     assert all(torch.isfinite(value).all() for value in logs.values())
     after = list(algorithm.actor.parameters())
     moved = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
@@ -320,7 +320,7 @@ def test_recurrent_updates_are_the_same_whatever_the_batch_says_of_the_memory_la
         batch = sequences()
         if stale:
             batch[STATE][:, 1:] = 7.0
-        results.append(algorithm.update(by_name(algorithm, by_name(algorithm, batch))))
+        results.append(algorithm.update(by_name(algorithm, batch)))
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key], value, rtol=0, atol=0)
 
@@ -443,7 +443,7 @@ def learned(kind: type, updates: int, *, recurrent: bool = True, **options) -> f
     for _ in range(updates):
         with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
             batch = env.rollout(6, policy, break_when_any_done=False)
-        algorithm.update(by_name(algorithm, by_name(algorithm, batch)))
+        algorithm.update(by_name(algorithm, batch))
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         episodes = env.rollout(30, algorithm.actor, break_when_any_done=False)
     return float(episodes["next", "agents", "reward"].sum(1).mean()) / 10

@@ -714,6 +714,6 @@ def test_alita_makes_a_training_step(masked):
     torch.manual_seed(0)
     env = SecretRoom(B, mask_blocked=masked, seed=0)
     algorithm = ALITA(env)
-    logs = algorithm.update(by_name(algorithm, by_name(algorithm, env.rollout(5).reshape(-1))))
+    logs = algorithm.update(by_name(algorithm, env.rollout(5).reshape(-1)))
     assert all(torch.isfinite(value).all() for value in logs.values(True, True))
     env.rollout(20, algorithm.actor, break_when_any_done=False)

@@ -63,7 +63,7 @@ def test_an_update_moves_the_policy_and_logs_finite_scalars(make):
     algorithm = build(make, ENV, **SMALL)
     before = state(algorithm)
     for seed in range(2):
-        logs = algorithm.update(by_name(algorithm, by_name(algorithm, batch_for(algorithm, seed))))
+        logs = algorithm.update(by_name(algorithm, batch_for(algorithm, seed)))
     assert changed(before, state(algorithm), ".actor_network_params")
     for key, value in logs.items(True, True):
         assert value.shape == (), key
@@ -79,7 +79,10 @@ def test_td3_moves_policy_and_targets_with_every_second_update_of_the_critics():
     states = [state(algorithm)]
     logged = []
     for seed in range(4):
-        logged.append("loss_actor" in algorithm.update(by_name(algorithm, by_name(algorithm, one_agent(seed=seed)))))
+        logged.append(
+            "loss_actor"
+            in algorithm.update(by_name(algorithm, one_agent(seed=seed)))
+        )
         states.append(state(algorithm))
     for part, expected in zip(parts, ([0, 1, 0, 1],) * 3 + ([1, 1, 1, 1],), strict=True):
         moved = [changed(*pair, part) for pair in pairwise(states)]
@@ -120,7 +123,7 @@ def test_an_update_leaves_the_batch_as_it_was(make):
     algorithm = build(make, ENV, **SMALL)
     batch = batch_for(algorithm)
     before = batch.clone()
-    algorithm.update(by_name(algorithm, by_name(algorithm, batch)))
+    algorithm.update(by_name(algorithm, batch))
     assert set(batch.keys(True, True)) == set(before.keys(True, True))
     assert (batch == before).all()
 
@@ -130,13 +133,13 @@ def test_a_state_taken_over_continues_bit_for_bit(make):
     torch.manual_seed(0)
     first = build(make, ENV, **SMALL)
     batches = [batch_for(first, seed) for seed in range(3)]
-    first.update(by_name(first, by_name(first, batches[0])))
+    first.update(by_name(first, batches[0]))
     second = build(make, ENV, **SMALL)
     second.load_state_dict(first.state_dict())
     for algorithm in (first, second):
         torch.manual_seed(1)
         for batch in batches[1:]:
-            algorithm.update(by_name(algorithm, by_name(algorithm, batch)))
+            algorithm.update(by_name(algorithm, batch))
     after = state(second)
     for name, value in state(first).items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
@@ -158,7 +161,9 @@ def test_gradients_are_scaled_down_to_the_largest_norm_and_by_default_not_at_all
         params = list(algorithm.td3.qvalue_network_params.parameters())
         algorithm.optimizers["qvalue"] = torch.optim.SGD(params, lr=1.0)
         before = [param.detach().clone() for param in params]
-        reported = algorithm.update(by_name(algorithm, by_name(algorithm, one_agent())))["grad_norm_qvalue"].item()
+        reported = algorithm.update(by_name(algorithm, one_agent()))[
+            "grad_norm_qvalue"
+        ].item()
         pairs = zip(before, params, strict=True)
         step = sum((old - new).square().sum() for old, new in pairs).sqrt().item()
         norms[limit] = (reported, step)
@@ -192,7 +197,7 @@ def test_ppos_minibatches_are_of_every_transition_once_an_epoch(monkeypatch):
     monkeypatch.setattr(
         algorithm, "_gradient", lambda batch: sizes.append(len(batch)) or gradient(batch)
     )
-    algorithm.update(by_name(algorithm, by_name(algorithm, collected(algorithm, steps=2))))
+    algorithm.update(by_name(algorithm, collected(algorithm, steps=2)))
     assert sizes == [5, 5, 4] * 3
     assert algorithm.updates == 1
 
@@ -219,7 +224,9 @@ def test_an_agent_learns_to_act_as_it_is_told(name):
     assert greedy_reward(algorithm, env) < -0.3
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(200):
-        algorithm.update(by_name(algorithm, by_name(algorithm, batch[torch.randint(len(batch), (64,))])))
+        algorithm.update(
+            by_name(algorithm, batch[torch.randint(len(batch), (64,))])
+        )
     assert greedy_reward(algorithm, env) > -0.1
 
 
@@ -231,7 +238,7 @@ def test_ppo_learns_to_act_as_it_is_told():
         env, PPO.Settings(num_cells=(32,), gamma=0.0, lr=2e-3, num_epochs=4, minibatch_size=128)
     )
     for _ in range(12):
-        algorithm.update(by_name(algorithm, by_name(algorithm, collected(algorithm, env))))
+        algorithm.update(by_name(algorithm, collected(algorithm, env)))
     assert greedy_reward(algorithm, env) > -0.1
 
 
@@ -371,7 +378,9 @@ def test_each_algorithm_refuses_its_own_options_with_the_number(make, options, v
 def test_a_missing_key_is_named_and_the_batch_is_no_update(make):
     algorithm = build(make, ENV, **SMALL)
     with pytest.raises(KeyError, match="terminated"):
-        algorithm.update(by_name(algorithm, by_name(algorithm, one_agent().exclude(("next", "terminated")))))
+        algorithm.update(
+            by_name(algorithm, one_agent().exclude(("next", "terminated")))
+        )
     assert algorithm.updates == 0
 
 

@@ -94,7 +94,7 @@ def test_the_parts_of_an_update_are_the_update(name):
     whole, batches = small_run(name)
     parts, _ = small_run(name)
     torch.manual_seed(1)
-    whole.update(by_name(whole, batches))
+    whole.update(batches)
     torch.manual_seed(1)
     profile.update_in_parts(parts, batches, profile.unwatched)
     trained = {

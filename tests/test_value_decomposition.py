@@ -209,7 +209,7 @@ def test_a_game_whose_agents_pay_each_for_itself_is_solved(kind, solves):
     algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0,
                      target_update_interval=5)  # fmt: skip
     for _ in range(80):
-        algorithm.update(by_name(algorithm, by_name(algorithm, game.rollout(1).reshape(-1))))
+        algorithm.update(by_name(algorithm, game.rollout(1).reshape(-1)))
     greedy = game.rollout(1, algorithm.actor)
     assert bool((greedy["agents", "action"].argmax(-1) == 1).all()) == solves
 
@@ -222,7 +222,9 @@ def test_qmix_learns_what_iql_cannot_tell():
         torch.manual_seed(0)
         algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0)
         for _ in range(200):
-            logs = algorithm.update(by_name(algorithm, by_name(algorithm, game.rollout(1).reshape(-1))))
+            logs = algorithm.update(
+                by_name(algorithm, game.rollout(1).reshape(-1))
+            )
         values[kind] = float(logs["pred_value"])
     # IQL's value of an agent is the team's reward; VDN's shares add up to it.
     assert values[IQL] == pytest.approx(3.0, abs=1.0)
@@ -238,7 +240,9 @@ def test_targets_are_set_every_so_many_updates_and_stay_between():
     targets = algorithm.qvalue.target_local_value_network_params
     same = []
     for seed in range(6):
-        algorithm.update(by_name(algorithm, by_name(algorithm, sequences(batch_size=(B,), seed=seed))))
+        algorithm.update(
+            by_name(algorithm, sequences(batch_size=(B,), seed=seed))
+        )
         pairs = zip(params.values(True, True), targets.values(True, True), strict=True)
         same.append(all(bool((p == t).all()) for p, t in pairs))
     assert same == [False, False, True, False, False, True]
@@ -248,7 +252,7 @@ def test_the_mixer_reads_all_observations_where_there_is_no_state():
     algorithm = QMIX(TargetEnv(discrete=True), QMIX.Settings(recurrent=False, num_cells=(5,)))
     assert algorithm.qvalue.mixer_network.in_keys == [CHOSEN, ("agents", "observation")]
     assert algorithm.qvalue.mixer_network.module.state_dim == N * O
-    algorithm.update(by_name(algorithm, by_name(algorithm, one_hot_batch())))
+    algorithm.update(by_name(algorithm, one_hot_batch()))
 
 
 def test_the_mixer_begins_small():

@@ -8,6 +8,7 @@ from torchrl_alita.algorithms._learner import (
 )
 from torchrl_alita.algorithms.alita import ALITA, ALITASettings
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG, DDPGSettings, MADDPGSettings
+from torchrl_alita.algorithms.mappo import IPPO, MAPPO, IPPOSettings, MAPPOSettings
 from torchrl_alita.algorithms.ppo import PPO, PPOSettings
 from torchrl_alita.algorithms.qmix import (
     IQL,
@@ -32,8 +33,10 @@ __all__ = [
     "ALGORITHMS",
     "ALITA",
     "DDPG",
+    "IPPO",
     "IQL",
     "MADDPG",
+    "MAPPO",
     "PPO",
     "QMIX",
     "SAC",
@@ -42,10 +45,12 @@ __all__ = [
     "VDN",
     "ALITASettings",
     "DDPGSettings",
+    "IPPOSettings",
     "IQLSettings",
     "Learner",
     "LearnerSettings",
     "MADDPGSettings",
+    "MAPPOSettings",
     "OffPolicySettings",
     "PPOSettings",
     "QMIXSettings",

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive, check_whole
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_non_negative,
+    check_positive,
+    check_whole,
+)
 from torchrl_alita._settings import Settings
 
 __all__ = ["InfluenceSettings"]

@@ -195,6 +195,8 @@ class Learner:
     """Entries of a transition that are stored beside those that the losses read."""
 
     actor: TensorDictModuleBase
+    exploration: TensorDictModuleBase | None = None
+    """What follows the policies in a training loop, in the place of the loop's noise."""
     target_updater: TargetNetUpdater
 
     def __init__(
@@ -400,7 +402,7 @@ class Learner:
         Raises:
             KeyError: if the batch lacks what the actors read.
         """
-        policy = run_network(self.actor, batch.select(*self.actor.in_keys))
+        policy = self._greedy(batch)
         if self.layout.discrete:
             certain = policy.get(LOGITS).softmax(-1).amax(-1) > 0.99
             return {"saturated_share": certain.float().mean()}
@@ -409,6 +411,10 @@ class Learner:
         margin = 0.01 * (high - low) / 2
         saturated = (action < low + margin) | (action > high - margin)
         return {"saturated_share": saturated.float().mean()}
+
+    def _greedy(self, batch: TensorDictBase) -> TensorDictBase:
+        """What the policies do and, for one-hot actions, their logits."""
+        return run_network(self.actor, batch.select(*self.actor.in_keys))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed."""

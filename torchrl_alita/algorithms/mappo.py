@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.modules import PopArtValueNorm
 from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
@@ -22,10 +23,10 @@ from torchrl_alita._checks import (
     check_whole,
     require_keys,
 )
-from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._learner import Learner
+from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.layout import (
     ACTION,
+    ACTION_MASK,
     ADVANTAGE,
     DONE,
     EXPLORING,
@@ -36,7 +37,7 @@ from torchrl_alita.layout import (
     VALUE_TARGET,
     next_key,
 )
-from torchrl_alita.modules import make_stochastic_actor, make_team_value
+from torchrl_alita.modules import TeamExploration, make_stochastic_actor, make_team_value
 
 _LOGGED = (
     "loss_objective",
@@ -51,11 +52,20 @@ __all__ = ["IPPO", "MAPPO", "IPPOSettings", "MAPPOSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAPPOSettings:
-    """Settings of :class:`MAPPO`."""
+class MAPPOSettings(LearnerSettings):
+    """Settings of :class:`MAPPO`.
 
-    num_cells: tuple[int, ...] = (64, 64)
-    """Width of each hidden layer of the policies; the width of a recurrent one's two."""
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for a value out of its range.
+
+    Examples:
+        >>> MAPPOSettings(num_epochs=3).clip_epsilon
+        0.2
+    """
+
+    num_cells = (64, 64)
+    max_grad_norm = 0.5
     value_num_cells: tuple[int, ...] = (128, 128)
     """Width of each hidden layer of the values."""
     value_input: Literal["own", "team", "state"] = "team"
@@ -65,7 +75,7 @@ class MAPPOSettings:
     agent_index: bool = True
     """Tell a shared network which agent it is."""
     recurrent: bool = False
-    """Policies with a memory."""
+    """Policies with a memory; their two hidden layers have one width."""
     goal_attention: bool = False
     """Policies that weigh goals by where everybody stands, see
     :class:`torchrl_alita.modules.GoalAttention`."""
@@ -77,8 +87,6 @@ class MAPPOSettings:
     """Where the deviation of continuous actions begins, in units of half their range."""
     min_scale: float = 0.1
     """The least it can become."""
-    gamma: float = 0.99
-    """Discount factor of a step."""
     gae_lambda: float = 0.95
     """How far the advantages look ahead, in [0, 1]."""
     clip_epsilon: float = 0.2
@@ -101,10 +109,22 @@ class MAPPOSettings:
     """Where the step ends, if it decays."""
     lr_decay_frames: int = 0
     """Frames after which it has got there, in a straight line; 0 is a constant step."""
-    max_grad_norm: float = 0.5
-    """Gradients of a network are scaled down to this norm."""
-    bonuses: Mapping[str, float] = field(default_factory=dict)
-    """Weights of the bonuses by their names: ``{"visit_bonus": 1.0}`` reads
+    exploration_start: float = 0.0
+    """How strongly the team explores together at the start, see
+    :class:`torchrl_alita.TeamExploration`: its share of random one-hot actions, or the
+    deviation of its noise on continuous ones. It falls to 0; 0 is not at all."""
+    exploration_frames: int = 1_000_000
+    """Frames over which it falls."""
+    agreement: float = 0.9
+    """Probability that the agents explore alike."""
+    persistence: float = 0.7
+    """Probability that a random action is kept at the next step."""
+    burst_length: float = 10.0
+    """Mean steps between two decisions to explore."""
+    exploration_spread: float = 1.0
+    """How much the strength varies over the environments, from 0 to 1."""
+    bonuses: tuple[tuple[str, float], ...] = ()
+    """Names and weights of the bonuses: ``(("visit_bonus", 1.0),)`` reads
     ``("next", "agents", "visit_bonus")``."""
     reward_weight: float = 1.0
     """Weight of the environment's reward beside the bonuses."""
@@ -115,29 +135,44 @@ class MAPPOSettings:
     bonuses_end: bool = False
     """The bonuses' returns end with an episode, as the reward's does."""
     compile: bool = False
-    """Compile the losses and their gradient."""
-    compile_mode: str = "default"
-    """Of ``torch.compile``."""
+    """Compile the losses and their gradient; the first update takes a
+    minute or more, and on the CPU the others are slower than without."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """Of torch.compile."""
 
     def __post_init__(self):
-        check_share(gamma=self.gamma, gae_lambda=self.gae_lambda)
+        super().__post_init__()
+        check_share(gae_lambda=self.gae_lambda, value_norm_decay=self.value_norm_decay)
         check_share(bonus_gamma=self.bonus_gamma, bonus_lambda=self.bonus_lambda)
-        check_share(value_norm_decay=self.value_norm_decay)
         check_at_least_one(num_epochs=self.num_epochs, minibatch_size=self.minibatch_size)
+        check_at_least_one(exploration_frames=self.exploration_frames)
+        check_non_negative(exploration_start=self.exploration_start)
+        cells = {f"value_num_cells[{i}]": n for i, n in enumerate(self.value_num_cells)}
+        check_at_least_one(**cells)
         check_positive(clip_epsilon=self.clip_epsilon, lr=self.lr)
-        check_positive(advantage_floor=self.advantage_floor, max_grad_norm=self.max_grad_norm)
+        check_positive(advantage_floor=self.advantage_floor)
         check_non_negative(entropy_coeff=self.entropy_coeff, lr_end=self.lr_end)
         check_non_negative(reward_weight=self.reward_weight)
-        check_whole(0, lr_decay_frames=self.lr_decay_frames)
-        check_number(**self.bonuses)
+        check_whole(0, lr_decay_frames=self.lr_decay_frames, own_features=self.own_features)
+        check_number(**dict(self.bonuses))
+        if not 0 < self.min_scale < self.initial_scale < 1:
+            raise ValueError(
+                f"min_scale and initial_scale must be ascending in (0, 1), got "
+                f"{self.min_scale} and {self.initial_scale}."
+            )
+        if self.recurrent and len(set(self.num_cells)) != 1:
+            raise ValueError(
+                f"The hidden layers of a recurrent policy have one width, got {self.num_cells}."
+            )
+        if self.recurrent and self.goal_attention:
+            raise ValueError("goal_attention has no memory: recurrent must be False.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IPPOSettings(MAPPOSettings):
-    """Settings of :class:`IPPO`."""
+    """Settings of :class:`IPPO`: those of MAPPO, and values that see their own agent alone."""
 
-    value_input: Literal["own", "team", "state"] = "own"
-    """What a value sees: its agent's observation, all observations, or ``"state"``."""
+    value_input = "own"
 
 
 class MAPPO(Learner):
@@ -161,10 +196,11 @@ class MAPPO(Learner):
 
     Args:
         env: an environment in the layout of this package.
-        settings: Default: ``MAPPOSettings()``.
+        settings: Default: :class:`MAPPOSettings` as they are.
         device: of the networks. Default: the environment's.
 
     Raises:
+        TypeError: if the settings are of another algorithm.
         ValueError: if the environment lacks what a setting asks for.
         KeyError: if the environment has another layout.
 
@@ -180,9 +216,9 @@ class MAPPO(Learner):
     Settings: ClassVar[type[MAPPOSettings]] = MAPPOSettings
     _loss_class: ClassVar[type[MAPPOLoss]] = MAPPOLoss
 
-    stochastic = True
-    on_policy = True
-    reads_recent = False
+    stochastic: ClassVar[bool] = True
+    on_policy: ClassVar[bool] = True
+    settings: MAPPOSettings
 
     def __init__(
         self,
@@ -191,31 +227,11 @@ class MAPPO(Learner):
         *,
         device: torch.device | str | None = None,
     ):
-        settings = self.Settings() if settings is None else settings
-        super().__init__(
-            env,
-            max_grad_norm=settings.max_grad_norm,
-            compile=settings.compile,
-            compile_mode=settings.compile_mode,
-            mixed_precision=False,
-            device=device,
-        )
-        self.settings = settings
+        super().__init__(env, settings, device=device)
+        settings = self.settings
         self.frames = 0
-        self.actor = make_stochastic_actor(
-            env,
-            num_cells=settings.num_cells,
-            share_params=settings.share_params,
-            agent_index=settings.agent_index,
-            recurrent=settings.recurrent,
-            goal_attention=settings.goal_attention,
-            own_features=settings.own_features,
-            layer_norm=settings.layer_norm,
-            initial_scale=settings.initial_scale,
-            min_scale=settings.min_scale,
-            device=self.device,
-        )
-        self.bonus_keys: list[NestedKey] = [("agents", name) for name in settings.bonuses]
+        self.actor = self.make_policy(env, settings, device=self.device)
+        self.bonus_keys: list[NestedKey] = [("agents", name) for name, _ in settings.bonuses]
         heads = 1 + len(self.bonus_keys)
         norm = None
         if settings.value_norm:
@@ -252,11 +268,14 @@ class MAPPO(Learner):
             value_target=VALUE_TARGET,
         )
         self.modules = {"mappo": self.loss}
+        self.exploration = self._team_exploration() if settings.exploration_start else None
+        if self.exploration is not None:
+            self.modules["exploration"] = self.exploration
         self.optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=settings.lr, eps=1e-5, fused=True)
             for name, network in (("actor", self.actor), ("critic", self.critic))
         }
-        weights = [settings.reward_weight, *settings.bonuses.values()]
+        weights = [settings.reward_weight, *(weight for _, weight in settings.bonuses)]
         more = len(self.bonus_keys)
         self._heads = {
             "weights": torch.tensor(weights, device=self.device),
@@ -265,7 +284,46 @@ class MAPPO(Learner):
             "episodic": torch.tensor([True, *[settings.bonuses_end] * more]),
         }
         self._heads = {name: value.to(self.device) for name, value in self._heads.items()}
-        self._gradient = self._compiled(self._losses, then=differentiate)
+        self._compile_losses()
+
+    @classmethod
+    def make_policy(
+        cls,
+        env: EnvBase,
+        settings: MAPPOSettings,
+        *,
+        device: torch.device | str | None = None,
+    ) -> TensorDictModuleBase:
+        """All policies in one module, not trained, see :meth:`Learner.make_policy`."""
+        return make_stochastic_actor(
+            env,
+            num_cells=settings.num_cells,
+            share_params=settings.share_params,
+            agent_index=settings.agent_index,
+            recurrent=settings.recurrent,
+            goal_attention=settings.goal_attention,
+            own_features=settings.own_features,
+            layer_norm=settings.layer_norm,
+            initial_scale=settings.initial_scale,
+            min_scale=settings.min_scale,
+            device=device,
+        )
+
+    def _team_exploration(self) -> TeamExploration:
+        settings = self.settings
+        masked = self.layout.discrete and self.layout.masked
+        return TeamExploration(
+            self.action_spec,
+            agreement=settings.agreement,
+            persistence=settings.persistence,
+            spread=settings.exploration_spread,
+            burst_length=settings.burst_length,
+            eps_init=settings.exploration_start,
+            eps_end=0.0,
+            annealing_num_steps=settings.exploration_frames,
+            action_mask_key=ACTION_MASK if masked else None,
+            device=self.device,
+        )
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -284,10 +342,11 @@ class MAPPO(Learner):
             Detached scalars to log, of the last step.
 
         Raises:
-            KeyError: if the batch lacks a key.
-            ValueError: if it is no batch ``[B, T]``.
+            TypeError: if batches have no names.
+            ValueError: if the rollout is missing, or is no batch ``[B, T]``.
+            KeyError: if it lacks a key.
         """
-        batch = batches["rollout"]
+        batch = self._by_name(batches)["rollout"]
         require_keys(batch, self.in_keys)
         if batch.ndim != 2:
             raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")
@@ -296,12 +355,11 @@ class MAPPO(Learner):
         for minibatch in self._minibatches(rows):
             self._zero_grad()
             losses = self._gradient(minibatch)
-            norms = {
-                f"grad_norm_{name}": self._follow(optimizer)
-                for name, optimizer in self.optimizers.items()
-            }
+            norms = self._follow_all(self.optimizers)
         self.updates += 1
         self.frames += batch.numel()
+        if self.exploration is not None:
+            self.exploration.step(batch.numel())
         return logs.update(losses).update(norms)
 
     def _set_lr(self) -> None:
@@ -370,6 +428,10 @@ class MAPPO(Learner):
         # What else it returns is of each agent, or a diagnosis that an epoch makes stale.
         return losses.select(*_LOGGED, strict=False)
 
+    def _greedy(self, batch: TensorDictBase) -> TensorDictBase:
+        """What follows from the distributions that the policies have written."""
+        return self.actor[-1](batch.select(*self.actor[-1].in_keys))
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed."""
         return super().state_dict() | {"frames": self.frames}
@@ -393,10 +455,11 @@ class IPPO(MAPPO):
 
     Args:
         env: an environment in the layout of this package.
-        settings: Default: ``IPPOSettings()``.
+        settings: Default: :class:`IPPOSettings` as they are.
         device: of the networks. Default: the environment's.
 
     Raises:
+        TypeError: if the settings are of another algorithm.
         ValueError: if the environment lacks what a setting asks for.
         KeyError: if the environment has another layout.
 

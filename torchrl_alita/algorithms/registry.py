@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.algorithms.alita import ALITA
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
+from torchrl_alita.algorithms.mappo import IPPO, MAPPO
 from torchrl_alita.algorithms.ppo import PPO
 from torchrl_alita.algorithms.qmix import IQL, QMIX, VDN
 from torchrl_alita.algorithms.sac import SAC
@@ -91,6 +92,8 @@ def algorithm_of(settings: LearnerSettings) -> str:
 register_algorithm("alita", ALITA)
 register_algorithm("maddpg", MADDPG)
 register_algorithm("ddpg", DDPG)
+register_algorithm("mappo", MAPPO)
+register_algorithm("ippo", IPPO)
 register_algorithm("qmix", QMIX)
 register_algorithm("vdn", VDN)
 register_algorithm("iql", IQL)

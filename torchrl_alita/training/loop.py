@@ -225,7 +225,8 @@ class _Session:
             self.buffers.extend(collected)
         if collected[next_key(DONE)].any():
             self.algorithm.start_episode()
-        self.noise.step()
+        if self.algorithm.exploration is None:
+            self.noise.step()
         logs = TensorDict()
         ready = self.algorithm.on_policy or self.buffers.ready
         if self.frames > self.config.random_frames and ready:
@@ -395,6 +396,8 @@ def _exploration(
     config: TrainingConfig, algorithm: Learner
 ) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise:
     """Noise on continuous actions; a share of random one-hot ones. Both shrink."""
+    if algorithm.exploration is not None:
+        return algorithm.exploration
     if algorithm.stochastic:
         return _NoNoise()
     common = {
