@@ -36,9 +36,7 @@ def test_an_update_moves_every_network_and_logs_finite_scalars(estimator):
     torch.manual_seed(0)
     algorithm = ALITA(ENV, ALITA.Settings(estimator=estimator, **SMALL))
     before = parameters(algorithm)
-    logs = algorithm.update(
-        by_name(algorithm, random_batch(), batches(algorithm))
-    )
+    logs = algorithm.update(by_name(algorithm, random_batch(), batches(algorithm)))
     expected = {"maddpg", "novelty_loss", "influence_0"}
     expected |= set() if estimator == "marginal" else {"estimator_0"}
     assert changed(before, parameters(algorithm)) == expected
@@ -61,9 +59,7 @@ def test_a_wider_code_reconstructs_what_three_numbers_cannot():
         )
         batch = random_batch(batch_size=(256,))
         for _ in range(200):
-            logs = algorithm.update(
-                by_name(algorithm, batch)
-            )
+            logs = algorithm.update(by_name(algorithm, batch))
         left[code] = logs["novelty"].item()
     assert left[8] < 0.25 * left[3]
 
@@ -80,9 +76,7 @@ def test_without_influence_and_bonuses_alita_is_maddpg():
         torch.manual_seed(0)
         algorithm = make()
         for seed in range(3):
-            algorithm.update(
-                by_name(algorithm, random_batch(seed=seed))
-            )
+            algorithm.update(by_name(algorithm, random_batch(seed=seed)))
         results.append(algorithm.maddpg.state_dict())
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key], value, rtol=0, atol=0)
@@ -109,9 +103,7 @@ def test_no_f_builds_no_estimator():
 def test_symmetric_makes_everybody_influencer_and_influencee():
     algorithm = ALITA(ENV, ALITA.Settings(influencers="all", estimator="clones", **SMALL))
     assert conditional_names(algorithm) == [f"conditional_{k}" for k in range(N)]
-    logs = algorithm.update(
-        by_name(algorithm, random_batch(), batches(algorithm))
-    )
+    logs = algorithm.update(by_name(algorithm, random_batch(), batches(algorithm)))
     gaps = {key for key in logs.keys() if key.startswith("gap")}  # noqa: SIM118
     assert gaps == {f"gap_{k}_{i}" for k in range(N) for i in range(N) if i != k}
     rewarded = algorithm._rewarded(random_batch())
@@ -134,9 +126,7 @@ def test_one_loss_of_all_influencers_logs_what_a_loss_for_each_does(influencees)
     algorithm = ALITA(ENV, ALITA.Settings(**options, **SMALL))
     (influence,) = algorithm.influences
     assert influence.team.influencers == (0, 1, 2)
-    logs = algorithm.update(
-        by_name(algorithm, random_batch())
-    )
+    logs = algorithm.update(by_name(algorithm, random_batch()))
     for k in range(N):
         torch.manual_seed(0)
         others = influencees and tuple(agent for agent in influencees if agent != k)
@@ -161,18 +151,14 @@ def test_an_adversary_is_neither_penalized_nor_influenced():
     algorithm = ALITA(ENV, ALITA.Settings(influencees=[1], **SMALL))
     rewarded = algorithm._rewarded(random_batch())
     assert (rewarded[next_key(DIVERSITY_PENALTY)][:, [0, 2]] == 0).all()
-    logs = algorithm.update(
-        by_name(algorithm, random_batch())
-    )
+    logs = algorithm.update(by_name(algorithm, random_batch()))
     assert "gap_0_1" in logs.keys()  # noqa: SIM118
     assert "gap_0_2" not in logs.keys()  # noqa: SIM118
 
 
 def test_clones_are_set_back_when_an_episode_starts():
     algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
-    algorithm.update(
-        by_name(algorithm, random_batch(), batches(algorithm))
-    )
+    algorithm.update(by_name(algorithm, random_batch(), batches(algorithm)))
     (estimator,) = algorithm.estimators
     critics = algorithm.maddpg.qvalue_network_params
 
@@ -220,9 +206,7 @@ def test_matd3_updates_its_actors_less_often():
     actor = [name for name in before if "actor_network_params" in name and "target" not in name]
     assert actor
     assert all((before[name] == moved[name]).all() for name in actor)
-    algorithm.update(
-        by_name(algorithm, random_batch(seed=1))
-    )
+    algorithm.update(by_name(algorithm, random_batch(seed=1)))
     assert any((before[name] != parameters(algorithm)[name]).any() for name in actor)
 
 
@@ -232,9 +216,7 @@ def test_gradients_are_scaled_down_to_the_largest_norm():
     params = list(algorithm.maddpg.qvalue_network_params.parameters())
     algorithm.optimizers["qvalue"] = torch.optim.SGD(params, lr=1.0)
     before = [param.detach().clone() for param in params]
-    logs = algorithm.update(
-        by_name(algorithm, random_batch())
-    )
+    logs = algorithm.update(by_name(algorithm, random_batch()))
     step = sum((old - new).square().sum() for old, new in zip(before, params, strict=True)).sqrt()
     assert logs["grad_norm_qvalue"] > 0.125
     torch.testing.assert_close(step.detach(), torch.tensor(0.125), rtol=1e-3, atol=0)
@@ -259,9 +241,7 @@ def test_a_state_taken_over_continues_bit_for_bit(make):
     second.load_state_dict(first.state_dict())
     for algorithm in (first, second):
         torch.manual_seed(1)
-        algorithm.update(
-            by_name(algorithm, random_batch(seed=1))
-        )
+        algorithm.update(by_name(algorithm, random_batch(seed=1)))
     after = parameters(second)
     for name, value in parameters(first).items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
@@ -290,19 +270,16 @@ def test_a_batch_of_another_width_is_an_error_with_both_numbers(key, width):
 def test_a_missing_conditional_batch_is_an_error():
     algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
     with pytest.raises(ValueError, match="conditional_0"):
-        algorithm.update(
-            {"batch": random_batch(), "recent": random_batch()}
-        )
+        algorithm.update({"batch": random_batch(), "recent": random_batch()})
 
 
 def test_batches_without_names_and_names_that_are_not_known_are_errors():
     algorithm = MADDPG(ENV, MADDPG.Settings(**SMALL))
+    batch = random_batch()
     with pytest.raises(TypeError, match="by name"):
-        algorithm.update(by_name(algorithm, random_batch()))
+        algorithm.update(batch)
     with pytest.raises(ValueError, match=r"\['batch'\], got \['batch', 'recent'\]"):
-        algorithm.update(
-            {"batch": random_batch(), "recent": random_batch()}
-        )
+        algorithm.update({"batch": batch, "recent": batch})
     assert algorithm.updates == 0
 
 
@@ -365,9 +342,7 @@ def test_a_team_learns_to_act_as_it_is_told(make):
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(150):
         picked = batch[torch.randint(len(batch), (64,))]
-        algorithm.update(
-            by_name(algorithm, picked, [picked] * len(conditional_names(algorithm)))
-        )
+        algorithm.update(by_name(algorithm, picked, [picked] * len(conditional_names(algorithm))))
     with torch.no_grad():
         tested = env.rollout(2, algorithm.actor)
     assert tested["next", "agents", "reward"].mean() > -0.2
@@ -376,9 +351,5 @@ def test_a_team_learns_to_act_as_it_is_told(make):
 def test_a_batch_of_one_transition_is_enough():
     algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
     single = random_batch(batch_size=(1,))
-    assert torch.isfinite(
-        algorithm.update(
-            by_name(algorithm, single, [single])
-        )["loss_qvalue"]
-    )
+    assert torch.isfinite(algorithm.update(by_name(algorithm, single, [single]))["loss_qvalue"])
     assert B > 1

@@ -105,9 +105,7 @@ def test_compiled_and_eager_updates_of_recurrent_policies_agree():
             updates = []
             for algorithm in (eager, compiled):
                 torch.manual_seed(seed)
-                updates.append(
-                    algorithm.update(by_name(algorithm, batch.clone()))
-                )
+                updates.append(algorithm.update(by_name(algorithm, batch.clone())))
             expected, found = updates
             for key, value in expected.items():
                 torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=key)
@@ -137,9 +135,7 @@ def test_a_bad_batch_is_an_error_of_the_batch_not_of_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     algorithm = make(MADDPG, compile=True)
     with pytest.raises(KeyError, match="The batch has no"):
-        algorithm.update(
-            by_name(algorithm, random_batch().exclude(("agents", "action")))
-        )
+        algorithm.update(by_name(algorithm, random_batch().exclude(("agents", "action"))))
     update(algorithm, 0)
     assert algorithm._gradient.compiled is not None
 

@@ -180,9 +180,7 @@ def test_alita_updates_on_one_hot_actions(estimator, optimum):
     )
     before = [p.detach().clone() for p in algorithm.actor.parameters()]
     batch = discrete_batch()
-    logs = algorithm.update(
-        by_name(algorithm, batch, [batch] * len(conditional_names(algorithm)))
-    )
+    logs = algorithm.update(by_name(algorithm, batch, [batch] * len(conditional_names(algorithm))))
     assert all(torch.isfinite(value).all() for value in logs.values())
     assert all((p != q).any() for p, q in zip(before, algorithm.actor.parameters(), strict=True))
     assert 0 <= algorithm.health(batch)["saturated_share"] <= 1
@@ -268,9 +266,7 @@ def test_a_team_learns_to_pick_the_action_that_it_is_told(make, own_actions):
         algorithm.total_reward.coeffs.zero_()
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(150):
-        algorithm.update(
-            by_name(algorithm, batch[torch.randint(len(batch), (64,))])
-        )
+        algorithm.update(by_name(algorithm, batch[torch.randint(len(batch), (64,))]))
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         tested = env.rollout(2, algorithm.actor)
     told = tested["agents", "observation"][..., :A].argmax(-1)

@@ -79,10 +79,7 @@ def test_td3_moves_policy_and_targets_with_every_second_update_of_the_critics():
     states = [state(algorithm)]
     logged = []
     for seed in range(4):
-        logged.append(
-            "loss_actor"
-            in algorithm.update(by_name(algorithm, one_agent(seed=seed)))
-        )
+        logged.append("loss_actor" in algorithm.update(by_name(algorithm, one_agent(seed=seed))))
         states.append(state(algorithm))
     for part, expected in zip(parts, ([0, 1, 0, 1],) * 3 + ([1, 1, 1, 1],), strict=True):
         moved = [changed(*pair, part) for pair in pairwise(states)]
@@ -161,9 +158,7 @@ def test_gradients_are_scaled_down_to_the_largest_norm_and_by_default_not_at_all
         params = list(algorithm.td3.qvalue_network_params.parameters())
         algorithm.optimizers["qvalue"] = torch.optim.SGD(params, lr=1.0)
         before = [param.detach().clone() for param in params]
-        reported = algorithm.update(by_name(algorithm, one_agent()))[
-            "grad_norm_qvalue"
-        ].item()
+        reported = algorithm.update(by_name(algorithm, one_agent()))["grad_norm_qvalue"].item()
         pairs = zip(before, params, strict=True)
         step = sum((old - new).square().sum() for old, new in pairs).sqrt().item()
         norms[limit] = (reported, step)
@@ -224,9 +219,7 @@ def test_an_agent_learns_to_act_as_it_is_told(name):
     assert greedy_reward(algorithm, env) < -0.3
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(200):
-        algorithm.update(
-            by_name(algorithm, batch[torch.randint(len(batch), (64,))])
-        )
+        algorithm.update(by_name(algorithm, batch[torch.randint(len(batch), (64,))]))
     assert greedy_reward(algorithm, env) > -0.1
 
 
@@ -378,9 +371,7 @@ def test_each_algorithm_refuses_its_own_options_with_the_number(make, options, v
 def test_a_missing_key_is_named_and_the_batch_is_no_update(make):
     algorithm = build(make, ENV, **SMALL)
     with pytest.raises(KeyError, match="terminated"):
-        algorithm.update(
-            by_name(algorithm, one_agent().exclude(("next", "terminated")))
-        )
+        algorithm.update(by_name(algorithm, one_agent().exclude(("next", "terminated"))))
     assert algorithm.updates == 0
 
 

@@ -375,9 +375,7 @@ def test_alita_learns_from_a_batch_of_battles():
     env, _ = task_env()
     algorithm = ALITA(env, ALITA.Settings(num_cells=(13,)))
     logs = algorithm.update(
-        dict.fromkeys(
-                algorithm.replays(), env.rollout(11, break_when_any_done=False).reshape(-1)
-            )
+        dict.fromkeys(algorithm.replays(), env.rollout(11, break_when_any_done=False).reshape(-1))
     )
     assert all(bool(value.isfinite().all()) for value in logs.values())
     before = env.reset()

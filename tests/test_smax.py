@@ -649,7 +649,5 @@ def test_torchrls_collector_plays_and_alita_learns():
         assert batch["next", "truncated"].any()
         assert batch[MASK].gather(-1, batch[ACTION].argmax(-1, keepdim=True)).all()
     collector.shutdown()
-    logs = algorithm.update(
-        dict.fromkeys(algorithm.replays(), batch.reshape(-1))
-    )
+    logs = algorithm.update(dict.fromkeys(algorithm.replays(), batch.reshape(-1)))
     assert all(bool(value.isfinite().all()) for value in logs.values())

@@ -79,9 +79,7 @@ def updated(algorithm: TwinALITA, times: int = 2) -> TensorDict:
     for seed in range(times):
         torch.manual_seed(seed)
         conditional = [one_agent(seed=7 + seed) for _ in conditional_names(algorithm)]
-        logs = algorithm.update(
-            by_name(algorithm, one_agent(seed=seed), conditional)
-        )
+        logs = algorithm.update(by_name(algorithm, one_agent(seed=seed), conditional))
     return logs
 
 
@@ -689,9 +687,7 @@ def test_both_agents_learn_to_act_as_they_are_told(form):
     batch = env.rollout(4, break_when_any_done=False).reshape(-1)
     for _ in range(200):
         picked = batch[torch.randint(len(batch), (64,))]
-        algorithm.update(
-            by_name(algorithm, picked, [picked] * len(conditional_names(algorithm)))
-        )
+        algorithm.update(by_name(algorithm, picked, [picked] * len(conditional_names(algorithm))))
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         rewards = [
             env.rollout(2, policy)["next", "agents", "reward"].mean()

@@ -222,9 +222,7 @@ def test_qmix_learns_what_iql_cannot_tell():
         torch.manual_seed(0)
         algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0)
         for _ in range(200):
-            logs = algorithm.update(
-                by_name(algorithm, game.rollout(1).reshape(-1))
-            )
+            logs = algorithm.update(by_name(algorithm, game.rollout(1).reshape(-1)))
         values[kind] = float(logs["pred_value"])
     # IQL's value of an agent is the team's reward; VDN's shares add up to it.
     assert values[IQL] == pytest.approx(3.0, abs=1.0)
@@ -240,9 +238,7 @@ def test_targets_are_set_every_so_many_updates_and_stay_between():
     targets = algorithm.qvalue.target_local_value_network_params
     same = []
     for seed in range(6):
-        algorithm.update(
-            by_name(algorithm, sequences(batch_size=(B,), seed=seed))
-        )
+        algorithm.update(by_name(algorithm, sequences(batch_size=(B,), seed=seed)))
         pairs = zip(params.values(True, True), targets.values(True, True), strict=True)
         same.append(all(bool((p == t).all()) for p, t in pairs))
     assert same == [False, False, True, False, False, True]

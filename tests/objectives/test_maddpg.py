@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from constructors import ENV, GAMMA, partner, touched, weights_of
-from fakes import (A, B, N, TargetEnv, build, constant_actor, linear_critic, random_batch, table_actor, table_critic)
+from fakes import (
+    A,
+    B,
+    N,
+    TargetEnv,
+    build,
+    constant_actor,
+    linear_critic,
+    random_batch,
+    table_actor,
+    table_critic,
+)
 from tensordict import TensorDict
 from torchrl.objectives import SoftUpdate
 
@@ -175,8 +186,7 @@ def test_the_algorithms_penalize_what_enters_tanh_and_softmax():
     torch.manual_seed(0)
     for env in (TargetEnv(), TargetEnv(discrete=True)):
         batch = env.rollout(3).reshape(-1)
-        plain, penalized = (
-            build(MADDPG, env, num_cells=(13,), logits_coeff=c) for c in (0.0, 1.0))
+        plain, penalized = (build(MADDPG, env, num_cells=(13,), logits_coeff=c) for c in (0.0, 1.0))
         penalized.maddpg.load_state_dict(plain.maddpg.state_dict(), strict=False)
         penalized.maddpg.logits_coeff = 1.0
         assert penalized.maddpg(batch)["loss_actor"] > plain.maddpg(batch)["loss_actor"]

@@ -38,6 +38,7 @@ from torchrl_alita.layout import (
     next_key,
 )
 from torchrl_alita.modules import TeamExploration, make_stochastic_actor, make_team_value
+from torchrl_alita.modules._acting import run_network
 
 _LOGGED = (
     "loss_objective",
@@ -430,7 +431,7 @@ class MAPPO(Learner):
 
     def _greedy(self, batch: TensorDictBase) -> TensorDictBase:
         """What follows from the distributions that the policies have written."""
-        return self.actor[-1](batch.select(*self.actor[-1].in_keys))
+        return run_network(self.actor[-1], batch.select(*self.actor[-1].in_keys))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed."""
