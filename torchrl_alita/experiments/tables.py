@@ -220,7 +220,9 @@ def results_table(
     for name, metrics in references.items():
         line = [column.reference(metrics) for column in columns]
         if levels is not None and metrics.get(RETURN) is not None:
-            line[-1] = f"{normalized_score(metrics[RETURN], floor=levels[0], ceiling=levels[1]):.2f}"
+            line[-1] = (
+                f"{normalized_score(metrics[RETURN], floor=levels[0], ceiling=levels[1]):.2f}"
+            )
         cells.append([f"{name} team" if name == "random" else name, "", *line])
     for variant, runs in by_variant(rows).items():
         seeds = str(len({row.seed for row in runs}))
