@@ -198,7 +198,7 @@ def test_a_resumed_run_takes_over_networks_and_replay(tmp_path):
 
     train(
         tiny(None, task="test/interrupted", resume=tmp_path / "run"),
-        lambda env: Probe(env, num_cells=(13,), estimator="clones"),
+        lambda env: Probe(env, Probe.Settings(num_cells=(13,), estimator="clones")),
     )
     assert made[-1] == "checked"
 
