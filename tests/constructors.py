@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from fakes import A, B, H, N, O, S, T, TargetEnv, fixed_draws_actor, random_batch
+from fakes import A, B, H, N, O, S, T, TargetEnv, Z, fixed_draws_actor, random_batch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.envs import Transform
@@ -39,11 +39,21 @@ from torchrl_alita import (
 from torchrl_alita.data import BinCode, JointCode, TransitionCounts
 from torchrl_alita.modules import (
     make_counterfactual_critic,
+    make_discriminator,
     make_gaussian_actor,
+    make_latent_mixer,
+    make_latent_qnetwork,
     make_mixing_critic,
+    make_team_value,
     make_value,
 )
-from torchrl_alita.objectives import COMALoss, LICALoss
+from torchrl_alita.objectives import (
+    COMALoss,
+    IntrinsicRewardLoss,
+    LICALoss,
+    LIIRLoss,
+    MAVENLoss,
+)
 from torchrl_alita.transforms import BonusScale, TransitionInfluence, VisitBonus
 
 ENV = TargetEnv()
@@ -186,8 +196,40 @@ def lica(**kwargs) -> LICALoss:
     return rollout_loss(LICALoss, make_mixing_critic, **kwargs)
 
 
+def intrinsic(**kwargs) -> IntrinsicRewardLoss:
+    torch.manual_seed(3)
+    key = ("agents", "intrinsic_reward")
+    return IntrinsicRewardLoss(make_counterfactual_critic(STATE, out_key=key), **kwargs)
+
+
+def liir(**kwargs) -> LIIRLoss:
+    torch.manual_seed(3)
+    values = make_team_value(STATE), make_team_value(STATE, value_input="state")
+    actor = make_recurrent_actor(STATE, hidden_size=H)
+    loss = LIIRLoss(actor, *values, intrinsic(), intrinsic_coeff=0.5, entropy_coeff=0.1, **kwargs)
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
+def maven(recurrent: bool = True, **kwargs) -> MAVENLoss:
+    torch.manual_seed(3)
+    loss = MAVENLoss(
+        make_latent_qnetwork(STATE, num_latents=Z, hidden_size=H),
+        make_latent_mixer(STATE, num_latents=Z),
+        make_discriminator(STATE, num_latents=Z, hidden_size=5, recurrent=recurrent),
+        mutual_information_coeff=0.5,
+        **kwargs,
+    )
+    SoftUpdate(loss, tau=0.5)
+    return loss
+
+
 # Losses of rollouts [B, T] of one-hot actions.
 ROLLOUTS = {
+    "liir": liir,
+    "liir_intrinsic": intrinsic,
+    "maven": maven,
+    "maven_of_steps": lambda **kw: maven(recurrent=False, **kw),
     "coma": lambda **kw: coma(normalize_advantage=True, entropy_coeff=0.1, **kw),
     "coma_without_memory": lambda **kw: coma(recurrent=False, **kw),
     "lica": lica,

@@ -25,8 +25,8 @@ from torchrl_alita.algorithms import Learner
 from torchrl_alita.modules import GumbelOneHot
 
 B, N, O, A = 7, 3, 5, 2  # noqa: E741
-# Steps of a sequence, features of the state, width of a memory.
-T, S, H = 13, 17, 11
+# Steps of a sequence, features of the state, width of a memory, values of a latent variable.
+T, S, H, Z = 13, 17, 11, 19
 
 
 class TargetEnv(EnvBase):
@@ -164,6 +164,10 @@ def sequences(*, batch_size: tuple[int, ...] = (B, T), seed: int = 0) -> TensorD
     batch["agents", "recurrent_state"] = draw(N, H).tanh()
     batch["is_init"] = torch.rand(*batch_size, 1, generator=generator) < 0.25
     batch["state"], batch["next", "state"] = draw(S), draw(S)
+    drawn = torch.randint(Z, batch_size, generator=generator)
+    batch["latent"] = nn.functional.one_hot(drawn, Z).float()
+    batch["next", "latent"] = batch["latent"].clone()
+    batch["agents", "meta_weight"] = draw(N, 1)
     return batch
 
 

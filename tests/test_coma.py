@@ -189,7 +189,7 @@ def test_more_steps_of_the_critic_are_of_the_same_loss():
     torch.manual_seed(0)
     loss = coma(make_actor(STATE), make_counterfactual_critic(STATE))
     batch = sequences()
-    whole, alone = loss(batch), loss.critic(batch)
+    whole, alone = loss(batch), loss.critic_losses(batch)
     for name in ("loss_qvalue", "pred_value", "target_value"):
         torch.testing.assert_close(alone[name], whole[name], rtol=0, atol=0)
     alone["loss_qvalue"].backward()

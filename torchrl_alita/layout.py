@@ -22,9 +22,12 @@ __all__ = [
     "INTRINSIC_REWARD",
     "IS_INIT",
     "LAST_ACTION",
+    "LATENT",
+    "LATENT_LOGITS",
     "LOC",
     "LOGITS",
     "LOG_PROB",
+    "META_WEIGHT",
     "NOVELTY",
     "OBSERVATION",
     "PARAM",
@@ -74,6 +77,12 @@ IS_INIT = "is_init"
 LAST_ACTION = ("agents", "last_action")
 RECURRENT_STATE = ("agents", "recurrent_state")
 STATE_VALUE = ("agents", "state_value")
+# What LIIR learns to pay, and how much the team's return depends on it.
+INTRINSIC_REWARD = ("agents", "intrinsic_reward")
+META_WEIGHT = ("agents", "meta_weight")
+# What a team agrees on in each episode, one-hot [*B, Z], and a guess of it.
+LATENT = "latent"
+LATENT_LOGITS = "latent_logits"
 # Whose turn it is, where agents act alone.
 TURN = "turn"
 # As a step writes them; in a batch of transitions they stand under "next".

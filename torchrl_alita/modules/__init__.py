@@ -13,6 +13,14 @@ from torchrl_alita.modules.counterfactual import make_counterfactual_critic
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.goals import GoalAttention
+from torchrl_alita.modules.latent import (
+    LatentGRU,
+    TrajectoryDiscriminator,
+    make_discriminator,
+    make_latent_mixer,
+    make_latent_policy,
+    make_latent_qnetwork,
+)
 from torchrl_alita.modules.lica_mixer import LICAMixer, make_mixing_critic
 from torchrl_alita.modules.linear_layers import make_linear_actor, make_linear_value
 from torchrl_alita.modules.one_hot import GumbelOneHot
@@ -31,16 +39,22 @@ __all__ = [
     "GoalAttention",
     "GumbelOneHot",
     "LICAMixer",
+    "LatentGRU",
     "MultiAgentGRU",
     "StackedLinear",
     "TeamExploration",
+    "TrajectoryDiscriminator",
     "make_actor",
     "make_attention_actor",
     "make_attention_critic",
     "make_counterfactual_critic",
     "make_critic",
+    "make_discriminator",
     "make_gaussian_actor",
     "make_influence_network",
+    "make_latent_mixer",
+    "make_latent_policy",
+    "make_latent_qnetwork",
     "make_linear_actor",
     "make_linear_value",
     "make_mixing_critic",

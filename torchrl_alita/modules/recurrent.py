@@ -162,9 +162,12 @@ class MultiAgentGRU(TensorDictModuleBase):
         else:
             step = self._steps(inputs.unsqueeze(0), is_init.unsqueeze(0), state)
             states = step.squeeze(-3)
-        tensordict.set(self.out_keys[0], self.decoder(states))
+        tensordict.set(self.out_keys[0], self._decoded(tensordict, states))
         self._open_next_group(tensordict)
         return tensordict.set(self.out_keys[1], states)
+
+    def _decoded(self, tensordict: TensorDictBase, states: torch.Tensor) -> torch.Tensor:
+        return self.decoder(states)
 
     def _open_next_group(self, tensordict: TensorDictBase) -> None:
         """Give the agents under "next" the batch size of those here, as an environment does."""

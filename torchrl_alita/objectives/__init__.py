@@ -6,7 +6,9 @@ from torchrl_alita.objectives.influence import InfluenceLoss
 from torchrl_alita.objectives.influence_score import InfluenceScoreLoss
 from torchrl_alita.objectives.influenced_value import Marginal, Trained
 from torchrl_alita.objectives.lica import LICALoss
+from torchrl_alita.objectives.liir import IntrinsicRewardLoss, LIIRLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
+from torchrl_alita.objectives.maven import MAVENLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
 from torchrl_alita.objectives.trust_region import TRPOLoss
@@ -21,8 +23,11 @@ __all__ = [
     "InfluenceEstimatorLoss",
     "InfluenceLoss",
     "InfluenceScoreLoss",
+    "IntrinsicRewardLoss",
     "LICALoss",
+    "LIIRLoss",
     "MADDPGLoss",
+    "MAVENLoss",
     "Marginal",
     "NoveltyLoss",
     "TDTarget",

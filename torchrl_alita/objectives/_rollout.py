@@ -16,6 +16,9 @@ from torchrl_alita.modules._acting import distribution_of
 from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
 from torchrl_alita.objectives._functional_call import functional_call
 
+# Least by which something is divided that may be 0.
+EPSILON = 1e-8
+
 
 class Policy(NamedTuple):
     """Policies over a rollout: their distribution, and what their network wrote."""
@@ -30,7 +33,11 @@ def check_actor(actor_network: TensorDictModuleBase) -> None:
 
 
 def check_rollout(
-    batch: TensorDictBase, *, action: NestedKey, reward: NestedKey, done: NestedKey
+    batch: TensorDictBase,
+    *,
+    action: NestedKey,
+    done: NestedKey,
+    reward: NestedKey | None = None,
 ) -> None:
     """Raise unless there is a dimension of time, and a reward and a flag for each step.
 
@@ -42,8 +49,9 @@ def check_rollout(
         raise ValueError(
             f"The batch must be a rollout [*B, T], got actions {tuple(batch.get(action).shape)}."
         )
-    check_same_shape(batch, next_key(reward), (*rows, num_agents, 1))
     check_same_shape(batch, next_key(done), (*rows, 1))
+    if reward is not None:
+        check_same_shape(batch, next_key(reward), (*rows, num_agents, 1))
 
 
 def policy_of(
@@ -102,28 +110,46 @@ def next_action(action: torch.Tensor, done: torch.Tensor, there: torch.Tensor) -
     return torch.where(done.unsqueeze(-1), there, later)
 
 
-def choosing(
-    batch: TensorDictBase, actor: TensorDictModuleBase, action_mask: NestedKey, like: torch.Tensor
-) -> torch.Tensor:
-    """Whether an agent had a choice, bool ``[*B, N, 1]``.
+def taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Value of a one-hot action, ``[*B, N, L], [*B, N, L] -> [*B, N, 1]``."""
+    return (values * action.to(values.dtype)).sum(-1, keepdim=True)
 
-    The dead of a battle have one action. Without a mask all choose.
+
+def choosing(
+    batch: TensorDictBase,
+    actor: TensorDictModuleBase,
+    *,
+    action: NestedKey,
+    action_mask: NestedKey,
+    rows: torch.Tensor | None,
+) -> torch.Tensor:
+    """Whether an agent had a choice, in rows that are no padding, bool ``[*B, N, 1]``.
+
+    The dead of a battle have one action. Without a mask of actions all choose.
+
+    Args:
+        batch: ``[*B]``.
+        actor: reads the mask of actions, or does not.
+        action: key.
+        action_mask: key.
+        rows: bool ``[*B]``, those that are no padding; None for all.
     """
-    if action_mask not in actor.in_keys:
-        return torch.ones_like(like, dtype=torch.bool)
-    return allowed_actions(batch.get(action_mask)).sum(-1, keepdim=True) > 1
+    if action_mask in actor.in_keys:
+        several = allowed_actions(batch.get(action_mask)).sum(-1, keepdim=True) > 1
+    else:
+        several = torch.ones_like(batch.get(action)[..., :1], dtype=torch.bool)
+    return several if rows is None else several & rows.unsqueeze(-1).unsqueeze(-1)
+
+
+def moments(values: torch.Tensor, counted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the entries that count, which may be none."""
+    count = counted.sum().clamp_min(1)
+    mean = torch.where(counted, values, 0).sum() / count
+    centered = torch.where(counted, values - mean, 0)
+    return mean, (centered.square().sum() / count).sqrt()
 
 
 def standardize(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Mean 0 and standard deviation 1 over the entries that count; the others become 0."""
-    count = counted.sum().clamp_min(1)
-    values = torch.where(counted, values, 0)
-    mean = values.sum() / count
-    centered = torch.where(counted, values - mean, 0)
-    deviation = (centered.square().sum() / count).sqrt()
-    return centered / (deviation + 1e-8)
-
-
-def counted_rows(mask: torch.Tensor | None, choosing: torch.Tensor) -> torch.Tensor:
-    """Agents that had a choice in rows that are no padding, bool ``[*B, N, 1]``."""
-    return choosing if mask is None else choosing & mask.unsqueeze(-1).unsqueeze(-1)
+    mean, deviation = moments(values, counted)
+    return torch.where(counted, values - mean, 0) / (deviation + EPSILON)

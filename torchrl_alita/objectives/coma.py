@@ -36,13 +36,13 @@ from torchrl_alita.objectives._rollout import (
     check_actor,
     check_rollout,
     choosing,
-    counted_rows,
     next_action,
     next_policy,
     next_step_keys,
     policy_of,
     rollout_keys,
     standardize,
+    taken,
 )
 
 __all__ = ["COMALoss"]
@@ -64,7 +64,7 @@ class COMALoss(LossModule):
 
     PyMARL's learner steps once for each step of an episode, from the last to the first; here
     the loss is of all steps, and an algorithm may take several steps of the critics,
-    :meth:`critic`.
+    :meth:`critic_losses`.
 
     Args:
         actor_network: policies over one-hot actions, as of
@@ -169,7 +169,7 @@ class COMALoss(LossModule):
     def _read(self) -> list[NestedKey]:
         return rollout_keys(self.actor_network, [self.qvalue_network], self.tensor_keys.action)
 
-    def critic(self, tensordict: TensorDictBase) -> TensorDictBase:
+    def critic_losses(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The critics' loss alone, for more steps of theirs than of the actors.
 
         Args:
@@ -189,7 +189,7 @@ class COMALoss(LossModule):
             >>> env = make_env("push_box", num_envs=5, n_agents=2, seed=0)
             >>> coma = COMALoss(make_actor(env), make_counterfactual_critic(env))
             >>> updater = SoftUpdate(coma, tau=0.01)
-            >>> coma.critic(env.rollout(4))["loss_qvalue"].backward()
+            >>> coma.critic_losses(env.rollout(4))["loss_qvalue"].backward()
         """
         with torch.no_grad():
             batch = self._batch(tensordict)
@@ -208,9 +208,14 @@ class COMALoss(LossModule):
             value.detach(), probabilities.detach(), action
         )
         if self.normalize_advantage:
-            counted = choosing(batch, self.actor_network, keys.action_mask, advantage)
-            mask = row_mask(self, batch, action.shape[:-2])
-            advantage = standardize(advantage, counted_rows(mask, counted))
+            counted = choosing(
+                batch,
+                self.actor_network,
+                action=keys.action,
+                action_mask=keys.action_mask,
+                rows=row_mask(self, batch, action.shape[:-2]),
+            )
+            advantage = standardize(advantage, counted)
         score = policy.distribution.log_prob(action)
         entropy = policy.distribution.entropy()
         gain = advantage.squeeze(-1) * score + self.entropy_coeff * entropy
@@ -229,13 +234,13 @@ class COMALoss(LossModule):
         action = batch.get(keys.action)
         value = run(self.qvalue_network, self.qvalue_network_params, batch, keys.action_value)
         check_same_shape(batch, keys.action, value.shape)
-        taken = _taken(value, action)
+        chosen = taken(value, action)
         target = self._target(batch, policy)
-        error = (taken - target).square().mean((-1, -2))
+        error = (chosen - target).square().mean((-1, -2))
         losses = TensorDict(
             {
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch),
-                "pred_value": self._log(taken, batch),
+                "pred_value": self._log(chosen, batch),
                 "target_value": self._log(target, batch),
             }
         )
@@ -256,7 +261,7 @@ class COMALoss(LossModule):
         value = run(self.qvalue_network, params, following, keys.action_value)
         reward = batch.get(next_key(keys.reward)).to(value.dtype)
         terminated = batch.get(next_key(keys.terminated))
-        next_value = _taken(value, action)
+        next_value = taken(value, action)
         return functional.lambda_return(
             reward, terminated, done, next_value, self.gamma, self.lmbda
         )
@@ -264,8 +269,3 @@ class COMALoss(LossModule):
     def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
         value = value.detach().mean((-1, -2))
         return self._reduce_loss(value, tensordict=batch, reduction="mean")
-
-
-def _taken(value: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Value of a one-hot action, ``[*B, N, L], [*B, N, L] -> [*B, N, 1]``."""
-    return (value * action.to(value.dtype)).sum(-1, keepdim=True)

@@ -150,7 +150,7 @@ class LICALoss(LossModule):
     def _read(self) -> list[NestedKey]:
         return rollout_keys(self.actor_network, [self.qvalue_network], self.tensor_keys.action)
 
-    def critic(self, tensordict: TensorDictBase) -> TensorDictBase:
+    def critic_losses(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The critic's loss alone: it steps before the policies climb it.
 
         Args:
@@ -170,7 +170,7 @@ class LICALoss(LossModule):
             >>> env = make_env("push_box", num_envs=5, n_agents=2, seed=0)
             >>> lica = LICALoss(make_actor(env), make_mixing_critic(env))
             >>> updater = SoftUpdate(lica, tau=0.01)
-            >>> lica.critic(env.rollout(4))["loss_qvalue"].backward()
+            >>> lica.critic_losses(env.rollout(4))["loss_qvalue"].backward()
         """
         with torch.no_grad():
             batch = self._batch(tensordict)

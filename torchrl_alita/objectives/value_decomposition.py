@@ -159,6 +159,10 @@ class ValueDecompositionLoss(LossModule):
 
     @property
     def in_keys(self) -> list[NestedKey]:
+        return self._value_keys()
+
+    def _value_keys(self) -> list[NestedKey]:
+        """What Q-learning reads."""
         keys = self.tensor_keys
         network = self.local_value_network
         following = following_keys(network, self._read())
@@ -178,9 +182,16 @@ class ValueDecompositionLoss(LossModule):
         agents = batch.get(keys.action).shape[:-1]
         check_same_shape(batch, next_key(keys.reward), (*agents, 1))
         check_same_shape(batch, next_key(keys.terminated), (*agents[:-1], 1))
-        weights = row_weights(self, batch, agents[:-1])
         local = self._local(batch, self.local_value_network_params)
         check_same_shape(batch, keys.action, local.get(keys.action_value).shape)
+        return self._losses(tensordict, batch, local)
+
+    def _losses(
+        self, tensordict: TensorDictBase, batch: TensorDictBase, local: TensorDictBase
+    ) -> TensorDictBase:
+        """What ``forward`` returns, of its batch and what the local network wrote of that."""
+        keys = self.tensor_keys
+        weights = row_weights(self, batch, batch.get(keys.action).shape[:-2])
         value = self._mixed(
             batch, _taken(local.get(keys.action_value), batch.get(keys.action)), target=False
         )

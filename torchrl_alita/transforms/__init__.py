@@ -2,6 +2,7 @@
 
 from torchrl_alita.transforms.bonus_scale import BonusScale
 from torchrl_alita.transforms.diversity import DiversityPenalty
+from torchrl_alita.transforms.latent import EpisodeLatent
 from torchrl_alita.transforms.novelty import NoveltyReward
 from torchrl_alita.transforms.recurrent import LastAction, recurrent_transforms
 from torchrl_alita.transforms.total import TotalReward
@@ -11,6 +12,7 @@ from torchrl_alita.transforms.visits import VisitBonus
 __all__ = [
     "BonusScale",
     "DiversityPenalty",
+    "EpisodeLatent",
     "LastAction",
     "NoveltyReward",
     "TotalReward",
