@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from fakes import A, B, N, O, S, TargetEnv
+from resume_runs import HALF, Stopped, stop_halfway
 from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
 from torch.distributions import Normal
@@ -24,6 +27,7 @@ from torchrl_alita.modules import (
     make_stochastic_actor,
     make_team_value,
 )
+from torchrl_alita.training import TrainingConfig, checkpoint_difference, loop, train
 
 ENV = TargetEnv()
 SMALL = MAPPOSettings(num_cells=(13,), value_num_cells=(11,), num_epochs=2, minibatch_size=8)
@@ -394,7 +398,7 @@ def test_advantages_that_hardly_differ_are_not_blown_up():
 
 def test_the_step_decays_in_a_straight_line_and_a_resumed_run_goes_on_with_it():
     frames = B * 5
-    settings = replace(SMALL, lr=1e-2, lr_end=1e-3, lr_decay_frames=4 * frames)
+    settings = replace(SMALL, lr=1e-2, lr_decay_frames=4 * frames)
     algorithm = MAPPO(ENV, settings)
     found = []
     for _ in range(6):
@@ -403,7 +407,7 @@ def test_the_step_decays_in_a_straight_line_and_a_resumed_run_goes_on_with_it():
         other = MAPPO(ENV, settings)
         other.load_state_dict(algorithm.state_dict())
         algorithm = other
-    assert found == pytest.approx([0.01, 0.00775, 0.0055, 0.00325, 0.001, 0.001])
+    assert found == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("kind", ["shared", "recurrent", "one-hot"])
@@ -472,6 +476,39 @@ def test_a_team_learns_to_act_as_it_is_told(make):
     for _ in range(15):
         algorithm.update({"rollout": collected(algorithm, env, 4)})
     assert greedy_reward(algorithm, env) > -0.05
+
+
+RUNS = {
+    "vmas/spread": {"goal_attention": True},
+    "vmas/spread, recurrent": {"recurrent": True, "share_params": False},
+    "push_box": {"exploration_start": 0.5, "exploration_frames": 100, "entropy_coeff": 0.01},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_is_resumed_is_the_one_that_never_stopped(name, tmp_path, monkeypatch):
+    """The checkpoint falls into the middle of an episode."""
+    for picture in ("save_curves", "save_gif", "save_heat_map"):
+        monkeypatch.setattr(loop, picture, lambda *args, **kwargs: None)
+    settings = replace(SMALL, lr_decay_frames=200, **RUNS[name])
+    config = partial(
+        TrainingConfig, algorithm="mappo", task=name.split(",")[0], n_agents=2, num_envs=7,
+        horizon=6, frames_per_batch=35, frames_per_update=35, random_frames=0, seed=3,
+        total_frames=2 * HALF, checkpoint_interval=HALF, evaluation_interval=70,
+        evaluation_episodes=3, progress=False,
+    )  # fmt: skip
+
+    def run(**changes) -> dict:
+        return train(config(**changes), lambda env: MAPPO(env, settings))
+
+    whole = run(run_dir=tmp_path / "whole")
+    with stop_halfway(), suppress(Stopped):
+        run(run_dir=tmp_path / "part")
+    resumed = run(resume=tmp_path / "part")
+    difference = checkpoint_difference(resumed["run_dir"], whole["run_dir"])
+    assert set(difference.values()) == {0.0}, difference
+    assert resumed["evaluation"] == whole["evaluation"]
+    assert resumed["updates"] == 4
 
 
 def test_ippos_values_see_their_own_agents_alone():

@@ -130,6 +130,9 @@ class TeamSettings(OffPolicySettings):
     """Of actors and critics (ALITA's paper for StarCraft: RMSprop, with a decay of 0.99)."""
     critic_lr: float = 3e-3
     """The optimizer's step of the critics."""
+    lr_decay_frames: int = 0
+    """Environment steps over which the optimizers' steps fall to 0 in a straight line; with 0
+    they stay as they are."""
     mixed_precision: bool = False
     """Compute the hidden layers in bfloat16. Parameters, optimizers, output layers and
     statistics stay as they are."""
@@ -138,7 +141,7 @@ class TeamSettings(OffPolicySettings):
         super().__post_init__()
         check_positive(critic_lr=self.critic_lr)
         check_at_least_one(hidden_size=self.hidden_size, sequence_length=self.sequence_length)
-        check_whole(0, burn_in=self.burn_in)
+        check_whole(0, burn_in=self.burn_in, lr_decay_frames=self.lr_decay_frames)
         if self.recurrent and self.batch_size < self.sequence_length:
             raise ValueError(
                 f"batch_size must be at least sequence_length, {self.sequence_length}, got "
@@ -358,6 +361,8 @@ class Learner:
 
     def _step(self, *batches: TensorDictBase) -> TensorDict:
         """Follow the gradient of the sum of the losses; losses and gradients' norms."""
+        over = getattr(self.settings, "lr_decay_frames", 0)
+        self._decay_lr(self.updates * self.settings.frames_per_update, over=over)
         everything = (self.updates + 1) % self.policy_delay == 0
         waiting = self.separate if everything else self.separate | self.delayed
         self._zero_grad()
@@ -368,6 +373,15 @@ class Learner:
         if everything:
             self._update_targets()
         return logs
+
+    def _decay_lr(self, frames: int, *, over: int) -> None:
+        """Let the optimizers' steps fall in a straight line; ``over=0`` leaves them."""
+        if not over:
+            return
+        left = max(0.0, 1 - frames / over)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = left * group.setdefault("initial_lr", group["lr"])
 
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():

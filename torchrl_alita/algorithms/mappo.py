@@ -106,10 +106,9 @@ class MAPPOSettings(LearnerSettings):
     """The least deviation by which advantages are divided, in units of the reward."""
     lr: float = 1e-3
     """Adam's step for policies and values."""
-    lr_end: float = 0.0
-    """Where the step ends, if it decays."""
     lr_decay_frames: int = 0
-    """Frames after which it has got there, in a straight line; 0 is a constant step."""
+    """Environment steps over which it falls to 0 in a straight line; with 0 it stays as it
+    is."""
     exploration_start: float = 0.0
     """How strongly the team explores together at the start, see
     :class:`torchrl_alita.TeamExploration`: its share of random one-hot actions, or the
@@ -152,7 +151,7 @@ class MAPPOSettings(LearnerSettings):
         check_at_least_one(**cells)
         check_positive(clip_epsilon=self.clip_epsilon, lr=self.lr)
         check_positive(advantage_floor=self.advantage_floor)
-        check_non_negative(entropy_coeff=self.entropy_coeff, lr_end=self.lr_end)
+        check_non_negative(entropy_coeff=self.entropy_coeff)
         check_non_negative(reward_weight=self.reward_weight)
         check_whole(0, lr_decay_frames=self.lr_decay_frames, own_features=self.own_features)
         check_number(**dict(self.bonuses))
@@ -215,6 +214,19 @@ class MAPPO(Learner):
     """
 
     Settings: ClassVar[type[MAPPOSettings]] = MAPPOSettings
+    presets: ClassVar[Mapping[str, MAPPOSettings]] = {
+        # Cooperative navigation with 512 environments and 12,800 frames a batch,
+        # docs/navigation.md.
+        "spread": MAPPOSettings(
+            goal_attention=True,
+            num_cells=(32,),
+            min_scale=0.3,
+            num_epochs=3,
+            minibatch_size=1_600,
+            lr=4e-3,
+            lr_decay_frames=1_000_000,
+        )
+    }
     _loss_class: ClassVar[type[MAPPOLoss]] = MAPPOLoss
 
     stochastic: ClassVar[bool] = True
@@ -351,7 +363,7 @@ class MAPPO(Learner):
         require_keys(batch, self.in_keys)
         if batch.ndim != 2:
             raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")
-        self._set_lr()
+        self._decay_lr(self.frames, over=self.settings.lr_decay_frames)
         logs, rows = self._learnable(batch)
         for minibatch in self._minibatches(rows):
             self._zero_grad()
@@ -362,15 +374,6 @@ class MAPPO(Learner):
         if self.exploration is not None:
             self.exploration.step(batch.numel())
         return logs.update(losses).update(norms)
-
-    def _set_lr(self) -> None:
-        settings = self.settings
-        if not settings.lr_decay_frames:
-            return
-        left = 1 - min(1.0, self.frames / settings.lr_decay_frames)
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr_end + (settings.lr - settings.lr_end) * left
 
     @torch.no_grad()
     def _learnable(self, batch: TensorDictBase) -> tuple[TensorDict, TensorDictBase]:
@@ -473,4 +476,5 @@ class IPPO(MAPPO):
     """
 
     Settings: ClassVar[type[IPPOSettings]] = IPPOSettings
+    presets: ClassVar[Mapping[str, IPPOSettings]] = {}
     _loss_class: ClassVar[type[MAPPOLoss]] = IPPOLoss
