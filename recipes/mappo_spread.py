@@ -8,6 +8,7 @@ python recipes/mappo_spread.py --resume runs/NAME
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torchrl_alita.algorithms import MAPPO, MAPPOSettings
@@ -36,6 +37,11 @@ class Config(TrainingConfig):
     """Environment steps between two evaluations."""
     checkpoint_interval: int = 500_000
     """Environment steps between two checkpoints."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.mappo, Mapping):  # as config.json has it
+            self.mappo = MAPPOSettings(**self.mappo)
 
 
 def main(arguments: list[str] | None = None) -> dict:

@@ -139,7 +139,7 @@ def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(tmp_path):
 
 RECIPES = (
     *("alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_pybullet"),
-    *("alita_smac", "qmix_smac"),
+    *("alita_smac", "qmix_smac", "mappo_spread"),
 )
 
 
@@ -164,6 +164,19 @@ def test_a_sparse_game_leaves_a_picture_of_the_visited_states(tmp_path, name, op
     assert (run / "visits.png").stat().st_size > 1000
     assert (run / "exploration.gif").exists() == (options == [])
     assert "exploration/joint_action_coverage" in (run / "metrics.csv").read_text()
+
+
+def test_the_on_policy_recipe_trains_with_its_preset_and_is_resumed(tmp_path):
+    run = tmp_path / "run"
+    rollouts = ["--num-envs", "5", "--frames-per-batch", "50", "--frames-per-update", "50"]
+    tiny = [*rollouts, "--total-frames", "100", "--horizon", "10", "--no-progress"]
+    recipe = load("recipes", "mappo_spread")
+    recipe.main([*tiny, "--mappo.minibatch-size", "25", "--run-dir", str(run)])
+    config = json.loads((run / "config.json").read_text())
+    assert config["mappo"]["goal_attention"]
+    assert config["mappo"]["minibatch_size"] == 25
+    summary = recipe.main(["--resume", str(run)])
+    assert summary["updates"] == 2
 
 
 def test_a_team_reaches_the_exact_optimum_of_a_game(tmp_path):
