@@ -27,6 +27,7 @@ from torchrl.modules import (
     set_recurrent_mode,
 )
 
+from torchrl_alita._borrow import borrow
 from torchrl_alita.modules.team_exploration import TeamExploration
 
 # They add noise to actions unless a mode of the process says otherwise.
@@ -96,6 +97,29 @@ def run_network(
         return network(tensordict, recurrent=recurrent)
     with _torchrls_memory(network, recurrent):
         return network(tensordict, **options)
+
+
+class Acting(TensorDictModuleBase):
+    """A policy whose kind of actions no mode of the process changes, for ``env.rollout``.
+
+    Args:
+        policy: it is borrowed.
+        exploration: how actions are taken from its distributions.
+    """
+
+    def __init__(
+        self,
+        policy: TensorDictModuleBase,
+        exploration: InteractionType = InteractionType.DETERMINISTIC,
+    ):
+        super().__init__()
+        borrow(self, "policy", policy)
+        self.exploration = exploration
+        self.in_keys = policy.in_keys
+        self.out_keys = policy.out_keys
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return run_network(self.policy, tensordict, exploration=self.exploration, recurrent=False)
 
 
 def distribution_of(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import InteractionType, TensorDictModuleBase
+from torch import nn
+from torchrl.modules.models.multiagent import MultiAgentNetBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
@@ -16,6 +18,7 @@ from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import require_written
 from torchrl_alita.layout import IS_INIT, REWARD, TERMINATED, next_key
 from torchrl_alita.modules._acting import run_network
+from torchrl_alita.modules._mlp import PlainMultiAgentMLP
 from torchrl_alita.objectives._batch import unique
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._loss import copy_tied
@@ -74,10 +77,37 @@ def critics_values(
         alone = TensorDict({name: inputs.get(name) for name in network.in_keys})
         values = run(network, params, alone, key, agents=agents)
     else:
-        values = run(network, params, inputs, key)
+        values = _values_of_joints(network, params, inputs, key)
     if values.ndim == params.batch_dims + inputs.batch_dims + 1:
         values = values.unsqueeze(-1)
     return values if chooses else gather_agents(values, agents, -2)
+
+
+def _values_of_joints(
+    network: TensorDictModuleBase, params: TensorDictBase, inputs: TensorDictBase, key: NestedKey
+) -> torch.Tensor:
+    """Values, also of a joint action for each critic, ``[*B, N, N, A]``.
+
+    TorchRL's networks of several agents take one joint action: they are run with each of the
+    N, and what critic i says of the i-th counts.
+    """
+    seen = {name: inputs.get(name, None) for name in network.in_keys}
+    of_each = [
+        name
+        for name, value in seen.items()
+        if value is not None and value.ndim == inputs.batch_dims + 3
+    ]
+    if not of_each or not any(map(_takes_one_joint, network.modules())):
+        return run(network, params, inputs, key)
+    (action,) = of_each
+    joint = inputs.get(action).movedim(-3, 0)
+    inputs = inputs.exclude(action).expand(len(joint), *inputs.batch_size)
+    values = run(network, params, inputs.set(action, joint), key)
+    return values.diagonal(dim1=params.batch_dims, dim2=-2).movedim(-1, -2)
+
+
+def _takes_one_joint(module: nn.Module) -> bool:
+    return isinstance(module, MultiAgentNetBase) and not isinstance(module, PlainMultiAgentMLP)
 
 
 def lowest(values: torch.Tensor, num_stacked: int) -> torch.Tensor:

@@ -10,13 +10,13 @@ from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
-from torchrl_alita import functional
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
 from torchrl_alita.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
 from torchrl_alita.modules._acting import action_range, run_network
 from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
 from torchrl_alita.objectives._critics import PartnerCritics, critics_values
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._gain import gain_of
 from torchrl_alita.objectives._loss import house_loss
 
 __all__ = ["MADDPGLoss"]
@@ -245,10 +245,7 @@ class MADDPGLoss(LossModule):
         batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
         losses = self._critic_losses(batch, tensordict)
         policy = self._policy(batch) if policy is None else policy
-        gain = self._gain(batch, policy).sum(-1)
-        if self.penalized:
-            logits = policy.get(self.tensor_keys.logits)
-            gain = gain - self.logits_coeff * logits.square().mean(-1).sum(-1)
+        gain = gain_of(self, batch, policy)
         return losses.set("loss_actor", self._reduce_loss(-gain, tensordict=batch))
 
     def critic_losses(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -311,36 +308,6 @@ class MADDPGLoss(LossModule):
                 draw=self.own_actions == "policy",
             ),
         )
-
-    def _gain(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
-        """What each agent climbs, ``[*B, N]``; only the actors get gradient."""
-        key = self.tensor_keys.action
-        if self.own_actions == "all":
-            return self._expected_values(batch, policy)
-        own = policy.get(key)
-        others = batch.get(key) if self.others_actions == "buffer" else own.detach()
-        return self._own_action_values(batch, own, others.to(own.dtype))
-
-    def _own_action_values(
-        self, batch: TensorDictBase, own: torch.Tensor, others: torch.Tensor
-    ) -> torch.Tensor:
-        """Q^(i) with agent i's own action, ``[*B, N]``."""
-        joint = functional.replace_own_action(others, own)
-        inputs = batch.copy().set(self.tensor_keys.action, joint)
-        return self._values(inputs, self.qvalue_network_params.data)[..., 0]
-
-    def _expected_values(self, batch: TensorDictBase, policy: TensorDictBase) -> torch.Tensor:
-        """Mean of Q^(i) over agent i's own actions, ``[*B, N]``."""
-        distribution = self.actor_network.build_dist_from_params(policy)
-        shares = distribution.probs.movedim(-1, 0)
-        stored = batch.get(self.tensor_keys.action).to(shares.dtype)
-        others = stored if self.others_actions == "buffer" else distribution.sample()
-        own = torch.eye(len(shares), dtype=shares.dtype, device=shares.device)
-        own = own.view(-1, *(1,) * (others.ndim - 1), len(shares)).expand(-1, *others.shape)
-        with torch.no_grad():
-            expanded = batch.expand(len(shares), *batch.batch_size)
-            values = self._own_action_values(expanded, own, others.expand_as(own))
-        return (shares * values).sum(0)
 
     def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
         value = value.detach().mean((-1, -2))

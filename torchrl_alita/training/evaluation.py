@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import torch
 from tensordict import TensorDictBase
-from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import EnvBase
 
 from torchrl_alita.layout import DONE, REWARD, next_key
+from torchrl_alita.modules._acting import Acting
 from torchrl_alita.training.random_state import preserve_random_state
 
 __all__ = ["evaluate"]
@@ -57,7 +59,9 @@ def evaluate(
         >>> sorted(result)[-2:]
         ['return_mean', 'return_std']
     """
-    with preserve_random_state(), set_exploration_type(ExplorationType.DETERMINISTIC):
+    if isinstance(policy, TensorDictModuleBase):
+        policy = Acting(policy)
+    with preserve_random_state():
         env.set_seed(seed)
         torch.manual_seed(seed)
         episodes = env.rollout(

@@ -12,7 +12,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.collectors import Collector
-from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from torchrl.envs import EnvBase, ExplorationType
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita._extras import import_extra
@@ -21,6 +21,7 @@ from torchrl_alita.envs import Task, environment_state, get_task, make_env
 from torchrl_alita.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
 from torchrl_alita.metrics import exploration_metrics
 from torchrl_alita.modules import TeamExploration
+from torchrl_alita.modules._acting import Acting
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.collector_state import CollectorState
 from torchrl_alita.training.config import TrainingConfig
@@ -361,7 +362,8 @@ class _Session:
             save_heat_map(self.run.path / "visits.png", maps, title=title, walls=walls)
         if self.config.exploration == "team":
             policy = TensorDictSequential(self.algorithm.actor, self.noise)
-            with preserve_random_state(), set_exploration_type(ExplorationType.RANDOM):
+            policy = Acting(policy, ExplorationType.RANDOM)
+            with preserve_random_state():
                 self.evaluation_env.set_seed(_EVALUATION_SEED)
                 episodes = self.evaluation_env.rollout(
                     self.config.horizon, policy, break_when_any_done=False
