@@ -353,10 +353,20 @@ def weights_of(loss: MADDPGLoss, name: str) -> set[str]:
     return {".".join(key) for key, value in params.items(True, True) if value.requires_grad}
 
 
-def stock_partner(name: str):
+def stock_partner(name: str, dropout: float | None = None):
+    """DDPGLoss or TD3Loss of TorchRL in the layout of this package."""
     torch.manual_seed(7)
     actor = make_actor(ENV, num_cells=(11,))
-    net = MultiAgentMLP(O + A, 1, N, centralized=True, share_params=False, depth=1, num_cells=11)
+    net = MultiAgentMLP(
+        O + A,
+        1,
+        N,
+        centralized=True,
+        share_params=False,
+        depth=1,
+        num_cells=11,
+        dropout=dropout,
+    )
     critic = TensorDictModule(
         net,
         in_keys=[("agents", "observation"), ("agents", "action")],
