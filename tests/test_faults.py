@@ -35,7 +35,13 @@ from fakes import (
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torchrl.data import Bounded, LazyTensorStorage, ReplayBuffer, TensorDictPrioritizedReplayBuffer
+from torchrl.data import (
+    Bounded,
+    LazyTensorStorage,
+    ListStorage,
+    ReplayBuffer,
+    TensorDictPrioritizedReplayBuffer,
+)
 from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.envs.utils import exploration_type
 from torchrl.modules import MultiAgentMLP, recurrent_mode
@@ -45,6 +51,7 @@ from torchrl_alita import (
     ALITA,
     MADDPG,
     BestOf,
+    ConditionalSampler,
     DiversityPenalty,
     InfluenceEstimatorLoss,
     InfluenceLoss,
@@ -54,6 +61,7 @@ from torchrl_alita import (
     Trained,
     make_actor,
     make_critic,
+    make_env,
 )
 from torchrl_alita._borrow import borrowed
 from torchrl_alita.training import evaluate
@@ -518,3 +526,31 @@ def test_fault_19_torchrls_network_is_run_with_the_joint_action_of_each_critic()
         torch.testing.assert_close(found, wanted)
     # All influencers at once need it too.
     InfluenceLoss(actor, loss, Team(N, influencers="all"))(batch)["loss_influence"].backward()
+
+
+# 20. Errors from deep inside
+
+
+def test_fault_20_a_storage_of_a_list_is_refused_by_its_name():
+    sampler = ConditionalSampler(num_anchors=1)
+    buffer = ReplayBuffer(storage=ListStorage(9), sampler=sampler, batch_size=4)
+    buffer.extend(random_batch())
+    with pytest.raises(TypeError, match="LazyTensorStorage does, got ListStorage"):
+        buffer.sample()
+
+
+@pytest.mark.parametrize("name", ["push_box", "secret_room"])
+def test_fault_20_another_default_precision_changes_no_step_of_a_grid_game(name):
+    seen = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            env = make_env(name, num_envs=5, n_agents=2, seed=0)
+            actor = make_actor(env, num_cells=SMALL)
+            torch.manual_seed(0)
+            rollout = env.rollout(7)
+            assert actor(env.reset())["agents", "action"].isfinite().all()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        seen.append(rollout["next", "agents", "observation"])
+    torch.testing.assert_close(*seen, check_dtype=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDictBase
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
@@ -120,9 +120,9 @@ class ConditionalSampler(Sampler):
 
     def _own_turn(self, storage: Storage, index: torch.Tensor) -> torch.Tensor:
         """Which rows the influencer made itself, ``[len(index)]``."""
-        turn = storage[:].get(self.turn, None)
+        turn = _rows_of(storage).get(self.turn, None)
         if turn is None:
-            present = sorted(str(k) for k in storage[:].keys(True, True))
+            present = sorted(str(k) for k in _rows_of(storage).keys(True, True))
             raise KeyError(f"The storage has no {self.turn}; it has {present}.")
         return turn[index.to(turn.device), 0] == self.influencer
 
@@ -155,7 +155,7 @@ class ConditionalSampler(Sampler):
 
     def _situation(self, storage: Storage) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the influencer's stored observations and actions."""
-        stored = storage[:]
+        stored = _rows_of(storage)
         views = []
         for key in (self.observation, self.action):
             value = stored.get(key, None)
@@ -241,3 +241,14 @@ class ConditionalSampler(Sampler):
             f"{type(self).__name__}(influencer={self.influencer}, kind={self.kind!r}, "
             f"num_anchors={self.num_anchors}, num_candidates={self.num_candidates})"
         )
+
+
+def _rows_of(storage: Storage) -> TensorDictBase:
+    """All that is stored, as one tensordict ``[B]``."""
+    rows = storage[:]
+    if not isinstance(rows, TensorDictBase):
+        raise TypeError(
+            f"The storage must hold its rows in one tensordict, as LazyTensorStorage does, got "
+            f"{type(storage).__name__}."
+        )
+    return rows

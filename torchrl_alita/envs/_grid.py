@@ -172,7 +172,8 @@ def chosen_actions(
         raise ValueError(f"{ACTION} must have the shape {shape}, got {tuple(action.shape)}.")
     action = action.detach().float()
     # The sum of the numbers of the ones: an argmax is slow over so few entries.
-    numbers = action @ torch.arange(float(shape[-1]), device=action.device)
+    counting = torch.arange(shape[-1], dtype=action.dtype, device=action.device)
+    numbers = action @ counting
     chosen = numbers.nan_to_num(0).clamp_(0, shape[-1] - 1).long()
     if not torch.equal(select(vectors, chosen), action):
         wrong = (select(vectors, chosen) != action).any(-1)
