@@ -23,6 +23,7 @@ from torchrl_alita import (
     Marginal,
     NoveltyLoss,
     NoveltyReward,
+    OwnGradient,
     TDTarget,
     Team,
     TotalReward,
@@ -247,6 +248,7 @@ LOSSES = {
     "influence_clones_next": lambda **kw: influence("clones", optimum=BestOf(at="next"), **kw),
     "influence_centralized_policy": lambda **kw: influence("centralized", optimum=AtPolicy(), **kw),
     "influence_score": scored,
+    "influence_in_its_unit": lambda **kw: influence(unit=OwnGradient(decay=0.0), **kw),
     "influence_of_several": lambda **kw: influence(team=Team(N, influencers=(2, 0)), **kw),
     "recurrent_maddpg": recurrent,
     "recurrent_influence": lambda **kw: InfluenceLoss(

@@ -13,6 +13,7 @@ from torchrl_alita.objectives.novelty import NoveltyLoss
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
 from torchrl_alita.objectives.trust_region import TRPOLoss
 from torchrl_alita.objectives.tsallis import TsallisLoss
+from torchrl_alita.objectives.unit import OwnGradient
 from torchrl_alita.objectives.value_decomposition import ValueDecompositionLoss
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "MAVENLoss",
     "Marginal",
     "NoveltyLoss",
+    "OwnGradient",
     "TDTarget",
     "TRPOLoss",
     "Trained",

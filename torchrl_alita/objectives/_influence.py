@@ -13,6 +13,7 @@ from torchrl_alita.objectives._batch import unique
 from torchrl_alita.objectives._situation import Situation
 from torchrl_alita.objectives.influenced_value import Marginal, Trained
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
+from torchrl_alita.objectives.unit import OwnGradient
 
 
 def check_parts(loss: LossModule, actor_network: TensorDictModuleBase) -> None:
@@ -27,6 +28,8 @@ def check_parts(loss: LossModule, actor_network: TensorDictModuleBase) -> None:
             raise TypeError(f"{name} must be one of {known}, got {part!r}.")
     if loss.value_norm is not None and not isinstance(loss.value_norm, ValueNorm):
         raise TypeError(f"value_norm must be a ValueNorm or None, got {loss.value_norm!r}.")
+    if loss.unit is not None and not isinstance(loss.unit, OwnGradient):
+        raise TypeError(f"unit must be OwnGradient or None, got {loss.unit!r}.")
     if loss.team.num_agents is not None:
         loss.team.check_influencees()
     samples = loss.value.samples
@@ -72,6 +75,17 @@ def gap_of(
 def with_gradient_of(value: torch.Tensor, climbed: torch.Tensor) -> torch.Tensor:
     """The one's value with the other's gradient."""
     return value.detach() + climbed - climbed.detach()
+
+
+def in_unit(
+    loss: LossModule,
+    total: torch.Tensor,
+    gap: torch.Tensor,
+    weights: torch.Tensor,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """F ``[*B]`` in the unit of the loss, if it has one."""
+    return total if loss.unit is None else total / loss.unit(gap, weights, mask)
 
 
 def results(

@@ -21,6 +21,7 @@ from torchrl_alita.objectives._critics import PartnerCritics
 from torchrl_alita.objectives._influence import (
     check_parts,
     gap_of,
+    in_unit,
     influence_keys,
     results,
     with_gradient_of,
@@ -29,6 +30,7 @@ from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._situation import situation_of
 from torchrl_alita.objectives.influenced_value import Marginal, Trained
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
+from torchrl_alita.objectives.unit import OwnGradient
 from torchrl_alita.team import Team
 
 __all__ = ["InfluenceLoss"]
@@ -67,11 +69,13 @@ class InfluenceLoss(LossModule):
             the moments of the critics' values. The gap is divided by its scale, so that F
             does not grow with the square of the return. It is updated in training mode
             alone. Default: none, the paper's form.
+        unit: :class:`torchrl_alita.OwnGradient` measures F by the policy's own gradient, so
+            that ``influence_coeff`` has no scale. Default: none, the paper's form.
         influence_coeff: lambda, at least 0. Default: 0.1, Appendix D.1.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
-    Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F) and,
-    detached, ``influence`` (F; of several influencers ``[K]``) and ``gap`` ``[M]``, the mean
+    Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F, in the unit)
+    and, detached, ``influence`` (F; of several influencers ``[K]``) and ``gap`` ``[M]``, the mean
     gap of each influencee. It may be given, as ``policy``, what ``MADDPGLoss.policy`` says of
     the same batch and actors, where it needs their actions alone: with ``samples=1``.
 
@@ -81,7 +85,7 @@ class InfluenceLoss(LossModule):
             team, or is empty or its entries do not fit each other, the others have more
             joint actions than the budget, or a policy is given where its distribution is
             needed.
-        TypeError: if the value_norm is no ValueNorm, or a part no part.
+        TypeError: if the value_norm or the unit is none, or a part no part.
         KeyError: when called, if the batch or a given policy lacks a key.
 
     Examples:
@@ -140,6 +144,7 @@ class InfluenceLoss(LossModule):
         value: Marginal | Trained | None = None,
         optimum: AtPolicy | BestOf | Enumerated | TDTarget | None = None,
         value_norm: ValueNorm | None = None,
+        unit: OwnGradient | None = None,
         influence_coeff: float = 0.1,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
@@ -152,6 +157,7 @@ class InfluenceLoss(LossModule):
         self.value = Marginal() if value is None else value
         self.optimum = BestOf() if optimum is None else optimum
         self.value_norm = value_norm
+        self.unit = unit
         check_parts(self, actor_network)
         if isinstance(self.value, Trained):
             borrow(self, "estimator", self.value.estimator)
@@ -173,12 +179,13 @@ class InfluenceLoss(LossModule):
         mask = row_mask(self, batch, situation.action.shape[:-2])
         value = self.value(situation, situation.action)  # Eq. 3
         gap, _ = gap_of(self, situation, value, mask)  # Eq. 4, 7
-        influence = functional.influence(gap, situation.team.weights_like(gap))  # [*B, K]
+        weights = situation.team.weights_like(gap)
+        influence = functional.influence(gap, weights)  # [*B, K]
         if len(situation.team.influencers) == 1:
             total = influence.squeeze(-1)
         else:
             total = with_gradient_of(influence.sum(-1), gap.square().sum((-2, -1)))
-        return results(self, batch, total, influence, gap, mask)
+        return results(self, batch, in_unit(self, total, gap, weights, mask), influence, gap, mask)
 
     def _given(self, policy: TensorDictBase) -> torch.Tensor:
         if self.value.samples != 1:

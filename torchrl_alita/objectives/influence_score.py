@@ -20,6 +20,7 @@ from torchrl_alita.objectives._critics import PartnerCritics
 from torchrl_alita.objectives._influence import (
     check_parts,
     gap_of,
+    in_unit,
     influence_keys,
     results,
     with_gradient_of,
@@ -28,6 +29,7 @@ from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._situation import Situation, situation_of
 from torchrl_alita.objectives.influenced_value import Marginal, Trained
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated
+from torchrl_alita.objectives.unit import OwnGradient
 from torchrl_alita.team import Team
 
 __all__ = ["InfluenceScoreLoss"]
@@ -58,11 +60,12 @@ class InfluenceScoreLoss(LossModule):
             :class:`torchrl_alita.Enumerated`, at the current state. Default: ``BestOf()``.
         gamma: discount factor of a step. Default: the partner's, also where it changes later.
         value_norm: as of InfluenceLoss.
+        unit: as of InfluenceLoss.
         influence_coeff: lambda, at least 0. Default: 0.1, Appendix D.1.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
-    Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F) and,
-    detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee.
+    Returns, from ``forward``, a TensorDict with ``loss_influence`` (lambda F, in the unit)
+    and, detached, ``influence`` (F) and ``gap`` ``[M]``, the mean gap of each influencee.
 
     Raises:
         ValueError: if the actor has no get_dist, the optimum is at the next state, the parts
@@ -70,7 +73,7 @@ class InfluenceScoreLoss(LossModule):
             or unknown, or the reduction unknown; when called, if the batch has no dimension
             of time or other agents than the team, the others have more joint actions than
             the budget, or the distribution has no log-probability for each agent.
-        TypeError: if the value_norm is no ValueNorm, or a part no part.
+        TypeError: if the value_norm or the unit is none, or a part no part.
         KeyError: when called, if the batch lacks a key.
 
     Examples:
@@ -125,6 +128,7 @@ class InfluenceScoreLoss(LossModule):
         optimum: AtPolicy | BestOf | Enumerated | None = None,
         gamma: float | None = None,
         value_norm: ValueNorm | None = None,
+        unit: OwnGradient | None = None,
         influence_coeff: float = 0.1,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
@@ -137,6 +141,7 @@ class InfluenceScoreLoss(LossModule):
         self.value = Marginal() if value is None else value
         self.optimum = BestOf() if optimum is None else optimum
         self.value_norm = value_norm
+        self.unit = unit
         check_parts(self, actor_network)
         if isinstance(self.value, Trained):
             borrow(self, "estimator", self.value.estimator)
@@ -187,7 +192,7 @@ class InfluenceScoreLoss(LossModule):
         )
         score = weight.squeeze(-1) * self._log_prob(situation)
         total = with_gradient_of(influence.squeeze(-1), score)
-        return results(self, batch, total, influence, gap, mask)
+        return results(self, batch, in_unit(self, total, gap, weights, mask), influence, gap, mask)
 
     def _log_prob(self, situation: Situation) -> torch.Tensor:
         """Of the influencer's stored actions, ``[*B, T]``."""
