@@ -9,6 +9,7 @@ import pytest
 import torch
 from constructors import (
     LOSSES,
+    ROLLOUTS,
     SMALL,
     TRANSFORMS,
     acted,
@@ -64,14 +65,13 @@ from torchrl_alita import (
     make_env,
 )
 from torchrl_alita._borrow import borrowed
+from torchrl_alita.algorithms import ALITASettings, MADDPGSettings
 from torchrl_alita.training import evaluate
-
-ROLLOUTS = ("coma", "coma_without_memory", "lica", "qmix", "vdn", "iql")
 
 
 def batch_of(name: str) -> TensorDict:
     """What a loss or transform of this name takes."""
-    if name.startswith("recurrent") or name in ROLLOUTS:
+    if name.startswith("recurrent") or name in ("qmix", "vdn", "iql", *ROLLOUTS):
         return sequences(batch_size=(B, 2))
     if name in ("influence_score", "maddpg_all"):
         return one_hot_episodes()
@@ -119,7 +119,7 @@ def test_fault_1_no_transform_changes_a_mode_of_the_process(name, modes):
 
 def test_fault_1_no_evaluation_and_no_sign_of_health_changes_a_mode_of_the_process(modes):
     env = TargetEnv(discrete=True)
-    algorithm = ALITA(env, num_cells=SMALL)
+    algorithm = ALITA(env, ALITASettings(num_cells=SMALL))
     before = len(modes)
     algorithm.health(env.rollout(3))
     evaluate(algorithm.actor, env, None, horizon=3, seed=0)
@@ -247,7 +247,7 @@ def test_fault_2_a_copy_of_an_influence_goes_with_a_copy_of_torchrls_own_loss(na
 @pytest.mark.parametrize("algorithm", [MADDPG, ALITA])
 def test_fault_2_a_copy_of_an_algorithm_is_refused(algorithm):
     with pytest.raises(TypeError, match=r"would not learn.*load_state_dict"):
-        copy.deepcopy(algorithm(TargetEnv(), num_cells=SMALL))
+        copy.deepcopy(algorithm(TargetEnv()))
 
 
 # 6. Each action's own range
@@ -269,7 +269,8 @@ class WideEnv(TargetEnv):
 def test_fault_6_target_actions_are_kept_in_the_range_of_each_entry():
     env = WideEnv()
     torch.manual_seed(0)
-    loss = MADDPG(env, policy_noise=2.0, num_critics=2, num_cells=SMALL).maddpg
+    settings = MADDPGSettings(policy_noise=2.0, num_critics=2, num_cells=SMALL)
+    loss = MADDPG(env, settings).maddpg
     center = ((LOW + HIGH) / 2).expand(1009, N, A)
     smoothed = loss.smooth_target_action(center)
     assert (smoothed >= LOW).all()
@@ -283,10 +284,10 @@ def test_fault_6_the_loss_knows_the_range_from_the_actor():
     env = WideEnv()
     actor, critic = make_actor(env, num_cells=SMALL), make_critic(env, num_cells=SMALL)
     loss = MADDPGLoss(actor, critic, policy_noise=0.2)
-    torch.testing.assert_close(loss.action_low, LOW)
-    torch.testing.assert_close(loss.action_high, HIGH)
+    torch.testing.assert_close(loss.target_noise.low, LOW)
+    torch.testing.assert_close(loss.target_noise.high, HIGH)
     given = MADDPGLoss(actor, critic, policy_noise=0.2, action_bounds=(-2.0, 3.0))
-    assert (float(given.action_low), float(given.action_high)) == (-2, 3)
+    assert (float(given.target_noise.low), float(given.target_noise.high)) == (-2, 3)
     silent = constant_actor(torch.zeros(N, A))
     with pytest.raises(ValueError, match=r"policy_noise=0.2 needs action_bounds"):
         MADDPGLoss(silent, critic, policy_noise=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import TargetEnv, table_actor, table_critic
+from fakes import TargetEnv, random_batch, table_actor, table_critic
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
@@ -13,6 +13,7 @@ from torchrl.envs import ExplorationType
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita import (
+    ALITA,
     Enumerated,
     InfluenceLoss,
     InfluenceScoreLoss,
@@ -258,3 +259,15 @@ def test_with_more_than_two_actions_it_is_no_weight_of_the_states_although_all_s
 def test_the_test_environment_has_other_sizes():
     """So that a silent broadcast fails."""
     assert len({S, N, A, TargetEnv().batch_size[0]}) == 4
+
+
+def test_alita_takes_the_unit_from_its_settings():
+    losses = []
+    for unit in ("return", "own_gradient"):
+        torch.manual_seed(0)
+        settings = ALITA.Settings(num_cells=(5,), influence_unit=unit, num_optimum_samples=0)
+        batch = random_batch()
+        losses.append(ALITA(TargetEnv(), settings).update({"batch": batch, "recent": batch}))
+    torch.testing.assert_close(losses[0]["influence_0"], losses[1]["influence_0"])
+    gap = sum(losses[0][f"gap_0_{i}"].abs() / 2 for i in (1, 2))
+    torch.testing.assert_close(losses[1]["loss_influence"], losses[0]["loss_influence"] / (2 * gap))

@@ -42,6 +42,9 @@ class InfluenceSettings(Settings):
     """Uniform joint actions among those of which the sampled optimum is the best."""
     normalize: bool = False
     """Divide the gap by the running scale of the critics' values."""
+    influence_unit: Literal["return", "own_gradient"] = "return"
+    """Of the influence: return is the paper's, quadratic in the return; own_gradient makes its
+    weight a share of the policy's own gradient, see ``OwnGradient``."""
     conditional: Literal["nearest", "exact", "uniform"] = "nearest"
     """Kind of the conditional batches D_t, see ``ConditionalSampler``."""
     conditional_batch_size: int = 1_024

@@ -29,6 +29,7 @@ from torchrl_alita.objectives import (
     InfluenceLoss,
     Marginal,
     NoveltyLoss,
+    OwnGradient,
     Trained,
 )
 from torchrl_alita.team import Team
@@ -151,6 +152,7 @@ class ALITA(MADDPG):
                 value_norm=(
                     PopArtValueNorm(shape=1, beta=VALUE_NORM_DECAY) if settings.normalize else None
                 ),
+                unit=OwnGradient() if settings.influence_unit == "own_gradient" else None,
                 influence_coeff=settings.influence_coeff,
             ).to(self.device)
             self.influences.append(influence)

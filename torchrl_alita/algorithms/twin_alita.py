@@ -38,6 +38,7 @@ from torchrl_alita.objectives import (
     InfluenceLoss,
     Marginal,
     NoveltyLoss,
+    OwnGradient,
     TDTarget,
     Trained,
 )
@@ -178,6 +179,7 @@ class TwinALITA(SingleAgent):
                 value=Marginal() if self.estimator is None else Trained(self.estimator),
                 optimum=self._optimum(),
                 value_norm=norm,
+                unit=OwnGradient() if settings.influence_unit == "own_gradient" else None,
                 influence_coeff=settings.influence_coeff,
             ).to(self.device)
             self.modules["influence"] = self.influence

@@ -18,6 +18,7 @@ from torchrl_alita.objectives._critics import PartnerCritics, critics_values
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._gain import gain_of
 from torchrl_alita.objectives._loss import house_loss
+from torchrl_alita.objectives._target_noise import TargetNoise
 
 __all__ = ["MADDPGLoss"]
 
@@ -167,36 +168,18 @@ class MADDPGLoss(LossModule):
             raise ValueError(
                 f"own_actions={own_actions!r} needs an actor over one-hot actions, with get_dist."
             )
-        check_non_negative(
-            policy_noise=policy_noise, noise_clip=noise_clip, logits_coeff=logits_coeff
-        )
+        check_non_negative(logits_coeff=logits_coeff)
         low, high = action_range(actor_network) if action_bounds is None else action_bounds
-        if policy_noise and low is None:
-            raise ValueError(
-                f"policy_noise={policy_noise} needs action_bounds: the actor has no TanhModule "
-                f"that tells them."
-            )
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.critics = PartnerCritics(self)
         self.register_coeff_buffer("gamma", float(gamma))
         self.register_coeff_buffer("logits_coeff", float(logits_coeff))
         self.penalized = logits_coeff > 0
-        self.policy_noise = policy_noise
-        self.noise_clip = noise_clip
-        self._set_action_bounds(low, high)
+        self.target_noise = TargetNoise(policy_noise, noise_clip, low=low, high=high)
         self.others_actions = others_actions
         self.own_actions = own_actions
         self.reduction = reduction
-
-    def _set_action_bounds(
-        self, low: float | torch.Tensor | None, high: float | torch.Tensor | None
-    ) -> None:
-        for name, bound in (("action_low", low), ("action_high", high)):
-            bound = None if bound is None else torch.as_tensor(bound).detach().clone()
-            self.register_buffer(name, bound)
-        if low is not None and not bool((self.action_low < self.action_high).all()):
-            raise ValueError(f"action_bounds must be the least and the largest, got {low}, {high}.")
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -285,11 +268,7 @@ class MADDPGLoss(LossModule):
 
     def smooth_target_action(self, action: torch.Tensor) -> torch.Tensor:
         """TD3's noise on the actions of the target policies, ``[*B, N, A]``."""
-        if self.policy_noise == 0:
-            return action
-        noise = torch.randn_like(action) * self.policy_noise
-        noise = noise.clamp(-self.noise_clip, self.noise_clip)
-        return (action + noise).clamp(self.action_low, self.action_high)
+        return self.target_noise(action)
 
     def _values(self, batch: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
         key = self.tensor_keys.state_action_value
