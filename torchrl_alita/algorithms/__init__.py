@@ -6,7 +6,10 @@ from torchrl_alita.algorithms._learner import (
     OffPolicySettings,
     TeamSettings,
 )
+from torchrl_alita.algorithms.a2c import A2C, A2CSettings
+from torchrl_alita.algorithms.acktr import ACKTR, ACKTRSettings
 from torchrl_alita.algorithms.alita import ALITA, ALITASettings
+from torchrl_alita.algorithms.dqn import DQN, DQNSettings
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG, DDPGSettings, MADDPGSettings
 from torchrl_alita.algorithms.mappo import IPPO, MAPPO, IPPOSettings, MAPPOSettings
 from torchrl_alita.algorithms.ppo import PPO, PPOSettings
@@ -24,15 +27,20 @@ from torchrl_alita.algorithms.registry import (
     get_algorithm,
     register_algorithm,
 )
+from torchrl_alita.algorithms.reinforce import Reinforce, ReinforceSettings
 from torchrl_alita.algorithms.sac import SAC, SACSettings
 from torchrl_alita.algorithms.tac import TAC, TACSettings
 from torchrl_alita.algorithms.td3 import TD3, TD3Settings
+from torchrl_alita.algorithms.trpo import TRPO, TRPOSettings
 from torchrl_alita.algorithms.twin_alita import TwinALITA, TwinALITASettings
 
 __all__ = [
+    "A2C",
+    "ACKTR",
     "ALGORITHMS",
     "ALITA",
     "DDPG",
+    "DQN",
     "IPPO",
     "IQL",
     "MADDPG",
@@ -42,9 +50,13 @@ __all__ = [
     "SAC",
     "TAC",
     "TD3",
+    "TRPO",
     "VDN",
+    "A2CSettings",
+    "ACKTRSettings",
     "ALITASettings",
     "DDPGSettings",
+    "DQNSettings",
     "IPPOSettings",
     "IQLSettings",
     "Learner",
@@ -54,9 +66,12 @@ __all__ = [
     "OffPolicySettings",
     "PPOSettings",
     "QMIXSettings",
+    "Reinforce",
+    "ReinforceSettings",
     "SACSettings",
     "TACSettings",
     "TD3Settings",
+    "TRPOSettings",
     "TeamSettings",
     "TwinALITA",
     "TwinALITASettings",

@@ -5,14 +5,19 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
+from torchrl_alita.algorithms.a2c import A2C
+from torchrl_alita.algorithms.acktr import ACKTR
 from torchrl_alita.algorithms.alita import ALITA
+from torchrl_alita.algorithms.dqn import DQN
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
 from torchrl_alita.algorithms.mappo import IPPO, MAPPO
 from torchrl_alita.algorithms.ppo import PPO
 from torchrl_alita.algorithms.qmix import IQL, QMIX, VDN
+from torchrl_alita.algorithms.reinforce import Reinforce
 from torchrl_alita.algorithms.sac import SAC
 from torchrl_alita.algorithms.tac import TAC
 from torchrl_alita.algorithms.td3 import TD3
+from torchrl_alita.algorithms.trpo import TRPO
 from torchrl_alita.algorithms.twin_alita import TwinALITA
 
 __all__ = ["ALGORITHMS", "algorithm_of", "get_algorithm", "register_algorithm"]
@@ -102,3 +107,8 @@ register_algorithm("td3", TD3)
 register_algorithm("sac", SAC)
 register_algorithm("ppo", PPO)
 register_algorithm("tac", TAC)
+register_algorithm("reinforce", Reinforce)
+register_algorithm("a2c", A2C)
+register_algorithm("dqn", DQN)
+register_algorithm("trpo", TRPO)
+register_algorithm("acktr", ACKTR)
