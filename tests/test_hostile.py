@@ -1271,6 +1271,8 @@ def test_every_public_constructor_meets_hostile_arguments():
         "ExactPettingZooEnv",
         "LastAction",
         "Layout",
+        "CMAEPushBox",
+        "CMAESecretRoom",
         "CooperativeNavigation",
         "ParticleEnv",
         "ParticleSettings",

@@ -1,6 +1,12 @@
 """Environments, batched, in one layout."""
 
 from torchrl_alita.envs.as_team import TeamLayout, as_team
+from torchrl_alita.envs.cmae import (
+    CMAEPushBox,
+    CMAESecretRoom,
+    cmae_secret_room_metrics,
+    draw_cmae_secret_room,
+)
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
 from torchrl_alita.envs.particles import (
@@ -61,6 +67,8 @@ from torchrl_alita.envs.vmas_state import VmasState
 from torchrl_alita.layout import Layout, layout_of
 
 __all__ = [
+    "CMAEPushBox",
+    "CMAESecretRoom",
     "CooperativeNavigation",
     "EnvironmentState",
     "ExactPettingZooEnv",
@@ -86,6 +94,8 @@ __all__ = [
     "WorldPoses",
     "agent_returns",
     "as_team",
+    "cmae_secret_room_metrics",
+    "draw_cmae_secret_room",
     "draw_game",
     "draw_particles",
     "draw_pettingzoo",

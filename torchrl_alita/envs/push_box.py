@@ -7,6 +7,7 @@ https://arxiv.org/abs/1910.05512 as its authors' code plays them.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
 from torchrl_alita.envs import _grid
+from torchrl_alita.envs.cmae import CMAEPushBox
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 from torchrl_alita.metrics.exploration import Coverage, OneHotCells, VisitMap
@@ -343,7 +345,9 @@ def push_box_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:
     }
 
 
-def draw_push_box(episode: TensorDictBase, *, cell: int = 16) -> list[Image]:
+def draw_push_box(
+    episode: TensorDictBase, *, cell: int = 16, box_reach: int = 0, walls: bool = True
+) -> list[Image]:
     """Frames of one episode ``[T]``, from its first state to its last.
 
     Walls are dark, the box is brown, the boxes delivered so far are counted below; agents
@@ -353,6 +357,8 @@ def draw_push_box(episode: TensorDictBase, *, cell: int = 16) -> list[Image]:
     Args:
         episode: it is drawn to its end, and not beyond.
         cell: edge of a cell, pixels.
+        box_reach: cells of the box on each side of its middle. Default: 0; by CMAE's rules 1.
+        walls: the outer cells are walls. Default: True; by CMAE's rules they are not.
 
     Returns:
         A picture for each state, one more than the episode has steps.
@@ -365,13 +371,16 @@ def draw_push_box(episode: TensorDictBase, *, cell: int = 16) -> list[Image]:
     cells = cells[0]
     boxes = [0, *_delivered(episode)[0].cumsum(0).tolist()]
     every = _grid.all_cells(size, "cpu")
-    walls = every[((every == 0) | (every == size - 1)).any(-1)]
+    edge = every[((every == 0) | (every == size - 1)).any(-1)]
+    reach = torch.arange(-box_reach, box_reach + 1)
+    shape = torch.cartesian_prod(reach, reach)
     exploring = _grid.exploring_agents(episode, cells.shape[1] - 1)
 
     def frame(step: int) -> Image:
         board = _grid.Board(size, cell, f"step {step}  boxes {boxes[step]}")
-        board.fill(walls, _grid.WALL_COLOR)
-        board.fill(cells[step, -1:], "#aa7744")
+        if walls:
+            board.fill(edge, _grid.WALL_COLOR)
+        board.fill(cells[step, -1:] + shape, "#aa7744")
         board.draw_agents(cells[: step + 1, :-1], exploring[step])
         return board.image
 
@@ -469,8 +478,15 @@ def push_box_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDictM
 
 @dataclass(frozen=True, kw_only=True)
 class PushBoxSettings:
-    """What a task of Push-Box can set; see :class:`PushBox`."""
+    """What a task of Push-Box can set; see :class:`PushBox` and :class:`CMAEPushBox`.
 
+    Raises:
+        ValueError: for a setting that the chosen rules do not have.
+    """
+
+    rules: Literal["edti", "cmae"] = "edti"
+    """Those of EDTI, with which the paper's results were made, or CMAE's: a larger box, fixed
+    starts, a reward of 1 and the end of the episode. Their figures must not be mixed."""
     size: int = 15
     """Rows, and columns, walls included (the paper: 15)."""
     respawn: bool = True
@@ -479,16 +495,26 @@ class PushBoxSettings:
     """Where agents begin: all in one corner, or each in any cell."""
     pushes_needed: int = 2
     """Agents that must push together (the paper: 2)."""
-    reward: float = 1000.0
-    """Of a box at a wall (the paper: 1000)."""
+    reward: float | None = None
+    """Of a box at a wall. Default: 1000 by EDTI's rules, the paper's, and 1 by CMAE's."""
     mask_blocked: bool = False
     """Forbid moves into a wall."""
+
+    def __post_init__(self):
+        _grid.check_choice("rules", self.rules, ("edti", "cmae"))
+        own = (self.respawn, self.start, self.pushes_needed)
+        if self.rules == "cmae" and own != (True, "corner", 2):
+            raise ValueError(
+                "respawn, start and pushes_needed are of EDTI's rules, got "
+                f"{own} with rules='cmae'."
+            )
 
 
 def push_box_task(settings: PushBoxSettings | None = None) -> Task:
     """Push-Box as a task of the training loop.
 
-    With the defaults it is registered as ``"push_box"``.
+    With the defaults it is registered as ``"push_box"``, by CMAE's rules as
+    ``"push_box_cmae"``.
 
     Args:
         settings: Default: those of :class:`PushBoxSettings`.
@@ -503,15 +529,26 @@ def push_box_task(settings: PushBoxSettings | None = None) -> Task:
         >>> env.respawn, env.horizon
         (False, 100)
     """
+    settings = settings or PushBoxSettings()
+    cmae = settings.rules == "cmae"
     return Task(
         make=_make,
         metrics=push_box_metrics,
-        draw=draw_push_box,
-        settings=settings or PushBoxSettings(),
+        draw=partial(draw_push_box, box_reach=1, walls=False) if cmae else draw_push_box,
+        settings=settings,
         n_agents=2,
         horizon=300,
-        events=push_box_events,
+        events=_cmae_events if cmae else push_box_events,
+        configure=push_box_task,
     )
+
+
+def _cmae_events(env: EnvBase) -> list[TensorDictModuleBase]:
+    """Joint states and a map of visits: pushes and deliveries are in the metrics."""
+    size = getattr(env, "base_env", env).size
+    cells = OneHotCells([size] * 6)
+    possible = (size - 2) ** 2 * (size**2 - 9) ** 2
+    return [Coverage(cells, possible=possible), VisitMap(cells, num_agents=2, others=["box"])]
 
 
 def _make(
@@ -522,15 +559,18 @@ def _make(
     seed: int | None,
     horizon: int,
     settings: PushBoxSettings,
-) -> PushBox:
-    return PushBox(
-        num_envs,
-        num_agents=n_agents,
-        horizon=horizon,
-        device=device,
-        seed=_grid.seed_of_task(seed),
-        **asdict(settings),
-    )
+) -> PushBox | CMAEPushBox:
+    options = asdict(settings)
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= {"horizon": horizon, "device": device, "seed": _grid.seed_of_task(seed)}
+    if options.pop("rules") == "edti":
+        return PushBox(num_envs, num_agents=n_agents, **options)
+    if n_agents != 2:
+        raise ValueError(f"By CMAE's rules there are 2 agents, got n_agents={n_agents}.")
+    for name in ("respawn", "start", "pushes_needed"):
+        del options[name]
+    return CMAEPushBox(num_envs, **options)
 
 
 register_task("push_box", push_box_task())
+register_task("push_box_cmae", push_box_task(PushBoxSettings(rules="cmae")))

@@ -17,6 +17,11 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
 from torchrl_alita.envs import _grid
+from torchrl_alita.envs.cmae import (
+    CMAESecretRoom,
+    cmae_secret_room_metrics,
+    draw_cmae_secret_room,
+)
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, TERMINATED, next_key
 from torchrl_alita.metrics.exploration import Coverage, OneHotCells, VisitMap
@@ -521,7 +526,7 @@ def secret_room_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDi
     Examples:
         >>> coverage, *_ = secret_room_events(SecretRoom(num_envs=3, seed=0))
         >>> coverage.possible
-        342225
+        338724
     """
     game = getattr(env, "base_env", env)
     num_agents, size = game.num_agents, game.size
@@ -538,8 +543,15 @@ def secret_room_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDi
 
 @dataclass(frozen=True, kw_only=True)
 class SecretRoomSettings:
-    """What a task of Secret Room can set; see :class:`SecretRoom`."""
+    """What a task of Secret Room can set; see :class:`SecretRoom` and :class:`CMAESecretRoom`.
 
+    Raises:
+        ValueError: for a setting that the chosen rules do not have.
+    """
+
+    rules: Literal["edti", "cmae"] = "edti"
+    """Those of EDTI, with which the paper's results were made, or CMAE's: wider doors without
+    delay, fixed starts, a reward of 1. Their figures must not be mixed."""
     size: int = 25
     """Rows, and columns (the paper: 25)."""
     door_steps: int = 8
@@ -550,16 +562,26 @@ class SecretRoomSettings:
     """The room in which the task is solved, 0, 1 or 2, from the top."""
     door_bits: bool = False
     """Also observe which doors are open."""
-    reward: float = 1000.0
-    """Of success (the rules: 1000)."""
+    reward: float | None = None
+    """Of success. Default: 1000 by EDTI's rules, and 1 by CMAE's."""
     mask_blocked: bool = False
     """Forbid moves into a wall, a closed door or the grid's end."""
+
+    def __post_init__(self):
+        _grid.check_choice("rules", self.rules, ("edti", "cmae"))
+        own = (self.door_steps, self.start, self.target_room, self.door_bits)
+        if self.rules == "cmae" and own != (8, "large_room", 0, False):
+            raise ValueError(
+                "door_steps, start, target_room and door_bits are of EDTI's rules, got "
+                f"{own} with rules='cmae'."
+            )
 
 
 def secret_room_task(settings: SecretRoomSettings | None = None) -> Task:
     """Secret Room as a task of the training loop.
 
-    With the defaults it is registered as ``"secret_room"``.
+    With the defaults it is registered as ``"secret_room"``, by CMAE's rules as
+    ``"secret_room_cmae"``.
 
     Args:
         settings: Default: those of :class:`SecretRoomSettings`.
@@ -576,6 +598,17 @@ def secret_room_task(settings: SecretRoomSettings | None = None) -> Task:
     """
     settings = settings or SecretRoomSettings()
     doors = {"door_steps": settings.door_steps}
+    if settings.rules == "cmae":
+        return Task(
+            make=_make,
+            metrics=cmae_secret_room_metrics,
+            draw=draw_cmae_secret_room,
+            settings=settings,
+            n_agents=2,
+            horizon=300,
+            events=_cmae_events,
+            configure=secret_room_task,
+        )
     return Task(
         make=_make,
         metrics=partial(secret_room_metrics, **doors),
@@ -596,15 +629,26 @@ def _make(
     seed: int | None,
     horizon: int,
     settings: SecretRoomSettings,
-) -> SecretRoom:
-    return SecretRoom(
-        num_envs,
-        num_agents=n_agents,
-        horizon=horizon,
-        device=device,
-        seed=_grid.seed_of_task(seed),
-        **asdict(settings),
-    )
+) -> SecretRoom | CMAESecretRoom:
+    options = asdict(settings)
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= {"horizon": horizon, "device": device, "seed": _grid.seed_of_task(seed)}
+    if options.pop("rules") == "edti":
+        return SecretRoom(num_envs, num_agents=n_agents, **options)
+    if n_agents != 2:
+        raise ValueError(f"By CMAE's rules there are 2 agents, got n_agents={n_agents}.")
+    for name in ("door_steps", "start", "target_room", "door_bits"):
+        del options[name]
+    return CMAESecretRoom(num_envs, **options)
+
+
+def _cmae_events(env: EnvBase) -> list[TensorDictModuleBase]:
+    """Joint states and a map of visits: doors and successes are in the metrics."""
+    game = getattr(env, "base_env", env)
+    cells = OneHotCells([game.size] * 4, rest=3)
+    possible = int((~game.walls).sum()) ** 2
+    return [Coverage(cells, possible=possible), VisitMap(cells, num_agents=2)]
 
 
 register_task("secret_room", secret_room_task())
+register_task("secret_room_cmae", secret_room_task(SecretRoomSettings(rules="cmae")))
