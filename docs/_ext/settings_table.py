@@ -1,0 +1,80 @@
+"""The directive ``settings``: a table of an algorithm's options, read from its settings.
+
+An option is declared once, with its default and its docstring, in the dataclass of its
+algorithm; pages say ``{settings} alita``.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+
+def field_docs(settings: type) -> dict[str, str]:
+    """The docstring below each field, of a dataclass and of those that it inherits from."""
+    docs: dict[str, str] = {}
+    for cls in reversed(settings.__mro__):
+        if not dataclasses.is_dataclass(cls):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            said = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and said:
+                docs[field.target.id] = inspect.cleandoc(text.value.value)
+    return docs
+
+
+def default_of(field: dataclasses.Field) -> str:
+    """The default as Python writes it."""
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
+    return "required"
+
+
+class SettingsTable(Directive):
+    """A table with the columns option, default and meaning."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        from torchrl_alita.algorithms.registry import ALGORITHMS
+
+        settings = ALGORITHMS[self.arguments[0]].Settings
+        docs = field_docs(settings)
+        rows = [
+            (field.name, default_of(field), docs.get(field.name, ""))
+            for field in dataclasses.fields(settings)
+            if field.init
+        ]
+        return [_table(("option", "default", "meaning"), rows)]
+
+
+def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
+    group = nodes.tgroup(cols=len(titles))
+    group += [nodes.colspec(colwidth=width) for width in (20, 20, 60)]
+    group += nodes.thead("", _row(titles, code=()))
+    group += nodes.tbody("", *(_row(row, code=(0, 1)) for row in rows))
+    return nodes.table("", group, classes=["settings"])
+
+
+def _row(texts: tuple[str, ...], *, code: tuple[int, ...]) -> nodes.row:
+    row = nodes.row()
+    for column, text in enumerate(texts):
+        words = nodes.literal(text=text) if column in code else nodes.Text(" ".join(text.split()))
+        row += nodes.entry("", nodes.paragraph("", "", words))
+    return row
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directive."""
+    app.add_directive("settings", SettingsTable)
+    return {"parallel_read_safe": True}
