@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import CudaGraphModule, TensorDictModuleBase
 from torch import nn
 from torchrl.envs import EnvBase, Transform
 from torchrl.objectives import SoftUpdate, TargetNetUpdater
@@ -35,6 +36,10 @@ __all__ = [
     "make_optimizer",
     "soft_update",
 ]
+
+
+# The first ones compile, and make what optimizers and statistics keep.
+CALLS_BEFORE_RECORDING = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,9 @@ class OffPolicySettings(LearnerSettings):
     updates that it pays."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     """Of torch.compile; reduce-overhead uses CUDA graphs."""
+    cuda_graph: bool = False
+    """Record an update whole, optimizers and targets included, as one CUDA graph, and replay it.
+    Its time is then that of the GPU, not that of Python. For networks on a GPU."""
 
     eager_updates: ClassVar[int] = 2_000
     """A run of so many updates does not gain by compiling, see docs/speed.md."""
@@ -150,10 +158,18 @@ class TeamSettings(OffPolicySettings):
 
 
 def make_optimizer(params: nn.Module, *, kind: str = "adam", lr: float) -> torch.optim.Optimizer:
-    """Adam in one kernel for all parameters of a module, or PyMARL's RMSprop."""
+    """Adam in one kernel for all parameters of a module, or PyMARL's RMSprop.
+
+    Either can be part of a CUDA graph.
+    """
+    own = list(params.parameters())
+    capturable = any(param.is_cuda for param in own)
+    if capturable:
+        lr = torch.tensor(lr, device=own[0].device)
     if kind == "rmsprop":
-        return torch.optim.RMSprop(params.parameters(), lr=lr, alpha=0.99, eps=1e-5, foreach=True)
-    return torch.optim.Adam(params.parameters(), lr=lr, fused=True)
+        options = {"alpha": 0.99, "eps": 1e-5, "foreach": True, "capturable": capturable}
+        return torch.optim.RMSprop(own, lr=lr, **options)
+    return torch.optim.Adam(own, lr=lr, fused=True, capturable=capturable)
 
 
 def soft_update(loss: nn.Module, *, tau: float) -> SoftUpdate:
@@ -228,6 +244,9 @@ class Learner:
         self.delayed: set[str] = set()
         self.separate: set[str] = set()
         self._batch_names: set[str] = set()
+        self._graphs: dict[str, CudaGraphModule] = {}
+        if getattr(settings, "cuda_graph", False) and self.device.type != "cuda":
+            raise ValueError(f"cuda_graph needs networks on a GPU, got {self.device}.")
 
     @classmethod
     def make_policy(
@@ -364,11 +383,18 @@ class Learner:
         over = getattr(self.settings, "lr_decay_frames", 0)
         self._decay_lr(self.updates * self.settings.frames_per_update, over=over)
         everything = (self.updates + 1) % self.policy_delay == 0
+        logs = self._recorded(f"step, {everything}", partial(self._follow_losses, everything))(
+            *batches
+        )
+        # A batch that is refused is no update.
+        self.updates += 1
+        return logs
+
+    def _follow_losses(self, everything: bool, *batches: TensorDictBase) -> TensorDict:
+        """All of an update but its count: gradients, optimizers, targets."""
         waiting = self.separate if everything else self.separate | self.delayed
         self._zero_grad()
         logs = (self._gradient if everything else self._critic_gradient)(*batches)
-        # A batch that is refused is no update.
-        self.updates += 1
         logs.update(self._follow_all(name for name in self.optimizers if name not in waiting))
         if everything:
             self._update_targets()
@@ -381,7 +407,20 @@ class Learner:
         left = max(0.0, 1 - frames / over)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = left * group.setdefault("initial_lr", group["lr"])
+                lr = left * group.setdefault("initial_lr", float(group["lr"]))
+                # A tensor is what a CUDA graph reads.
+                if isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = lr
+
+    def _recorded(self, name: str, function: Callable[..., TensorDict]) -> Callable:
+        """The function, or with ``cuda_graph`` what was recorded of it under this name."""
+        if not getattr(self.settings, "cuda_graph", False):
+            return function
+        if name not in self._graphs:
+            self._graphs[name] = CudaGraphModule(function, warmup=CALLS_BEFORE_RECORDING)
+        return self._graphs[name]
 
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():
@@ -453,3 +492,5 @@ class Learner:
                 # An optimizer keeps the tensors it is given: it must not share them.
                 member.load_state_dict(deepcopy(state_dict[part][name]))
         self.updates = state_dict["updates"]
+        # The optimizers have other tensors now than those that were recorded.
+        self._graphs.clear()

@@ -315,6 +315,14 @@ class ALITA(MADDPG):
         self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
     ) -> dict[str, torch.Tensor]:
         name = _name("estimator", estimator.team)
+        train = self._recorded(name, partial(self._follow_estimator, name))
+        loss, norm = train(batch)
+        return {f"loss_{name}": loss, f"grad_norm_{name}": norm}
+
+    def _follow_estimator(
+        self, name: str, batch: TensorDictBase
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All updates of an estimator on a batch; the last one's loss and gradient's norm."""
         targeted, gradient = self._estimations[name]
         batch = targeted(batch)
         optimizer = self.optimizers[name]
@@ -322,7 +330,7 @@ class ALITA(MADDPG):
             optimizer.zero_grad(set_to_none=True)
             loss = gradient(batch)["loss_estimator"]
             norm = self._follow(optimizer)
-        return {f"loss_{name}": loss, f"grad_norm_{name}": norm}
+        return loss, norm
 
 
 def _name(part: str, team: Team) -> str:
