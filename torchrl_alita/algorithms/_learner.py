@@ -383,20 +383,28 @@ class Learner:
         over = getattr(self.settings, "lr_decay_frames", 0)
         self._decay_lr(self.updates * self.settings.frames_per_update, over=over)
         everything = (self.updates + 1) % self.policy_delay == 0
-        logs = self._recorded(f"step, {everything}", partial(self._follow_losses, everything))(
-            *batches
+        targets = everything and self._targets_turn()
+        step = self._recorded(
+            f"step, {everything}, {targets}", partial(self._follow_losses, everything, targets)
         )
+        logs = step(*batches)
         # A batch that is refused is no update.
         self.updates += 1
         return logs
 
-    def _follow_losses(self, everything: bool, *batches: TensorDictBase) -> TensorDict:
+    def _targets_turn(self) -> bool:
+        """Whether the next update of the policies moves the targets too."""
+        return True
+
+    def _follow_losses(
+        self, everything: bool, targets: bool, *batches: TensorDictBase
+    ) -> TensorDict:
         """All of an update but its count: gradients, optimizers, targets."""
         waiting = self.separate if everything else self.separate | self.delayed
         self._zero_grad()
         logs = (self._gradient if everything else self._critic_gradient)(*batches)
         logs.update(self._follow_all(name for name in self.optimizers if name not in waiting))
-        if everything:
+        if targets:
             self._update_targets()
         return logs
 
