@@ -27,6 +27,7 @@ LEVELS = {
     "algorithms": 3,
     "training": 4,
     "experiments": 5,
+    "__main__": 6,
 }  # fmt: skip
 OPTIONAL = ("vmas", "wandb", "tyro", "matplotlib", "PIL", "tqdm", "tensorboard", "gym")
 SOURCES = sorted(PACKAGE.rglob("*.py"))

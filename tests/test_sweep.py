@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from scripts import ROOT
 
+from torchrl_alita import __main__ as command_line
 from torchrl_alita.experiments import Cell, make_cells, read_rows, run_cell, run_cells, sweep
 
 FAKE = (str(ROOT / "tests" / "fake_training.py"),)
@@ -198,12 +199,15 @@ def test_a_cell_is_run_alone_where_no_sweep_looks_on(tmp_path):
 
 
 def test_a_grid_is_of_the_algorithm_that_it_names():
-    grid = {"alita.influence-coeff": [0.0, 0.1], "num-envs": [5], "task.size": [9]}
+    grid = {"alita.influence-coeff": [0.0, 0.1], "num-envs": [5], "task.size": [9, 11]}
     found = make_cells(["t"], ["alita", "maddpg"], study="s", seeds=[7], frames=10, grid=grid)
     assert [cell.variant for cell in found] == [
-        "alita, influence_coeff=0.0, num_envs=5, task.size=9",
-        "alita, influence_coeff=0.1, num_envs=5, task.size=9",
-        "maddpg, num_envs=5, task.size=9",
+        "alita, influence_coeff=0.0, task.size=9",
+        "alita, influence_coeff=0.0, task.size=11",
+        "alita, influence_coeff=0.1, task.size=9",
+        "alita, influence_coeff=0.1, task.size=11",
+        "maddpg, task.size=9",
+        "maddpg, task.size=11",
     ]
     assert found[0].arguments[-6:] == [
         *("--algorithm.influence-coeff", "0.0", "--num-envs", "5", "--task.size", "9"),
@@ -222,3 +226,71 @@ def test_a_worker_ends_with_its_parent(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True).stdout == ""
     command[3] = str(os.getpid())
     assert subprocess.run(command, capture_output=True, text=True).stdout == "ran\n"
+
+
+SMALL = ("--out", "out", "--seeds", "1", "--total-frames", "20000")
+SPREAD = ("--tasks", "vmas/spread", "--algorithms", "alita")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tasks", "vmas/spred", "--algorithms", "alita"], "Did you mean 'vmas/spread'?"),
+        (["--tasks", "vmas/spread", "--algorithms", "alitta"], "Did you mean 'alita'?"),
+        (
+            [*SPREAD, "--set", "alita.influence-coef", "0"],
+            "Did you mean 'algorithm.influence-coeff'?",
+        ),
+        ([*SPREAD, "--set", "num-env", "5"], "Unknown setting 'num-env'. Did you mean 'num-envs'?"),
+        ([*SPREAD, "--set", "num-envs", "many"], "Error parsing --num-envs"),
+        ([*SPREAD, "--set", "num-envs", "0"], "num_envs must be at least 1"),
+        ([*SPREAD, "--set", "maddpg.gamma", "0.9"], "is of 'maddpg', which is not among"),
+        ([*SPREAD, "--set", "num-envs"], "--set num-envs has no value"),
+        ([*SPREAD, "--set", "seed", "1", "--set", "seed", "2"], "--set seed is given twice"),
+        ([*SPREAD, "--workers", "0"], "--workers must be at least 1"),
+        ([*SPREAD, "--seeds", "0"], "--seeds must be at least 1"),
+        (["--tasks", "vmas/spread"], "the following arguments are required: --algorithms"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line_and_status_2_before_anything_is_run(
+    words, said, tmp_path, capsys
+):
+    assert command_line.main(["sweep", *SMALL, *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("torchrl-alita sweep: ")
+    assert said in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+TINY = (
+    *("--set", "num-envs", "5", "--set", "horizon", "10", "--set", "frames-per-batch", "50"),
+    *(
+        "--set",
+        "frames-per-update",
+        "50",
+        "--set",
+        "random-frames",
+        "50",
+        "--set",
+        "batch-size",
+        "8",
+    ),
+    *("--set", "conditional-batch-size", "8", "--set", "evaluation-interval", "50"),
+    *("--set", "evaluation-episodes", "2"),
+)
+
+
+def test_a_sweep_of_real_runs_from_the_command_line(tmp_path, capsys):
+    words = ["--tasks", "push_box", "--algorithms", "maddpg", "--seeds", "1", "--out", "out"]
+    words += ["--total-frames", "150", "--workers", "1", "--no-progress", *TINY]
+    assert command_line.main(["sweep", *words]) == 0
+    assert "1 runs have finished" in capsys.readouterr().out
+    (row,) = read_rows(tmp_path / "out" / "results.jsonl")
+    assert (row.study, row.variant, row.task, row.frames) == ("out", "maddpg", "push_box", 150)
+    assert row.settings["num_envs"] == 5
+    assert row.machine["threads"] == 1
+    assert [point["frames"] for point in row.curve] == [0, 50, 100, 150]
+    assert row.references["random"]["evaluation/return_mean"] == 0
+    assert command_line.main(["report", "out"]) == 0

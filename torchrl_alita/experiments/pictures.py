@@ -66,6 +66,7 @@ def draw_curves(
     references: Mapping[str, Mapping[str, float | None]] | None = None,
     legend: bool = True,
     width: float = 3.6,
+    dpi: int = 110,
 ) -> None:
     """A panel for each metric: interquartile means and 95 % bands, or every run of few.
 
@@ -77,6 +78,7 @@ def draw_curves(
             those of the rows.
         legend: whether the picture has one.
         width: of a panel, in inches.
+        dpi: dots per inch.
     """
     figure_class = import_extra("matplotlib.figure", "recipes").Figure
     figure = figure_class(figsize=(width * len(panels), 0.92 * width), layout="constrained")
@@ -102,7 +104,7 @@ def draw_curves(
             named.values(), named, loc="outside lower center", ncols=columns, frameon=False,
             fontsize=7,
         )  # fmt: skip
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=dpi)
 
 
 def _labels(axes: Any) -> tuple[list, list[str]]:
@@ -135,7 +137,11 @@ def _finish(axes: Any, title: str, label: str, *, frames: bool) -> None:
 
 
 def draw_profiles(
-    path: str | Path, scores: Mapping[str, Mapping[str, Sequence[float]]], *, width: float = 4.6
+    path: str | Path,
+    scores: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    width: float = 3.6,
+    dpi: int = 160,
 ) -> None:
     """Performance profiles: the share of runs above each score, with 95 % bands.
 
@@ -143,6 +149,7 @@ def draw_profiles(
         path: of the PNG.
         scores: by variant and task.
         width: in inches.
+        dpi: dots per inch.
     """
     figure_class = import_extra("matplotlib.figure", "recipes").Figure
     figure = figure_class(figsize=(width, 0.75 * width), layout="constrained")
@@ -158,4 +165,4 @@ def draw_profiles(
             axes.fill_between(thresholds, low, high, color=color, alpha=0.18, linewidth=0)
     _finish(axes, "share of runs above a score", "score", frames=False)
     axes.legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=dpi)

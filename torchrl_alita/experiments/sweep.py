@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,15 +18,17 @@ from typing import Any
 import torch
 
 from torchrl_alita._extras import import_extra
+from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
 from torchrl_alita.experiments.results import Row, write_rows
+from torchrl_alita.training.command import check_option, parse
 
 try:
     import fcntl
 except ImportError:  # Windows: there nobody keeps two sweeps out of one folder.
     fcntl = None
 
-__all__ = ["LAUNCHERS", "Outcome", "make_cells", "run_cells"]
+__all__ = ["LAUNCHERS", "Outcome", "main", "make_cells", "run_cells"]
 
 # How often a run is started again that a signal has ended, as when memory runs out.
 _RESTARTS = 2
@@ -306,7 +310,8 @@ def make_cells(
         seeds: how many, from 0 on, or which.
         frames: environment steps of each run.
         grid: values by setting: ``"alita.influence_coeff"`` of one algorithm,
-            ``"task.size"`` of the task, ``"num_envs"`` of the training.
+            ``"task.size"`` of the task, ``"num_envs"`` of the training. One with several values
+            is part of a variant's name.
 
     Returns:
         The cells.
@@ -328,7 +333,7 @@ def make_cells(
     return [
         Cell(
             study=study,
-            variant=", ".join([algorithm, *(_said(name, v) for name, v in settings.items())]),
+            variant=_variant(algorithm, settings, grid or {}),
             task=task,
             algorithm=algorithm,
             seed=seed,
@@ -355,6 +360,136 @@ def _settings_of(
     return [dict(zip(mine, values, strict=True)) for values in itertools.product(*mine.values())]
 
 
-def _said(name: str, value: Any) -> str:
-    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-    return f"{name.removeprefix('algorithm.')}={text}"
+def _variant(algorithm: str, settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> str:
+    """The algorithm, and the settings that have several values."""
+    varied = {
+        option.replace("-", "_").rpartition(".")[2] for option, v in grid.items() if len(v) > 1
+    }
+    parts = [algorithm]
+    for name, value in settings.items():
+        if name.rpartition(".")[2] in varied:
+            text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            parts.append(f"{name.removeprefix('algorithm.')}={text}")
+    return ", ".join(parts)
+
+
+class Refused(ValueError):
+    """What a user has asked for cannot be done; said in one line."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> None:
+        raise Refused(message)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="torchrl-alita sweep",
+        description="Train every combination of tasks, algorithms, settings and seeds. The same "
+        "command goes on with what was stopped or killed.",
+    )
+    parser.add_argument("--tasks", nargs="+", required=True, help="names of tasks")
+    parser.add_argument("--algorithms", nargs="+", required=True, help="names of algorithms")
+    parser.add_argument("--seeds", type=int, default=10, help="how many, from 0 on (default: 10)")
+    parser.add_argument("--total-frames", type=int, default=250_000, help="of each run")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument(
+        "--set", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"),
+        help="values of a setting: alita.influence-coeff 0 0.1 of one algorithm, num-envs 50 of "
+        "the training, task.size 9 of the task; a value of several numbers as 64,64",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, default=None, help="default: a core each")
+    parser.add_argument("--launcher", choices=sorted(LAUNCHERS), default="local")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command ``torchrl-alita sweep``.
+
+    Args:
+        arguments: of the command line. Default: the process's own.
+
+    Returns:
+        0; 1 if runs have failed; 2 if what was asked for cannot be done, with one line that says
+        why; 130 after Ctrl-C.
+    """
+    try:
+        config = _parser().parse_args(arguments)
+        cells = _cells_of(config)
+        workers = config.workers or len(os.sched_getaffinity(0))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        outcome = run_cells(
+            cells,
+            config.out,
+            workers=workers,
+            progress=not config.no_progress,
+            launcher=config.launcher,
+        )
+    except (ValueError, ImportError, OSError) as error:
+        print(f"torchrl-alita sweep: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the checkpoints.", file=sys.stderr)
+        return 130
+    for name, error in outcome.failures.items():
+        print(f"{name} failed: {error}", file=sys.stderr)
+    print(f"{len(outcome.rows)} runs have finished; their rows: {config.out / 'results.jsonl'}")
+    return 1 if outcome.failures else 0
+
+
+def _cells_of(config: argparse.Namespace) -> list[Cell]:
+    """The sweep's cells, each checked by the command that will train it."""
+    for name, value in (("seeds", config.seeds), ("total-frames", config.total_frames)):
+        if value < 1:
+            raise Refused(f"--{name} must be at least 1, got {value}.")
+    if config.workers is not None and config.workers < 1:
+        raise Refused(f"--workers must be at least 1, got {config.workers}.")
+    for task in config.tasks:
+        get_task(task)
+    grid: dict[str, list[Any]] = {}
+    for name, *values in config.set:
+        if not values:
+            raise Refused(f"--set {name} has no value.")
+        if name in grid:
+            raise Refused(f"--set {name} is given twice; give all its values at once.")
+        grid[name] = [_value(text) for text in values]
+        _check_setting(name, config.algorithms)
+    cells = make_cells(
+        config.tasks,
+        config.algorithms,
+        study=config.out.resolve().name,
+        seeds=config.seeds,
+        frames=config.total_frames,
+        grid=grid,
+    )
+    for cell in cells:
+        if cell.seed == 0:
+            parse(cell.arguments)
+    return cells
+
+
+def _check_setting(name: str, algorithms: Sequence[str]) -> None:
+    owner, _, option = name.replace("_", "-").rpartition(".")
+    if owner == "":
+        check_option(option)
+    elif owner in (algorithm.replace("_", "-") for algorithm in algorithms):
+        check_option(f"algorithm.{option}")
+    elif owner != "task":
+        raise Refused(f"--set {name} is of {owner!r}, which is not among --algorithms.")
+
+
+def _value(text: str) -> Any:
+    """A number, a truth value, several values, or the text."""
+    if "," in text:
+        return [_value(part) for part in text.split(",") if part]
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
