@@ -265,26 +265,15 @@ def test_what_cannot_be_swept_is_one_line_and_status_2_before_anything_is_run(
 
 
 TINY = (
-    *("--set", "num-envs", "5", "--set", "horizon", "10", "--set", "frames-per-batch", "50"),
-    *(
-        "--set",
-        "frames-per-update",
-        "50",
-        "--set",
-        "random-frames",
-        "50",
-        "--set",
-        "batch-size",
-        "8",
-    ),
-    *("--set", "conditional-batch-size", "8", "--set", "evaluation-interval", "50"),
-    *("--set", "evaluation-episodes", "2"),
-)
+    "num-envs 5", "horizon 10", "frames-per-batch 50", "frames-per-update 50", "random-frames 50",
+    "batch-size 8", "conditional-batch-size 8", "evaluation-interval 50", "evaluation-episodes 2",
+)  # fmt: skip
 
 
 def test_a_sweep_of_real_runs_from_the_command_line(tmp_path, capsys):
     words = ["--tasks", "push_box", "--algorithms", "maddpg", "--seeds", "1", "--out", "out"]
-    words += ["--total-frames", "150", "--workers", "1", "--no-progress", *TINY]
+    words += ["--total-frames", "150", "--workers", "1", "--no-progress"]
+    words += [word for setting in TINY for word in ("--set", *setting.split())]
     assert command_line.main(["sweep", *words]) == 0
     assert "1 runs have finished" in capsys.readouterr().out
     (row,) = read_rows(tmp_path / "out" / "results.jsonl")
