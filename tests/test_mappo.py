@@ -375,8 +375,40 @@ def test_bonuses_have_values_of_their_own_and_are_mixed_by_their_weights():
     torch.testing.assert_close(advantages[:, -2, :, 1:], expected)
     _, rows = algorithm._learnable(batch)
     mixed = 2 * advantages[..., :1] + 0.5 * advantages[..., 1:]
-    mixed = (mixed - mixed.mean((0, 1))) / mixed.std((0, 1))
+    mixed = (mixed - mixed.mean((0, 1))) / mixed.std((0, 1), correction=0)
     torch.testing.assert_close(rows["agents", "advantage"].reshape(B, 5, N, 1), mixed)
+
+
+def test_agents_that_are_no_longer_alive_teach_nothing():
+    """The first agent of every environment ends for good at the second of five steps."""
+    torch.manual_seed(0)
+    algorithm = MAPPO(ENV, replace(SMALL, gamma=0.5))
+    batch = collected(algorithm)
+    alive = torch.ones(B, 5, N, 1, dtype=torch.bool)
+    alive[:, 2:, 0] = False
+    ended = torch.zeros_like(alive)
+    ended[:, 1:, 0] = True
+    plain, plain_targets = algorithm.advantages(batch)
+    batch["agents", "alive"], batch["next", "agents", "terminated"] = alive, ended
+    batch["next", "agents", "reward"] = batch["next", "agents", "reward"] * alive
+    advantages, targets = algorithm.advantages(batch)
+    values = algorithm.critic(batch.clone())["agents", "state_value"]
+    torch.testing.assert_close(targets[:, 1, 0], batch["next", "agents", "reward"][:, 1, 0])
+    torch.testing.assert_close(targets[:, 2:, 0], values[:, 2:, 0])
+    assert (advantages[:, 2:, 0] == 0).all()
+    torch.testing.assert_close(advantages[:, :, 1:], plain[:, :, 1:])
+    torch.testing.assert_close(targets[:, :, 1:], plain_targets[:, :, 1:])
+    rows = algorithm._learnable(batch)[1].reshape(B, 5)["agents", "advantage"]
+    assert (rows[:, 2:, 0] == 0).all()
+    assert rows[:, :2, 0].mean().abs() < 1e-6
+    assert rows[:, :2, 0].std(correction=0).item() == pytest.approx(1, rel=1e-4)
+
+
+def test_a_rollout_of_one_step_is_finite():
+    algorithm = MAPPO(TargetEnv(num_envs=1), SMALL)
+    logs = algorithm.update({"rollout": collected(algorithm, TargetEnv(num_envs=1), 1)})
+    assert torch.isfinite(logs["loss_objective"])
+    assert all(torch.isfinite(value).all() for value in state(algorithm).values())
 
 
 def test_a_missing_bonus_is_named():

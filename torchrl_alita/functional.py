@@ -56,6 +56,7 @@ __all__ = [
     "replace_own_action",
     "social_influence",
     "squared_distance",
+    "standardize",
     "td_target",
     "transition_influence",
     "visit_bonus",
@@ -699,6 +700,47 @@ def q_logarithm(log_probability: torch.Tensor, entropic_index: float) -> torch.T
     if entropic_index == 1:
         return log_probability
     return torch.expm1((entropic_index - 1) * log_probability) / (entropic_index - 1)
+
+
+def standardize(
+    values: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    dim: int | tuple[int, ...],
+    floor: float,
+) -> torch.Tensor:
+    """Values minus their mean, over their deviation, ``[*B] -> [*B]``.
+
+    As advantages are in https://arxiv.org/abs/2103.01955, but that a deviation below the floor
+    counts as the floor: what hardly differs is not blown up.
+
+    Args:
+        values: ``[*B]``.
+        mask: bool, of the same shape, True for what counts; the rest becomes 0. Default: all.
+        dim: dimensions over which mean and deviation are taken.
+        floor: positive.
+
+    Returns:
+        Standardized values.
+
+    Raises:
+        ValueError: if the shapes differ.
+        TypeError: if the mask is not bool.
+
+    Examples:
+        >>> standardize(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False]),
+        ...             dim=0, floor=1e-3)
+        tensor([-1.,  1.,  0.])
+    """
+    if mask is None:
+        mask = torch.ones_like(values, dtype=torch.bool)
+    _check_same_shape(values=values, mask=mask)
+    _check_bool(mask=mask)
+    count = mask.sum(dim, keepdim=True).clamp_min(1)
+    mean = torch.where(mask, values, 0.0).sum(dim, keepdim=True) / count
+    centered = torch.where(mask, values - mean, 0.0)
+    deviation = (centered.square().sum(dim, keepdim=True) / count).sqrt()
+    return centered / deviation.clamp_min(floor)
 
 
 def generalized_advantages(

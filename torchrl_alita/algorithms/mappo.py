@@ -28,6 +28,8 @@ from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     ADVANTAGE,
+    AGENT_TERMINATED,
+    ALIVE,
     DONE,
     EXPLORING,
     LOG_PROB,
@@ -383,9 +385,12 @@ class MAPPO(Learner):
         rows = batch.select(*keys).detach()
         advantages, targets = self.advantages(batch)
         mixed = (advantages * self._heads["weights"]).sum(-1, keepdim=True)
-        logs = TensorDict({"advantage_std": mixed.std(), "value_target": targets[..., 0].mean()})
-        deviation, mean = torch.std_mean(mixed, (0, 1), keepdim=True)
-        mixed = (mixed - mean) / deviation.clamp_min(self.settings.advantage_floor)
+        logs = TensorDict(
+            {"advantage_std": mixed.std(correction=0), "value_target": targets[..., 0].mean()}
+        )
+        mixed = functional.standardize(
+            mixed, batch.get(ALIVE, None), dim=(0, 1), floor=self.settings.advantage_floor
+        )
         exploring = batch.get(EXPLORING, None)
         if exploring is not None:
             mixed = torch.where(exploring, mixed.clamp_min(0), mixed)
@@ -399,6 +404,10 @@ class MAPPO(Learner):
     def advantages(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages of the reward and of each bonus, and the values' targets.
 
+        Where agents can end before their episode does, an agent's return ends with it; of one
+        that is not alive the advantage is 0 and the target its value, so that it teaches
+        nothing.
+
         Args:
             batch: a rollout ``[B, T]``.
 
@@ -410,14 +419,22 @@ class MAPPO(Learner):
         # A copy without what is not read: a network must not write into the batch.
         values = self.critic(batch.select(*self.critic.in_keys)).get(STATE_VALUE)
         following = batch.get("next").select(*self.critic.in_keys)
-        return functional.generalized_advantages(
+        done, terminated = (batch.get(next_key(flag)) for flag in (DONE, TERMINATED))
+        own = batch.get(next_key(AGENT_TERMINATED), None)
+        if own is not None:
+            done, terminated = done.unsqueeze(-2) | own, own
+        advantages, targets = functional.generalized_advantages(
             rewards,
             values,
             self.critic(following).get(STATE_VALUE),
-            batch.get(next_key(DONE)),
-            batch.get(next_key(TERMINATED)),
+            done,
+            terminated,
             **{name: self._heads[name] for name in ("gammas", "lambdas", "episodic")},
         )
+        alive = batch.get(ALIVE, None)
+        if alive is None:
+            return advantages, targets
+        return advantages * alive, torch.where(alive, targets, values)
 
     def _minibatches(self, rows: TensorDictBase) -> Iterator[TensorDictBase]:
         """All rows in a new order in each epoch, in parts whose sizes differ by one at most."""
