@@ -316,7 +316,7 @@ class Learner:
                 continue
             self._set_rates()
             for _ in range(settings.steps_per_batch):
-                self.algorithm.update(self.replay.sample())
+                self.algorithm.update({"batch": self.replay.sample()})
                 with self.own_stream():
                     for source in used.values():
                         source.update()
@@ -610,7 +610,7 @@ def costs(learner: Learner, repeats: int = 9) -> dict[str, float]:
     }
 
     def update() -> None:
-        learner.algorithm.update(learner.replay.sample())
+        learner.algorithm.update({"batch": learner.replay.sample()})
 
     def use(name: str, estimator: Estimator) -> None:
         if estimator.kind != "marginal":
