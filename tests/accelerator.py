@@ -34,6 +34,7 @@ from torch.utils.backend_registration import (
 from torchrl.envs import EnvBase, TransformedEnv
 
 from torchrl_alita import ALITA, DDPG, IQL, MADDPG, PPO, QMIX, SAC, TAC, TD3, VDN, TwinALITA
+from torchrl_alita.algorithms import A2C, DQN, Reinforce
 from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.envs import make_env
 from torchrl_alita.training import RecipeConfig, TrainingConfig, build_algorithm
@@ -179,6 +180,7 @@ ALGORITHMS: dict[str, Callable[[], Any]] = {
     "QMIX": lambda: QMIX(STATE, QMIX.Settings(hidden_size=H)),
     "VDN": lambda: VDN(STATE, VDN.Settings(hidden_size=H)),
     "IQL": lambda: IQL(STATE, IQL.Settings(recurrent=False, **SMALL)),
+    "DQN": lambda: DQN(ONE_HOT, DQN.Settings(**SMALL)),
     "TwinALITA": lambda: TwinALITA(ALONE, TwinALITA.Settings(**SMALL)),
     "TwinALITA, marginal": lambda: TwinALITA(
         ALONE, TwinALITA.Settings(estimator="marginal", **SMALL)
@@ -188,7 +190,7 @@ ALGORITHMS: dict[str, Callable[[], Any]] = {
     ),
     **{
         make.__name__: lambda make=make: build(make, ALONE, **SMALL)
-        for make in (TD3, SAC, TAC, PPO)
+        for make in (TD3, SAC, TAC, PPO, A2C, Reinforce)
     },
 }
 

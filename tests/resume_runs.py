@@ -63,6 +63,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "maddpg, team": {"algorithm": "maddpg", **TEAM},
         "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
+        **{name: {"algorithm": name} for name in ("a2c", "reinforce", "trpo", "acktr")},
     },
     "push_box": {
         **ALGORITHMS,
@@ -72,6 +73,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "alita clones, recurrent": {**ALGORITHMS["alita clones"], **MEMORY},
         "masked, qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "optimizer": "rmsprop"},
         "vdn": {"algorithm": "vdn", **VALUE_BASED},
+        "masked, dqn": {"algorithm": "dqn", **VALUE_BASED},
         "iql": {"algorithm": "iql", **MEMORY, **VALUE_BASED},
     },
     "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},

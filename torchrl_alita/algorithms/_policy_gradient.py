@@ -97,6 +97,12 @@ class PolicyGradient(Learner):
         self.actor = self.make_policy(env, self.settings, device=self.device)
         self.value_norm = PopArtValueNorm(shape=1, beta=_VALUE_NORM_DECAY, device=self.device)
         self.critic = self._make_critic(env)
+        # Of the one return of each agent, where the rollouts are.
+        self._return = {
+            "gammas": torch.tensor([self.settings.gamma], device=self.device),
+            "lambdas": torch.tensor([self.settings.gae_lambda], device=self.device),
+            "episodic": torch.tensor([True], device=self.device),
+        }
 
     @classmethod
     def make_policy(
@@ -171,18 +177,15 @@ class PolicyGradient(Learner):
 
     def _advantages(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages and the values' targets, ``[B, T, N, 1]``."""
-        rewards = batch.get(next_key(REWARD))
         # A copy without what is not read: a network must not write into the batch.
         following = batch.get("next").select(*self.critic.in_keys)
         return functional.generalized_advantages(
-            rewards,
+            batch.get(next_key(REWARD)),
             self.critic(batch.select(*self.critic.in_keys)).get(STATE_VALUE),
             self.critic(following).get(STATE_VALUE),
             batch.get(next_key(DONE)),
             batch.get(next_key(TERMINATED)),
-            gammas=rewards.new_tensor([self.settings.gamma]),
-            lambdas=rewards.new_tensor([self.settings.gae_lambda]),
-            episodic=torch.ones(1, dtype=torch.bool, device=rewards.device),
+            **self._return,
         )
 
     def _learn(self, rows: TensorDictBase) -> TensorDict:
