@@ -15,10 +15,12 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._checks import check_at_least_one, check_share, require_keys
+from torchrl_alita.algorithms._advantages import rollout_advantages
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.layout import (
     ACTION,
     ADVANTAGE,
+    ALIVE,
     DONE,
     OBSERVATION,
     REWARD,
@@ -65,7 +67,7 @@ class PolicyGradient(Learner):
 
     An algorithm below this class sets ``loss`` and ``optimizers``, and learns in :meth:`_learn`
     from the rows of a rollout with their advantages and the values' targets. Advantages are
-    centered and divided by their deviation over the batch. Values are learned in units of
+    centered and divided by their deviation over the batch, those of each agent for themselves. Values are learned in units of
     their targets' running deviation.
 
     Args:
@@ -166,27 +168,15 @@ class PolicyGradient(Learner):
                     f"{key} must be of {layout.num_agents} agents with {width} features, got "
                     f"{tuple(batch.get(key).shape[-2:])}."
                 )
-        advantages, targets = self._advantages(batch)
+        advantages, targets = rollout_advantages(batch, self.critic, [REWARD], **self._return)
         self.value_norm.update(targets)
-        deviation, mean = torch.std_mean(advantages, correction=0)
+        advantages = functional.standardize(
+            advantages, batch.get(ALIVE, None), dim=(0, 1), floor=_LEAST_DEVIATION
+        )
         # A rollout made with gradients has the graph of the policies in it.
         rows = batch.select(*self.actor.in_keys, *self.actor.out_keys, *self.critic.in_keys)
-        rows = rows.detach().set(VALUE_TARGET, targets)
-        rows.set(ADVANTAGE, (advantages - mean) / deviation.clamp_min(_LEAST_DEVIATION))
+        rows = rows.detach().set(VALUE_TARGET, targets).set(ADVANTAGE, advantages)
         return rows.reshape(-1)
-
-    def _advantages(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:
-        """Advantages and the values' targets, ``[B, T, N, 1]``."""
-        # A copy without what is not read: a network must not write into the batch.
-        following = batch.get("next").select(*self.critic.in_keys)
-        return functional.generalized_advantages(
-            batch.get(next_key(REWARD)),
-            self.critic(batch.select(*self.critic.in_keys)).get(STATE_VALUE),
-            self.critic(following).get(STATE_VALUE),
-            batch.get(next_key(DONE)),
-            batch.get(next_key(TERMINATED)),
-            **self._return,
-        )
 
     def _learn(self, rows: TensorDictBase) -> TensorDict:
         """One step of every network along the gradient of the sum of the losses."""

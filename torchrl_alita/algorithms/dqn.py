@@ -194,6 +194,5 @@ class DQN(Learner):
         """Nothing: values cannot be saturated."""
         return {}
 
-    def _update_targets(self) -> None:
-        if self.updates % self.settings.target_update_interval == 0:
-            self.target_updater.step()
+    def _targets_turn(self) -> bool:
+        return (self.updates + 1) % self.settings.target_update_interval == 0

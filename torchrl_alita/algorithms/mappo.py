@@ -23,12 +23,12 @@ from torchrl_alita._checks import (
     check_whole,
     require_keys,
 )
+from torchrl_alita.algorithms._advantages import rollout_advantages
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     ADVANTAGE,
-    AGENT_TERMINATED,
     ALIVE,
     DONE,
     EXPLORING,
@@ -414,27 +414,8 @@ class MAPPO(Learner):
         Returns:
             Two tensors ``[B, T, N, H]``, the reward's return first.
         """
-        keys = (REWARD, *self.bonus_keys)
-        rewards = torch.cat([batch.get(next_key(key)) for key in keys], -1)
-        # A copy without what is not read: a network must not write into the batch.
-        values = self.critic(batch.select(*self.critic.in_keys)).get(STATE_VALUE)
-        following = batch.get("next").select(*self.critic.in_keys)
-        done, terminated = (batch.get(next_key(flag)) for flag in (DONE, TERMINATED))
-        own = batch.get(next_key(AGENT_TERMINATED), None)
-        if own is not None:
-            done, terminated = done.unsqueeze(-2) | own, own
-        advantages, targets = functional.generalized_advantages(
-            rewards,
-            values,
-            self.critic(following).get(STATE_VALUE),
-            done,
-            terminated,
-            **{name: self._heads[name] for name in ("gammas", "lambdas", "episodic")},
-        )
-        alive = batch.get(ALIVE, None)
-        if alive is None:
-            return advantages, targets
-        return advantages * alive, torch.where(alive, targets, values)
+        heads = {name: self._heads[name] for name in ("gammas", "lambdas", "episodic")}
+        return rollout_advantages(batch, self.critic, (REWARD, *self.bonus_keys), **heads)
 
     def _minibatches(self, rows: TensorDictBase) -> Iterator[TensorDictBase]:
         """All rows in a new order in each epoch, in parts whose sizes differ by one at most."""

@@ -1,0 +1,59 @@
+"""Advantages of a rollout, as every on-policy algorithm for teams computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+
+from torchrl_alita import functional
+from torchrl_alita.layout import (
+    AGENT_TERMINATED,
+    ALIVE,
+    DONE,
+    STATE_VALUE,
+    TERMINATED,
+    next_key,
+)
+
+__all__ = ["rollout_advantages"]
+
+
+def rollout_advantages(
+    batch: TensorDictBase,
+    critic: TensorDictModuleBase,
+    reward_keys: Sequence[NestedKey],
+    **returns: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages of H returns of N agents and the values' targets, ``[B, T, N, H]``.
+
+    Where agents can end before their episode does, an agent's return ends with it; of one that
+    is not alive the advantage is 0 and the target its value, so that it teaches nothing.
+
+    Args:
+        batch: a rollout ``[B, T]``.
+        critic: writes ``("agents", "state_value")`` ``[B, T, N, H]``.
+        reward_keys: H of them, as a step writes them.
+        **returns: ``gammas``, ``lambdas`` and ``episodic`` of
+            :func:`torchrl_alita.functional.generalized_advantages`.
+
+    Returns:
+        The advantages and the targets.
+    """
+    rewards = torch.cat([batch.get(next_key(key)) for key in reward_keys], -1)
+    # A copy without what is not read: a network must not write into the batch.
+    values = critic(batch.select(*critic.in_keys)).get(STATE_VALUE)
+    following = critic(batch.get("next").select(*critic.in_keys)).get(STATE_VALUE)
+    done, terminated = (batch.get(next_key(flag)) for flag in (DONE, TERMINATED))
+    own = batch.get(next_key(AGENT_TERMINATED), None)
+    if own is not None:
+        done, terminated = done.unsqueeze(-2) | own, own
+    advantages, targets = functional.generalized_advantages(
+        rewards, values, following, done, terminated, **returns
+    )
+    alive = batch.get(ALIVE, None)
+    if alive is None:
+        return advantages, targets
+    return advantages * alive, torch.where(alive, targets, values)
