@@ -215,6 +215,22 @@ def test_advantages_that_are_all_alike_are_not_blown_up():
     assert learner._with_advantages(batch)[ADVANTAGE].abs().max() < 1e-3
 
 
+def test_an_agent_that_has_ended_teaches_nothing_and_its_return_ends_with_it():
+    env = TargetEnv(num_envs=2, seed=0)
+    learner = make(A2C, env)
+    batch = collect(learner, env, 3)
+    alive = torch.ones(2, 3, N, 1, dtype=torch.bool)
+    alive[:, 1:, 0] = False
+    ended = torch.zeros_like(alive)
+    ended[:, 0, 0] = True
+    batch["agents", "alive"], batch["next", "agents", "terminated"] = alive, ended
+    rows = learner._with_advantages(batch).reshape(2, 3)
+    assert not rows[ADVANTAGE][:, 1:, 0].any()
+    assert rows[ADVANTAGE][:, :, 1].all()
+    reward = batch["next", "agents", "reward"]
+    torch.testing.assert_close(rows[VALUE_TARGET][:, 0, 0], reward[:, 0, 0])
+
+
 @pytest.mark.parametrize(
     ("algorithm", "name"), [(A2C, "loss_objective"), (Reinforce, "loss_actor")]
 )
