@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import resume_runs
 import torch
 
 from torchrl_alita.training import loop
+from torchrl_alita.training.command import parse
 from torchrl_alita.training.logging import Loggers, MetricsFile, WandbSettings
 
+yaml = pytest.importorskip("yaml", reason="it comes with the extra wandb")
 wandb = pytest.importorskip("wandb", reason="wandb is not installed: the extra wandb")
 from wandb_file import offline_runs  # noqa: E402  needs wandb
 
@@ -138,3 +142,24 @@ def test_the_config_comes_back_from_its_json(tmp_path):
     config = resume_runs.config("games", "maddpg", wandb=WandbSettings(tags=("a", "b")))
     saved = json.loads(json.dumps(loop.plain_config(config)))
     assert type(config)(**saved | {"num_cells": (5,)}).wandb == config.wandb
+
+
+SWEEPS = sorted((Path(__file__).parent.parent / "recipes" / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_run_of_a_recipes_sweep_is_a_command_that_is_understood(path):
+    """As an agent of Weights & Biases writes it: --name=value in place of ${args}."""
+    sweep = yaml.safe_load(path.read_text())
+    words = sweep["command"]
+    assert words[:5] == ["${env}", "python", "-m", "torchrl_alita", "train"]
+    assert words[-1] == "${args}"
+    names, values = zip(*sweep["parameters"].items(), strict=True)
+    for chosen in itertools.product(*(each["values"] for each in values)):
+        given = dict(zip(names, chosen, strict=True))
+        config = parse([*words[5:-1], *(f"--{name}={value}" for name, value in given.items())])
+        assert (config.seed, config.loggers) == (given["seed"], ("wandb",))
+        for name, value in given.items():
+            assert getattr(config, name.removeprefix("algorithm.").replace("-", "_")) == value
+        if given["seed"]:
+            break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def _finish(axes: Any, title: str, label: str, *, frames: bool) -> None:
     axes.tick_params(labelsize=8)
     if frames:
         axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -152,17 +154,17 @@ def draw_profiles(
         dpi: dots per inch.
     """
     figure_class = import_extra("matplotlib.figure", "recipes").Figure
-    figure = figure_class(figsize=(width, 0.75 * width), layout="constrained")
+    figure = figure_class(figsize=(width, 0.92 * width), layout="constrained")
     axes = figure.subplots()
-    largest = max(
-        1.0, *(value for tasks in scores.values() for runs in tasks.values() for value in runs)
-    )
-    thresholds = [largest * step / 100 for step in range(101)]
+    values = [value for tasks in scores.values() for runs in tasks.values() for value in runs]
+    low_end, high_end = min(0.0, *values), max(1.0, *values)
+    thresholds = [low_end + (high_end - low_end) * step / 200 for step in range(201)]
     for variant, color in colors(list(scores)).items():
         shares, low, high = performance_profile(scores[variant], thresholds)
-        axes.plot(thresholds, shares, color=color, lw=1.5, label=variant)
+        axes.plot(thresholds, shares, color=color, lw=1.5, label=textwrap.fill(variant, 34))
         if low is not None and high is not None:
             axes.fill_between(thresholds, low, high, color=color, alpha=0.18, linewidth=0)
     _finish(axes, "share of runs above a score", "score", frames=False)
-    axes.legend(frameon=False, fontsize=7)
+    axes.set_ylim(-0.02, 1.02)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=6)
     figure.savefig(path, dpi=dpi)

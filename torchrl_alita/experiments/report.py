@@ -277,6 +277,8 @@ figure { margin: 0; } img { display: block; width: 100%; height: auto; }
 details { margin: .75rem 0; border: 1px solid var(--line); border-radius: 6px; }
 summary { cursor: pointer; padding: .5rem .75rem; background: var(--soft); }
 details > div { padding: .25rem .75rem .75rem; }
+@media (max-width: 40rem) { th, td { padding: .35rem .5rem; }
+  th:first-child, td:first-child { min-width: 6rem; max-width: 9rem; overflow-wrap: anywhere; } }
 code { font: .8rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   overflow-wrap: anywhere; }
 """

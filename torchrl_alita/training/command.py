@@ -66,13 +66,14 @@ def parse(arguments: Sequence[str]) -> RecipeConfig:
         ImportError: if tyro is not installed; the extra is named.
 
     Examples:
-        >>> parse(["alita", "--task", "push_box", "--algorithm.gamma", "0.9"]).gamma
+        >>> parse(["alita", "--task", "push_box", "--algorithm.gamma=0.9"]).gamma
         0.9
     """
-    words = [
-        f"--{word.removeprefix('--' + _ALGORITHM)}" if word.startswith(f"--{_ALGORITHM}") else word
-        for word in arguments
-    ]
+    words: list[str] = []
+    for word in arguments:
+        # As sweeps of Weights & Biases write them: --name=value.
+        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        words += [name.replace(f"--{_ALGORITHM}", "--", 1), *[value] * bool(equals)]
     if words and not words[0].startswith("-"):
         known = get_args(get_type_hints(RecipeConfig)["algorithm"])
         if words[0] not in known:
