@@ -9,9 +9,13 @@ from torchrl_alita.algorithms._learner import (
 from torchrl_alita.algorithms.a2c import A2C, A2CSettings
 from torchrl_alita.algorithms.acktr import ACKTR, ACKTRSettings
 from torchrl_alita.algorithms.alita import ALITA, ALITASettings
+from torchrl_alita.algorithms.coma import COMA, COMASettings
 from torchrl_alita.algorithms.dqn import DQN, DQNSettings
+from torchrl_alita.algorithms.lica import LICA, LICASettings
+from torchrl_alita.algorithms.liir import LIIR, LIIRSettings
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG, DDPGSettings, MADDPGSettings
 from torchrl_alita.algorithms.mappo import IPPO, MAPPO, IPPOSettings, MAPPOSettings
+from torchrl_alita.algorithms.maven import MAVEN, MAVENSettings
 from torchrl_alita.algorithms.ppo import PPO, PPOSettings
 from torchrl_alita.algorithms.qmix import (
     IQL,
@@ -39,12 +43,16 @@ __all__ = [
     "ACKTR",
     "ALGORITHMS",
     "ALITA",
+    "COMA",
     "DDPG",
     "DQN",
     "IPPO",
     "IQL",
+    "LICA",
+    "LIIR",
     "MADDPG",
     "MAPPO",
+    "MAVEN",
     "PPO",
     "QMIX",
     "SAC",
@@ -55,14 +63,18 @@ __all__ = [
     "A2CSettings",
     "ACKTRSettings",
     "ALITASettings",
+    "COMASettings",
     "DDPGSettings",
     "DQNSettings",
     "IPPOSettings",
     "IQLSettings",
+    "LICASettings",
+    "LIIRSettings",
     "Learner",
     "LearnerSettings",
     "MADDPGSettings",
     "MAPPOSettings",
+    "MAVENSettings",
     "OffPolicySettings",
     "PPOSettings",
     "QMIXSettings",

@@ -102,9 +102,7 @@ class IQL(Learner):
         super().__init__(env, settings, device=device)
         settings = self.settings
         self.actor = self.make_policy(env, settings, device=self.device)
-        self.qvalue = ValueDecompositionLoss(
-            self.actor, self._mixer(env), gamma=settings.gamma, double_q=settings.double_q
-        ).to(self.device)
+        self.qvalue = self._make_loss(env).to(self.device)
         # Counted here: TorchRL's own count is in no checkpoint. With 0 it copies at every step.
         self.target_updater = HardUpdate(self.qvalue, value_network_update_interval=0)
         self.modules["qvalue"] = self.qvalue
@@ -130,6 +128,12 @@ class IQL(Learner):
             share_params=settings.share_params,
             last_action=settings.last_action,
             device=device,
+        )
+
+    def _make_loss(self, env: EnvBase) -> ValueDecompositionLoss:
+        settings = self.settings
+        return ValueDecompositionLoss(
+            self.actor, self._mixer(env), gamma=settings.gamma, double_q=settings.double_q
         )
 
     def _mixer(self, env: EnvBase) -> TensorDictModule | None:

@@ -8,9 +8,13 @@ from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.algorithms.a2c import A2C
 from torchrl_alita.algorithms.acktr import ACKTR
 from torchrl_alita.algorithms.alita import ALITA
+from torchrl_alita.algorithms.coma import COMA
 from torchrl_alita.algorithms.dqn import DQN
+from torchrl_alita.algorithms.lica import LICA
+from torchrl_alita.algorithms.liir import LIIR
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
 from torchrl_alita.algorithms.mappo import IPPO, MAPPO
+from torchrl_alita.algorithms.maven import MAVEN
 from torchrl_alita.algorithms.ppo import PPO
 from torchrl_alita.algorithms.qmix import IQL, QMIX, VDN
 from torchrl_alita.algorithms.reinforce import Reinforce
@@ -112,3 +116,7 @@ register_algorithm("a2c", A2C)
 register_algorithm("dqn", DQN)
 register_algorithm("trpo", TRPO)
 register_algorithm("acktr", ACKTR)
+register_algorithm("coma", COMA)
+register_algorithm("lica", LICA)
+register_algorithm("liir", LIIR)
+register_algorithm("maven", MAVEN)
