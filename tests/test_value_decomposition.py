@@ -206,8 +206,8 @@ def test_a_game_whose_agents_pay_each_for_itself_is_solved(kind, solves):
     """Action 1 pays each agent, whatever the other does: the best joint action is (1, 1)."""
     game = MatrixGame([[0.0, 1.0, 1.0, 2.0]] * 2, num_envs=16)
     torch.manual_seed(0)
-    algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0,
-                     target_update_interval=5)  # fmt: skip
+    settings = {"recurrent": False, "num_cells": (16,), "critic_lr": 1e-2, "gamma": 0.0}
+    algorithm = kind(game, kind.Settings(**settings, target_update_interval=5))
     for _ in range(80):
         algorithm.update(by_name(algorithm, game.rollout(1).reshape(-1)))
     greedy = game.rollout(1, algorithm.actor)
@@ -220,7 +220,8 @@ def test_qmix_learns_what_iql_cannot_tell():
     values = {}
     for kind in (VDN, IQL):
         torch.manual_seed(0)
-        algorithm = kind(game, recurrent=False, num_cells=(16,), critic_lr=1e-2, gamma=0.0)
+        settings = {"recurrent": False, "num_cells": (16,), "critic_lr": 1e-2, "gamma": 0.0}
+        algorithm = kind(game, kind.Settings(**settings))
         for _ in range(200):
             logs = algorithm.update(by_name(algorithm, game.rollout(1).reshape(-1)))
         values[kind] = float(logs["pred_value"])
@@ -286,7 +287,11 @@ def test_rmsprop_is_pymarls():
         (lambda: QMIX(STATE, QMIX.Settings(max_grad_norm=0)), ValueError, "max_grad_norm"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), gamma=1.5), ValueError, "gamma"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), reduction="x"), ValueError, "reduction"),
-        (lambda: VDN(STATE).update(sequences().exclude("is_init")), KeyError, "is_init"),
+        (
+            lambda: VDN(STATE).update({"batch": sequences().exclude("is_init")}),
+            KeyError,
+            "is_init",
+        ),
     ],
 )
 def test_bad_input_has_one_clear_error(call, error, text):
