@@ -1269,6 +1269,7 @@ def test_every_public_constructor_meets_hostile_arguments():
     others = {
         "EnvironmentState",
         "ExactPettingZooEnv",
+        "JaxMARLEnv",
         "LastAction",
         "Layout",
         "CMAEPushBox",

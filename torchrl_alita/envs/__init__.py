@@ -9,6 +9,7 @@ from torchrl_alita.envs.cmae import (
 )
 from torchrl_alita.envs.exact_state import EnvironmentState, environment_state
 from torchrl_alita.envs.games import MarkovGame, MatrixGame, draw_game, game_task
+from torchrl_alita.envs.jaxmarl import JaxMARLEnv, jaxmarl_names, jaxmarl_task
 from torchrl_alita.envs.particles import (
     CooperativeNavigation,
     ParticleEnv,
@@ -72,6 +73,7 @@ __all__ = [
     "CooperativeNavigation",
     "EnvironmentState",
     "ExactPettingZooEnv",
+    "JaxMARLEnv",
     "Layout",
     "MarkovGame",
     "MatrixGame",
@@ -105,6 +107,8 @@ __all__ = [
     "environment_state",
     "game_task",
     "get_task",
+    "jaxmarl_names",
+    "jaxmarl_task",
     "layout_of",
     "make_env",
     "navigation_metrics",
