@@ -21,7 +21,17 @@ from typing import Any
 
 import cloudpickle
 import torch
-from fakes import B, H, TargetEnv, build, by_name, conditional_names, random_batch, sequences
+from fakes import (
+    B,
+    H,
+    TargetEnv,
+    build,
+    by_name,
+    conditional_names,
+    flat_config,
+    random_batch,
+    sequences,
+)
 from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -37,9 +47,8 @@ from torchrl_alita import ALITA, DDPG, IQL, MADDPG, PPO, QMIX, SAC, TAC, TD3, VD
 from torchrl_alita.algorithms import A2C, DQN, Reinforce
 from torchrl_alita.data.conditional import KINDS
 from torchrl_alita.envs import make_env
-from torchrl_alita.training import RecipeConfig, TrainingConfig, build_algorithm
+from torchrl_alita.training import make_exploration
 from torchrl_alita.training.buffers import Buffers
-from torchrl_alita.training.loop import _exploration
 
 SMALL = {"num_cells": (13,)}
 ONE_HOT = TargetEnv(discrete=True)
@@ -261,7 +270,9 @@ def steps() -> dict[str, list[str]]:
     for name, (task, exploration) in ACTED.items():
         torch.manual_seed(0)
         sizes = {"n_agents": 2, "num_envs": B, "horizon": 20}
-        config = RecipeConfig(
+        config = flat_config(
+            algorithm="alita",
+            total_frames=10_000,
             task=task,
             exploration=exploration,
             frames_per_batch=20 * B,
@@ -269,8 +280,8 @@ def steps() -> dict[str, list[str]]:
             **sizes,
         )
         env = make_env(task, seed=0, **sizes)
-        algorithm = build_algorithm(config, env)
-        policy = TensorDictSequential(algorithm.actor, _exploration(config, algorithm))
+        algorithm = config.build(env)
+        policy = TensorDictSequential(algorithm.actor, make_exploration(config, algorithm))
         found[name] = [
             transfer
             for answer in (True, False)
@@ -281,15 +292,10 @@ def steps() -> dict[str, list[str]]:
 
 def samples() -> dict[str, list[str]]:
     sizes = {"total_frames": 500, "num_envs": B, "frames_per_batch": 40 * B, "frames_per_update": B}
-    config = TrainingConfig(
-        batch_size=32,
-        conditional_batch_size=64,
-        sequence_length=4,
-        burn_in=2,
-        random_frames=0,
-        recent_frames=100,
-        **sizes,
-    )
+    options = {
+        "batch_size": 32, "conditional_batch_size": 64, "sequence_length": 4, "burn_in": 2,
+        "random_frames": 0, "recent_frames": 100, **sizes,
+    }  # fmt: skip
     found = {}
     for name, make in SAMPLED.items():
         torch.manual_seed(0)
@@ -297,6 +303,10 @@ def samples() -> dict[str, list[str]]:
         env = STATE if algorithm.recurrent else TargetEnv()
         for transform in algorithm.env_transforms():
             env = TransformedEnv(env, transform)
+        config = flat_config(algorithm="alita", **options)
+        names = {field.name for field in dataclasses.fields(algorithm.settings)}
+        own = {name: value for name, value in options.items() if name in names}
+        algorithm.settings = dataclasses.replace(algorithm.settings, **own)
         buffers = Buffers(config, algorithm)
         buffers.extend(env.rollout(40, algorithm.actor, break_when_any_done=False).detach())
         buffers.sample()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from torch.distributions import Normal
 from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita.algorithms import Learner
+from torchrl_alita.algorithms import Learner, get_algorithm
 from torchrl_alita.modules import GumbelOneHot
+from torchrl_alita.training import Config, TrainingSettings
 
 B, N, O, A = 7, 3, 5, 2  # noqa: E741
 # Steps of a sequence, features of the state, width of a memory, values of a latent variable.
@@ -398,3 +400,19 @@ def by_name(
 def build(algorithm: type[Learner], env: EnvBase, **options: Any) -> Learner:
     """An algorithm with some settings of its own."""
     return algorithm(env, algorithm.Settings(**options))
+
+
+def flat_config(*, algorithm: str | type[Learner], task: str = "test", **options: Any) -> Config:
+    """A config from options by their names alone; those that an algorithm lacks are left out."""
+    kind = get_algorithm(algorithm) if isinstance(algorithm, str) else algorithm
+    own, training = ({f.name for f in fields(cls)} for cls in (kind.Settings, TrainingSettings))
+    return Config(
+        task=task,
+        algorithm=kind.Settings(**{k: v for k, v in options.items() if k in own}),
+        training=TrainingSettings(**{k: v for k, v in options.items() if k in training}),
+    )
+
+
+def changed_training(config: Config, **values: Any) -> Config:
+    """The same run, trained otherwise."""
+    return replace(config, training=replace(config.training, **values))

@@ -11,12 +11,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from fakes import flat_config
 
 from torchrl_alita.envs import (
     MarkovGame,
@@ -28,7 +28,7 @@ from torchrl_alita.envs import (
     secret_room_task,
 )
 from torchrl_alita.envs.smax import smax_task
-from torchrl_alita.training import Checkpoints, RecipeConfig, build_algorithm, train
+from torchrl_alita.training import Checkpoints, Config, train
 
 # Three agents, seven environments, five steps a batch: with a horizon of six, the checkpoint
 # after two batches falls on the fourth step of an episode. The buffers are full by then.
@@ -99,13 +99,13 @@ def task(suite: str, name: str) -> Task | None:
     return None
 
 
-def config(suite: str, name: str, **changes) -> RecipeConfig:
-    return RecipeConfig(**(TINY | SUITES[suite][name] | {"task": suite} | changes))
+def config(suite: str, name: str, **changes) -> Config:
+    options = {"algorithm": "alita", "task": suite} | TINY | SUITES[suite][name] | changes
+    return flat_config(**options)
 
 
 def run(suite: str, name: str, **changes) -> dict[str, Any]:
-    options = config(suite, name, **changes)
-    return train(options, partial(build_algorithm, options), task=task(suite, name))
+    return train(config(suite, name, **changes), task=task(suite, name))
 
 
 class Stopped(Exception):

@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 import torch
-from fakes import H, T, TargetEnv, build, by_name, conditional_names, random_batch
+from fakes import H, T, TargetEnv, build, by_name, conditional_names, flat_config, random_batch
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs import TransformedEnv
 
 from torchrl_alita import ALITA, MADDPG
-from torchrl_alita.training import RecipeConfig, build_algorithm
+from torchrl_alita.training.loop import _with_compile
 
 ENV = TargetEnv()
 SMALL = {"num_cells": (13,)}
@@ -208,7 +208,7 @@ def test_a_run_is_compiled_where_it_has_more_than_two_thousand_updates(
     total_frames, asked, expected
 ):
     sizes = {"frames_per_batch": 100, "num_envs": 10, "frames_per_update": 1}
-    config = RecipeConfig(
+    config = flat_config(
         algorithm="maddpg", total_frames=total_frames, random_frames=100, compile=asked, **sizes
     )
-    assert build_algorithm(config, ENV).settings.compile == expected
+    assert _with_compile(config).algorithm.compile == expected

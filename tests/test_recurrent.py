@@ -17,6 +17,7 @@ from fakes import (
     build,
     by_name,
     conditional_names,
+    flat_config,
     sequences,
 )
 from tensordict import TensorDict
@@ -49,7 +50,6 @@ from torchrl_alita.modules import MultiAgentGRU, make_qnetwork
 from torchrl_alita.modules._gru import unroll_gru
 from torchrl_alita.objectives import _critics
 from torchrl_alita.training.buffers import Buffers
-from torchrl_alita.training.config import TrainingConfig
 
 STATE = ("agents", "recurrent_state")
 NEXT_STATE = ("next", *STATE)
@@ -344,12 +344,12 @@ def test_a_critic_of_the_state_reads_it_and_the_joint_action():
 
 
 def test_buffers_burn_the_memory_in_and_give_the_steps_after():
-    config = TrainingConfig(
-        num_envs=B, frames_per_batch=B, frames_per_update=B, total_frames=50 * B,
+    config = flat_config(
+        algorithm="maddpg", recurrent=True, hidden_size=H, num_cells=(5,), random_frames=0, num_envs=B, frames_per_batch=B, frames_per_update=B, total_frames=50 * B,
         batch_size=12, sequence_length=3, burn_in=4, buffer_size=20 * B + 3, recent_frames=5,
     )  # fmt: skip
     torch.manual_seed(0)
-    algorithm = MADDPG(DISCRETE, MADDPG.Settings(recurrent=True, hidden_size=H, num_cells=(5,)))
+    algorithm = config.build(DISCRETE)
     buffers = Buffers(config, algorithm)
     assert buffers.replay.storage.max_size == 20 * B
     env = TransformedEnv(TargetEnv(discrete=True, has_state=True), StepCounter())
@@ -360,7 +360,7 @@ def test_buffers_burn_the_memory_in_and_give_the_steps_after():
     # What the memory was when it was collected is wrong, but for where episodes begin.
     buffers.extend(collected.clone().set(STATE, torch.full_like(collected[STATE], 7.0)))
     buffers.replay.sampler._rng = torch.Generator().manual_seed(0)
-    batch, _, _ = buffers.sample()
+    batch = buffers.sample()["batch"]
     assert batch.shape == (4, 3)
     # An episode of four steps begins in every four: its beginning has set the memory right.
     where = batch["agents", "observation"][:, :1, None] == collected["agents", "observation"]
@@ -372,11 +372,11 @@ def test_buffers_burn_the_memory_in_and_give_the_steps_after():
 
 
 def test_buffers_are_ready_when_there_are_as_many_steps_as_a_sequence_has():
-    config = TrainingConfig(
-        num_envs=B, frames_per_batch=B, frames_per_update=B, total_frames=50 * B,
+    config = flat_config(
+        algorithm="maddpg", recurrent=True, hidden_size=H, num_cells=(5,), random_frames=0, num_envs=B, frames_per_batch=B, frames_per_update=B, total_frames=50 * B,
         batch_size=12, sequence_length=3, burn_in=4,
     )  # fmt: skip
-    algorithm = MADDPG(DISCRETE, MADDPG.Settings(recurrent=True, hidden_size=H, num_cells=(5,)))
+    algorithm = config.build(DISCRETE)
     buffers = Buffers(config, algorithm)
     env = TransformedEnv(TargetEnv(discrete=True, has_state=True))
     for transform in algorithm.env_transforms():
@@ -387,7 +387,7 @@ def test_buffers_are_ready_when_there_are_as_many_steps_as_a_sequence_has():
         buffers.extend(steps[:, step : step + 1])
         ready.append(buffers.ready)
     assert ready == [False] * 6 + [True]
-    assert buffers.sample()[0].shape == (4, 3)
+    assert buffers.sample()["batch"].shape == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -404,8 +404,8 @@ def test_buffers_are_ready_when_there_are_as_many_steps_as_a_sequence_has():
         (lambda: make_critic(
             DISCRETE, critic_input="state", scope=torch.eye(N, dtype=torch.bool)
         ), ValueError, "sees all agents"),
-        (lambda: TrainingConfig(batch_size=10, sequence_length=3), ValueError, "multiple"),
-        (lambda: TrainingConfig(burn_in=-1), ValueError, "burn_in"),
+        (lambda: MADDPG.Settings(recurrent=True, batch_size=2, sequence_length=3), ValueError, "sequence_length"),
+        (lambda: MADDPG.Settings(burn_in=-1), ValueError, "burn_in"),
     ],
 )  # fmt: skip
 def test_bad_input_has_one_clear_error(call, error, text):

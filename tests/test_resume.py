@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import resume_runs
 import torch
-from fakes import TargetEnv
+from fakes import TargetEnv, changed_training
 from PIL import Image
 from scripts import load
 from tensordict import TensorDict
@@ -39,7 +39,6 @@ from torchrl_alita.envs import (
 from torchrl_alita.training import (
     Checkpoints,
     RandomState,
-    build_algorithm,
     checkpoint_difference,
     find_checkpoint,
     init_policy,
@@ -116,12 +115,11 @@ def test_resume_is_exact_where_an_environment_begins_new_episodes_at_a_checkpoin
     runs = {name: tmp_path / name for name in ("resumed", "whole")}
     for name, run_dir in runs.items():
         config = resume_runs.config("vmas/spread", "maddpg, team", run_dir=run_dir, task="x")
-        algorithm = lambda env, config=config: build_algorithm(config, env)  # noqa: E731
         if name == "resumed":
             with pytest.raises(resume_runs.Stopped), resume_runs.stop_halfway():
-                train(config, algorithm, task=TARGET)
-            config = replace(config, run_dir=None, resume=run_dir)
-        train(config, algorithm, task=TARGET)
+                train(config, task=TARGET)
+            config = changed_training(config, run_dir=None, resume=run_dir)
+        train(config, task=TARGET)
     difference = checkpoint_difference(*runs.values())
     assert set(difference.values()) == {0.0}, difference
     assert "environment" not in difference
@@ -141,13 +139,12 @@ def test_a_run_stopped_by_ctrl_c_anywhere_is_resumed_exactly(tmp_path):
     config = resume_runs.config(
         "games", "maddpg", run_dir=tmp_path / "resumed", evaluation_interval=35
     )
-    algorithm = lambda env: build_algorithm(config, env)  # noqa: E731
     task = replace(resume_runs.task("games", "maddpg"), metrics=press)
     with pytest.raises(SystemExit):
-        train(config, algorithm, task=task)
+        train(config, task=task)
     assert find_checkpoint(tmp_path / "resumed").name.endswith("035")
-    train(replace(config, run_dir=None, resume=tmp_path / "resumed"), algorithm, task=task)
-    train(replace(config, run_dir=tmp_path / "whole"), algorithm, task=task)
+    train(changed_training(config, run_dir=None, resume=tmp_path / "resumed"), task=task)
+    train(changed_training(config, run_dir=tmp_path / "whole"), task=task)
     difference = checkpoint_difference(tmp_path / "resumed", tmp_path / "whole")
     assert set(difference.values()) == {0.0}, difference
     assert rows(tmp_path / "resumed") == rows(tmp_path / "whole")
@@ -170,7 +167,6 @@ def test_evaluation_with_pictures_or_none_gives_the_same_training(tmp_path, suit
         )
         train(
             config,
-            lambda env, config=config: build_algorithm(config, env),
             task=replace(task, metrics=metrics_and_film) if name == "often" else task,
         )
     difference = checkpoint_difference(tmp_path / "often", tmp_path / "never")
@@ -400,8 +396,8 @@ def test_policies_that_do_not_fit_are_refused_without_resume(run_dir):
     env = make_env("vmas/spread", n_agents=2)
     with pytest.raises(ValueError, match="do not fit"):
         load_policy(run_dir, env)
-    (run_dir / "config.json").write_text(json.dumps({"algorithm": "own"}))
-    with pytest.raises(ValueError, match="num_cells"):
+    (run_dir / "config.json").write_text(json.dumps({"algorithm": {"name": "own"}}))
+    with pytest.raises(ValueError, match="training"):
         load_policy(run_dir, env)
 
 
@@ -409,7 +405,7 @@ def test_policies_that_do_not_fit_are_refused_without_resume(run_dir):
 def test_a_fine_tuning_run_starts_from_policies_and_targets_not_by_resume(run_dir, name):
     env = make_env(resume_runs.task("games", name), n_agents=3, num_envs=7, seed=0)
     config = resume_runs.config("games", name)
-    algorithm, untouched = build_algorithm(config, env), build_algorithm(config, env)
+    algorithm, untouched = config.build(env), config.build(env)
     critic = {
         k: v.clone() for k, v in algorithm.maddpg.qvalue_network_params.flatten_keys().items()
     }

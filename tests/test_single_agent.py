@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import A, B, TargetEnv, build, by_name, random_batch
+from fakes import A, B, TargetEnv, build, by_name, flat_config, random_batch
 from PIL import Image
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from torchrl_alita import DDPG, PPO, SAC, TAC, TD3, TwinALITA
 from torchrl_alita.envs import Task
-from torchrl_alita.training import TrainingConfig, init_policy, train
+from torchrl_alita.training import Config, init_policy, train
 from torchrl_alita.training.loop import _Session
 
 ENV = TargetEnv(n_agents=1)
@@ -245,21 +245,21 @@ def task(**options) -> Task:
     return Task(make=lambda **asked: TargetEnv(**asked, **options), metrics=lambda _: {}, draw=draw)
 
 
-def tiny(run_dir: Path, **changes) -> TrainingConfig:
+def tiny(run_dir: Path, **changes) -> Config:
     options = {
-        "algorithm": "tiny", "task": "test", "n_agents": 1, "num_envs": 5, "horizon": 4,
+        "algorithm": TD3, "task": "test", **SMALL, "n_agents": 1, "num_envs": 5, "horizon": 4,
         "total_frames": 100, "frames_per_batch": 20, "frames_per_update": 10,
         "random_frames": 20, "batch_size": 16, "conditional_batch_size": 32,
         "noise_start": 0.1, "noise_end": 0.1, "evaluation_interval": 40,
         "evaluation_episodes": 3, "checkpoint_interval": 40, "progress": False,
         "run_dir": run_dir,
     }  # fmt: skip
-    return TrainingConfig(**(options | changes))
+    return flat_config(**(options | changes))
 
 
 @pytest.mark.parametrize("make", EVERY)
 def test_every_algorithm_trains_in_the_loop_and_leaves_a_run(tmp_path, make):
-    summary = train(tiny(tmp_path / "run"), partial(build, make, **SMALL), task=task())
+    summary = train(tiny(tmp_path / "run", algorithm=make), task=task())
     assert summary["frames"] == 100
     # PPO learns once from each batch, the others twice, all after the first.
     assert summary["updates"] == (4 if make is PPO else 8)
@@ -271,7 +271,7 @@ def test_every_algorithm_trains_in_the_loop_and_leaves_a_run(tmp_path, make):
 def test_a_policy_that_explores_by_itself_gets_no_noise(tmp_path):
     noises = {}
     for make in (TD3, SAC):
-        session = _Session(tiny(tmp_path / make.__name__), partial(build, make, **SMALL), task())
+        session = _Session(tiny(tmp_path / make.__name__, algorithm=make), make, task())
         batch = next(iter(session.collector))
         step = session.noise(batch[:, 0].clone())
         noises[make] = (step["agents", "action"] - batch["agents", "action"][:, 0]).abs().max()
@@ -280,9 +280,7 @@ def test_a_policy_that_explores_by_itself_gets_no_noise(tmp_path):
 
 
 def test_what_is_collected_on_policy_has_its_probabilities_and_is_not_stored(tmp_path):
-    session = _Session(
-        tiny(tmp_path / "run", random_frames=0), partial(build, PPO, **SMALL), task()
-    )
+    session = _Session(tiny(tmp_path / "run", random_frames=0, algorithm=PPO), PPO, task())
     batch = next(iter(session.collector))
     assert batch["agents", "action_log_prob"].std() > 0
     session.learn(batch)
@@ -295,7 +293,7 @@ def test_an_evaluation_that_ends_with_its_last_episode_has_the_same_return(tmp_p
     results = {}
     for stop in (False, True):
         config = tiny(tmp_path / str(stop), horizon=12, stop_evaluations=stop)
-        session = _Session(config, partial(build, TD3, **SMALL), task(terminates=True))
+        session = _Session(config, TD3, task(terminates=True))
         session.evaluation_env.horizon = 4
         results[stop] = session.evaluate(session.algorithm.actor)
     assert results[True][1].shape == (3, 4)
@@ -305,7 +303,7 @@ def test_an_evaluation_that_ends_with_its_last_episode_has_the_same_return(tmp_p
 
 
 def test_the_runs_metrics_name_the_losses(tmp_path):
-    train(tiny(tmp_path / "run"), partial(build, TD3, **SMALL), task=task())
+    train(tiny(tmp_path / "run", algorithm=TD3), task=task())
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["evaluation/return_mean"] != "" for row in rows] == [
@@ -384,7 +382,7 @@ def test_a_batch_of_another_width_is_an_error_with_both_numbers():
 
 
 def test_a_run_starts_from_the_policy_and_targets_of_another(tmp_path):
-    train(tiny(tmp_path / "run"), partial(build, TD3, **SMALL), task=task())
+    train(tiny(tmp_path / "run", algorithm=TD3), task=task())
     first, second = (TD3(ENV, TD3.Settings(**SMALL)) for _ in range(2))
     for algorithm in (first, second):
         init_policy(algorithm, tmp_path / "run")

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import TargetEnv
+from fakes import TargetEnv, flat_config
 from PIL import Image
 from tensordict import TensorDict
 
-from torchrl_alita import ALITA, DDPG, MADDPG
+from torchrl_alita import ALITA, MADDPG
 from torchrl_alita.envs import (
     MatrixGame,
     PushBox,
@@ -29,9 +29,7 @@ from torchrl_alita.envs import (
 )
 from torchrl_alita.envs.registry import TASKS
 from torchrl_alita.training import (
-    RecipeConfig,
-    TrainingConfig,
-    build_algorithm,
+    Config,
     evaluate,
     preserve_random_state,
     train,
@@ -72,9 +70,11 @@ for name, build in (("test/target", make_target), ("test/interrupted", Interrupt
         register_task(name, Task(make=build, metrics=metrics, draw=draw))
 
 
-def tiny(run_dir: Path | None, **changes) -> TrainingConfig:
+def tiny(run_dir: Path | None, **changes) -> Config:
     options = {
-        "algorithm": "tiny",
+        "algorithm": "maddpg",
+        "num_cells": (13,),
+        "n_agents": 3,
         "task": "test/target",
         "num_envs": 5,
         "horizon": 4,
@@ -91,15 +91,10 @@ def tiny(run_dir: Path | None, **changes) -> TrainingConfig:
         "progress": False,
         "run_dir": run_dir,
     }
-    return TrainingConfig(**(options | changes))
+    return flat_config(**(options | changes))
 
 
-def maddpg(env) -> MADDPG:
-    return MADDPG(env, MADDPG.Settings(num_cells=(13,)))
-
-
-def clones(env) -> ALITA:
-    return ALITA(env, ALITA.Settings(num_cells=(13,), estimator="clones"))
+CLONES = {"algorithm": "alita", "estimator": "clones"}
 
 
 def rows(run_dir: Path) -> list[dict]:
@@ -116,7 +111,7 @@ def training_columns(run_dir: Path) -> list[dict]:
 
 
 def test_a_run_leaves_its_files_and_a_summary(tmp_path):
-    summary = train(tiny(tmp_path / "run"), clones)
+    summary = train(tiny(tmp_path / "run", **CLONES))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         "config.json", "metrics.csv", "curve.png", "rollout.gif", "summary.json", "checkpoints",
@@ -126,7 +121,7 @@ def test_a_run_leaves_its_files_and_a_summary(tmp_path):
     assert saved["frames"] == 200
     assert saved["updates"] == 18  # 2 for each of 10 batches, but the random one
     assert saved["seed"] == 0
-    assert saved["algorithm"] == "tiny"
+    assert saved["algorithm"] == "alita"
     assert saved["task"] == "test/target"
     assert saved["wall_seconds"] > 0
     assert saved["frames_per_second"] == pytest.approx(200 / saved["wall_seconds"])
@@ -140,7 +135,7 @@ def test_a_run_leaves_its_files_and_a_summary(tmp_path):
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        train(tiny(tmp_path / name, seed=seed), clones)
+        train(tiny(tmp_path / name, seed=seed, **CLONES))
     first, again, other = (training_columns(tmp_path / n) for n in ("first", "again", "other"))
     assert first == again
     assert first != other
@@ -150,7 +145,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
 def test_evaluation_leaves_training_as_it_was(tmp_path, task):
     """At every batch against once at the end: bit-identical figures of training."""
     for name, interval in (("often", 20), ("never", 10**9)):
-        train(tiny(tmp_path / name, task=task, evaluation_interval=interval), clones)
+        train(tiny(tmp_path / name, task=task, evaluation_interval=interval, **CLONES))
     assert training_columns(tmp_path / "often") == training_columns(tmp_path / "never")
     assert sum(bool(row["evaluation/return_mean"]) for row in rows(tmp_path / "often")) == 11
 
@@ -160,7 +155,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_run_is_resumed_to_its_end(tmp_path, 
     handler = signal.getsignal(signal.SIGINT)
     InterruptedEnv.pressed = False
     with pytest.raises(SystemExit) as stopped:
-        train(tiny(run, task="test/interrupted"), clones)
+        train(tiny(run, task="test/interrupted", **CLONES))
     assert stopped.value.code == 130
     assert f"--resume {run}" in capsys.readouterr().out
     halfway = int(rows(run)[-1]["frames"])
@@ -168,7 +163,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_run_is_resumed_to_its_end(tmp_path, 
     assert any((run / "checkpoints").iterdir())
     assert not (run / "summary.json").exists()
     assert signal.getsignal(signal.SIGINT) is handler
-    summary = train(tiny(None, task="test/interrupted", resume=run), clones)
+    summary = train(tiny(None, task="test/interrupted", resume=run, **CLONES))
     assert summary["frames"] == 200
     assert summary["updates"] == 18
     assert [int(row["frames"]) for row in rows(run)] == list(range(0, 201, 20))
@@ -178,13 +173,13 @@ def test_a_resumed_run_takes_over_networks_and_replay(tmp_path):
     """What is logged right after resuming is of the trained networks, not of new ones."""
     made = []
 
-    def remember(env):
-        made.append(clones(env))
+    def remember(env, settings):
+        made.append(ALITA(env, settings))
         return made[-1]
 
     InterruptedEnv.pressed = False
     with pytest.raises(SystemExit):
-        train(tiny(tmp_path / "run", task="test/interrupted"), remember)
+        train(tiny(tmp_path / "run", task="test/interrupted", **CLONES), make_algorithm=remember)
     before = {k: v.clone() for k, v in made[0].maddpg.state_dict().items()}
     updates = made[0].updates
 
@@ -197,40 +192,40 @@ def test_a_resumed_run_takes_over_networks_and_replay(tmp_path):
             super().start_episode()
 
     train(
-        tiny(None, task="test/interrupted", resume=tmp_path / "run"),
-        lambda env: Probe(env, Probe.Settings(num_cells=(13,), estimator="clones")),
+        tiny(None, task="test/interrupted", resume=tmp_path / "run", **CLONES),
+        make_algorithm=Probe,
     )
     assert made[-1] == "checked"
 
 
 def test_resuming_needs_a_run_with_the_same_config_and_a_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere is no run"):
-        train(tiny(None, resume=tmp_path / "nowhere"), maddpg)
-    train(tiny(tmp_path / "run"), maddpg)
+        train(tiny(None, resume=tmp_path / "nowhere"))
+    train(tiny(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"seed.*\(0, 4\)"):
-        train(tiny(None, resume=tmp_path / "run", seed=4), maddpg)
+        train(tiny(None, resume=tmp_path / "run", seed=4))
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         (path / "manifest.json").unlink()
     with pytest.raises(ValueError, match="no checkpoint"):
-        train(tiny(None, resume=tmp_path / "run"), maddpg)
+        train(tiny(None, resume=tmp_path / "run"))
 
 
 def test_a_checkpoint_of_another_algorithm_is_named(tmp_path):
-    train(tiny(tmp_path / "run"), maddpg)
+    train(tiny(tmp_path / "run"))
     with pytest.raises(ValueError, match="checkpoint-000000000200"):
-        train(tiny(None, resume=tmp_path / "run"), clones)
+        train(tiny(None, resume=tmp_path / "run", **CLONES))
 
 
 def test_a_new_run_does_not_overwrite_an_old_one(tmp_path):
-    train(tiny(tmp_path / "run"), maddpg)
+    train(tiny(tmp_path / "run"))
     before = (tmp_path / "run" / "metrics.csv").read_text()
     with pytest.raises(ValueError, match="holds a run already"):
-        train(tiny(tmp_path / "run"), maddpg)
+        train(tiny(tmp_path / "run"))
     assert (tmp_path / "run" / "metrics.csv").read_text() == before
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path):
-    train(tiny(tmp_path / "run", checkpoint_interval=20, keep_checkpoints=3), maddpg)
+    train(tiny(tmp_path / "run", checkpoint_interval=20, keep_checkpoints=3))
     kept = sorted(path.name[-4:] for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["0160", "0180", "0200"]
 
@@ -240,7 +235,7 @@ def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoin
 ):
     monkeypatch.setitem(ENV_OPTIONS, "poison_after", 30)  # 150 frames, and TorchRL's own steps
     with pytest.raises(ValueError, match=r"'next', 'agents', 'reward'.*at frame \d+"):
-        train(tiny(tmp_path / "run"), maddpg)
+        train(tiny(tmp_path / "run"))
     kept = sorted(path.name[-4:] for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["0000", "0100"]
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -262,7 +257,7 @@ def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoin
 )
 def test_a_config_that_cannot_work_is_refused(tmp_path, changes, value):
     with pytest.raises(ValueError, match=value):
-        train(tiny(tmp_path / "run", **changes), maddpg)
+        train(tiny(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -317,7 +312,7 @@ def test_a_column_that_comes_late_leaves_earlier_rows_empty(tmp_path):
 
 @pytest.mark.parametrize("name", ["csv", "tensorboard"])
 def test_torchrls_loggers_write_under_the_run(tmp_path, name):
-    train(tiny(tmp_path / "run", loggers=(name,), total_frames=60), maddpg)
+    train(tiny(tmp_path / "run", loggers=(name,), total_frames=60))
     written = [p for p in (tmp_path / "run" / f"{name}_logs").rglob("*") if p.is_file()]
     assert written
     assert all(path.stat().st_size > 0 for path in written)
@@ -342,24 +337,24 @@ MASKED = Task(make=masked_task, metrics=push_box_metrics, draw=draw)
 
 
 @pytest.mark.parametrize("exploration", ["independent", "team"])
-@pytest.mark.parametrize("make", [maddpg, lambda env: ALITA(env, ALITA.Settings(num_cells=(13,)))])
+@pytest.mark.parametrize("make", [MADDPG, ALITA])
 def test_masks_reach_collection_replay_and_losses(tmp_path, exploration, make):
     """The environment refuses masked actions, and a masked policy needs its mask to learn."""
     made = []
 
-    def remember(env) -> MADDPG:
-        made.append(make(env))
+    def remember(env, settings) -> MADDPG:
+        made.append(make(env, settings))
         return made[0]
 
-    config = tiny(tmp_path / "run", n_agents=2, exploration=exploration, horizon=9)
-    assert train(config, remember, task=MASKED)["updates"] > 0
+    config = tiny(tmp_path / "run", n_agents=2, exploration=exploration, horizon=9, algorithm=make)
+    assert train(config, task=MASKED, make_algorithm=remember)["updates"] > 0
     assert ("agents", "action_mask") in made[0].maddpg.in_keys
 
 
 @pytest.mark.parametrize("task", ["test/target", "push_box"])
 def test_team_exploration_trains_and_is_drawn(tmp_path, task):
     config = tiny(tmp_path / "run", task=task, n_agents=2, exploration="team", horizon=6)
-    assert train(config, maddpg)["updates"] > 0
+    assert train(config)["updates"] > 0
     with Image.open(tmp_path / "run" / "exploration.gif") as picture:
         assert picture.n_frames >= 6
 
@@ -369,10 +364,10 @@ def test_a_resumed_run_goes_on_counting_what_was_explored(tmp_path):
     run = tmp_path / "run"
     options = {"task": "push_box", "n_agents": 2, "horizon": 20}
     options |= {"buffer_size": 60, "recent_frames": 60}
-    train(tiny(run, total_frames=100, **options), maddpg)
+    train(tiny(run, total_frames=100, **options))
     config = json.loads((run / "config.json").read_text()) | {"total_frames": 200}
     (run / "config.json").write_text(json.dumps(config))
-    train(tiny(None, resume=run, **options), maddpg)
+    train(tiny(None, resume=run, **options))
     visited = [float(row["exploration/state_visited"] or 0) for row in rows(run)]
     assert visited == sorted(visited)
     assert visited[-1] > visited[len(visited) // 2] > 0
@@ -381,17 +376,6 @@ def test_a_resumed_run_goes_on_counting_what_was_explored(tmp_path):
 def test_a_task_of_the_callers_own_needs_no_name(tmp_path):
     config = tiny(tmp_path / "run", task="anything", n_agents=2, horizon=1)
     task = game_task(MatrixGame([[0.0, 0.0, 0.0, 1.0]] * 2))
-    summary = train(config, maddpg, task=task)
+    summary = train(config, task=task)
     assert summary["task"] == "anything"
     assert set(summary["evaluation"]) == {"return_mean", "return_std"}
-
-
-def test_an_algorithm_is_built_from_its_name_or_refused():
-    env = TargetEnv()
-    for name, kind in (("alita", ALITA), ("maddpg", MADDPG), ("ddpg", DDPG)):
-        config = RecipeConfig(algorithm=name, gamma=0.5, num_cells=(13,))
-        algorithm = build_algorithm(config, env)
-        assert type(algorithm) is kind
-        assert float(algorithm.maddpg.gamma) == 0.5
-    with pytest.raises(ValueError, match="reinforce"):
-        build_algorithm(RecipeConfig(algorithm="reinforce"), env)

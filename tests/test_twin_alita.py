@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,10 +13,11 @@ import resume_runs
 import torch
 from fakes import (
     TargetEnv,
-    build,
     by_name,
+    changed_training,
     conditional_names,
     constant_actor,
+    flat_config,
     linear_critic,
     random_batch,
 )
@@ -46,7 +45,7 @@ from torchrl_alita import (
 )
 from torchrl_alita.envs import TakeTurns, Task
 from torchrl_alita.training import (
-    TrainingConfig,
+    Config,
     checkpoint_difference,
     load_policy,
     read_component,
@@ -561,20 +560,20 @@ def task(paid: list | None = None) -> Task:
     return Task(make=TargetEnv, metrics=metrics, draw=draw)
 
 
-def tiny(run_dir: Path, **changes) -> TrainingConfig:
+def tiny(run_dir: Path, **changes) -> Config:
     options = {
-        "algorithm": "alita", "task": "test", "n_agents": 1, "num_envs": 5, "horizon": 3,
+        "algorithm": TwinALITA, "task": "test", **SMALL, "n_agents": 1, "num_envs": 5, "horizon": 3,
         "total_frames": 100, "frames_per_batch": 20, "frames_per_update": 10,
         "random_frames": 20, "batch_size": 16, "conditional_batch_size": 32,
         "noise_start": 0.1, "noise_end": 0.1, "evaluation_interval": 40,
         "evaluation_episodes": 3, "selection_episodes": 2, "checkpoint_interval": 40,
         "progress": False, "run_dir": run_dir,
     }  # fmt: skip
-    return TrainingConfig(**(options | changes))
+    return flat_config(**(options | changes))
 
 
 def test_a_run_counts_both_agents_frames_and_says_which_agent_was_chosen(tmp_path):
-    summary = train(tiny(tmp_path / "run"), partial(build, TwinALITA, **SMALL), task=task())
+    summary = train(tiny(tmp_path / "run"), task=task())
     assert summary["frames"] == 100
     assert summary["updates"] == 8
     returns = [summary["selection"][f"return_{agent}"] for agent in (0, 1)]
@@ -588,7 +587,7 @@ def test_a_run_counts_both_agents_frames_and_says_which_agent_was_chosen(tmp_pat
 def test_the_better_agent_is_chosen_on_other_episodes_than_the_reported_ones(tmp_path, better):
     """One policy acts as it is told, the other does the opposite."""
     seen = []
-    session = _Session(tiny(tmp_path / "run"), partial(build, TwinALITA, **SMALL), task(seen))
+    session = _Session(tiny(tmp_path / "run"), TwinALITA, task(seen))
 
     def told(sign: float):
         def act(tensordict: TensorDict) -> TensorDict:
@@ -609,18 +608,9 @@ def test_the_better_agent_is_chosen_on_other_episodes_than_the_reported_ones(tmp
     assert (first != reported).any()
 
 
-@dataclass
-class LayersConfig(TrainingConfig):
-    """What load_policy reads of a recipe's."""
-
-    num_cells: tuple[int, ...] = (13,)
-    layer_norm: bool = False
-
-
 @pytest.mark.parametrize("choices", [(0, 1), (1, 0)])
 def test_the_policy_of_a_checkpoint_is_of_the_agent_chosen_until_then(tmp_path, choices):
-    config = LayersConfig(**vars(tiny(tmp_path / "run")))
-    train(config, partial(build, TwinALITA, **SMALL), task=task())
+    train(tiny(tmp_path / "run"), task=task())
     lines = ["frames,selection/chosen", "40,0.0", "60,", f"80,{choices[0]}", f"100,{choices[1]}"]
     (tmp_path / "run" / "metrics.csv").write_text("\n".join(lines))
     checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
@@ -634,7 +624,7 @@ def test_the_policy_of_a_checkpoint_is_of_the_agent_chosen_until_then(tmp_path, 
 
 
 def test_evaluation_leaves_the_turns_of_training_alone(tmp_path):
-    session = _Session(tiny(tmp_path / "run"), partial(build, TwinALITA, **SMALL), task())
+    session = _Session(tiny(tmp_path / "run"), TwinALITA, task())
     next(iter(session.collector))
     before = session.algorithm.turns.turn.clone()
     session.evaluate_chosen()
@@ -642,31 +632,30 @@ def test_evaluation_leaves_the_turns_of_training_alone(tmp_path):
     assert before.flatten().tolist() == [1] * 5
 
 
-def spread_config(run_dir: Path, **changes) -> TrainingConfig:
+def spread_config(run_dir: Path, **changes) -> Config:
     """A checkpoint in the middle of the second episodes, which are the partner's."""
     options = {
-        "algorithm": "alita", "task": "vmas/spread", "n_agents": 1, "num_envs": 7, "horizon": 6,
+        "algorithm": TwinALITA, "task": "vmas/spread", **SMALL, "n_agents": 1, "num_envs": 7, "horizon": 6,
         "frames_per_batch": 35, "frames_per_update": 35, "total_frames": resume_runs.WHOLE,
         "random_frames": 35, "batch_size": 16, "conditional_batch_size": 32, "buffer_size": 60,
         "recent_frames": 50, "evaluation_interval": 70, "evaluation_episodes": 3,
         "selection_episodes": 2, "checkpoint_interval": resume_runs.HALF, "progress": False,
         "seed": 3, "run_dir": run_dir,
     }  # fmt: skip
-    return TrainingConfig(**(options | changes))
+    return flat_config(**(options | changes))
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["mid_episode", "new_episodes"])
 def test_a_run_resumed_is_the_one_that_never_stopped(tmp_path, exact):
     runs = {name: tmp_path / name for name in ("resumed", "whole")}
-    make = partial(build, TwinALITA, **SMALL)
     of = None if exact else task()
     for name, run_dir in runs.items():
         config = spread_config(run_dir)
         if name == "resumed":
             with pytest.raises(resume_runs.Stopped), resume_runs.stop_halfway():
-                train(config, make, task=of)
-            config = replace(config, run_dir=None, resume=run_dir)
-        train(config, make, task=of)
+                train(config, task=of)
+            config = changed_training(config, run_dir=None, resume=run_dir)
+        train(config, task=of)
     difference = checkpoint_difference(*runs.values())
     assert set(difference.values()) == {0.0}, difference
     assert ("environment" in difference) == exact

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import json
+import textwrap
 import types
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Settings", "plain_value", "type_hints"]
+__all__ = ["Settings", "field_docs", "parse_option", "plain_value", "type_hints"]
 
 
 @cache
@@ -99,6 +102,8 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
+    if hint is Any:
+        return True, value
     origin = get_origin(hint)
     if origin is Literal:
         return any(
@@ -145,3 +150,77 @@ def _word(hint: Any) -> str:
     if hint is type(None):
         return "None"
     return _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+@cache
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstrings of a dataclass's fields, inherited ones included, each in one line."""
+    docs: dict[str, str] = {}
+    for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
+        try:
+            (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError):  # made where there is no source
+            continue
+        for field, text in zip(parsed.body, parsed.body[1:], strict=False):
+            literal = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and literal:
+                docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
+    """The value that a text means where a type is asked for.
+
+    Args:
+        name: of the option, for an error.
+        text: as a command line has it, or several of a sequence.
+        hint: the type of the option.
+
+    Raises:
+        TypeError: if no value of the type is written so.
+        ValueError: if it is not among the choices.
+
+    Examples:
+        >>> parse_option("num_cells", "[64, 64]", tuple[int, ...])
+        (64, 64)
+        >>> parse_option("influencers", ["all"], int | tuple[int, ...] | Literal["all"])
+        'all'
+    """
+    hints = _alternatives(hint)
+    several = any(get_origin(accepted) is tuple for accepted in hints)
+    texts = [text] if isinstance(text, str) else text
+    if several and len(texts) == 1 and texts[0].startswith("["):
+        try:
+            return _fitting(name, plain_value(json.loads(texts[0])), hint)
+        except json.JSONDecodeError:
+            raise ValueError(f"{name} must be {_words(hint)}, got {texts[0]!r}.") from None
+    if len(texts) == 1:
+        for accepted in hints:
+            value = _written(texts[0], accepted)
+            if value is not _NOTHING:
+                return value
+    for accepted in hints:
+        if get_origin(accepted) is tuple:
+            member = get_args(accepted)[0]
+            return tuple(parse_option(name, part, member) for part in texts)
+    return _fitting(name, texts[0] if len(texts) == 1 else tuple(texts), hint)
+
+
+_NOTHING = object()
+_FLAGS = {"true": True, "false": False}
+
+
+def _written(text: str, hint: Any) -> Any:
+    """The value of a type that is written so, or that there is none."""
+    if hint is type(None):
+        return None if text.lower() == "none" else _NOTHING
+    if hint is bool:
+        return _FLAGS.get(text.lower(), _NOTHING)
+    if get_origin(hint) is Literal:
+        return next((choice for choice in get_args(hint) if str(choice) == text), _NOTHING)
+    if hint in (int, float):
+        try:
+            return hint(text.replace("_", ""))
+        except ValueError:
+            return _NOTHING
+    return hint(text) if hint in (str, Path) else _NOTHING

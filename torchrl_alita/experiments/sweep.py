@@ -21,7 +21,7 @@ from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
 from torchrl_alita.experiments.results import Row, write_rows
-from torchrl_alita.training.command import check_option, parse
+from torchrl_alita.training.command import check_option, parse_arguments
 
 try:
     import fcntl
@@ -467,16 +467,17 @@ def _cells_of(config: argparse.Namespace) -> list[Cell]:
     )
     for cell in cells:
         if cell.seed == 0:
-            parse(cell.arguments)
+            parse_arguments(cell.arguments)
     return cells
 
 
 def _check_setting(name: str, algorithms: Sequence[str]) -> None:
     owner, _, option = name.replace("_", "-").rpartition(".")
+    owners = {algorithm.replace("_", "-"): algorithm for algorithm in algorithms}
     if owner == "":
-        check_option(option)
-    elif owner in (algorithm.replace("_", "-") for algorithm in algorithms):
-        check_option(f"algorithm.{option}")
+        check_option(algorithms[0], option)
+    elif owner in owners:
+        check_option(owners[owner], f"algorithm.{option}")
     elif owner != "task":
         raise Refused(f"--set {name} is of {owner!r}, which is not among --algorithms.")
 

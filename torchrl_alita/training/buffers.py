@@ -21,7 +21,7 @@ from torchrl_alita.layout import (
     TERMINATED,
     next_key,
 )
-from torchrl_alita.training.config import TrainingConfig
+from torchrl_alita.training.config import Config
 
 __all__ = ["Buffers"]
 
@@ -40,7 +40,9 @@ class Buffers:
         ValueError: if a sequence does not fit into the buffer.
     """
 
-    def __init__(self, config: TrainingConfig, algorithm: Learner):
+    def __init__(self, config: Config, algorithm: Learner):
+        training, settings = config.training, algorithm.settings
+
         def buffer(size: int, batch_size: int, **options) -> ReplayBuffer:
             storage = LazyTensorStorage(size, device=algorithm.device)
             return ReplayBuffer(storage=storage, batch_size=batch_size, **options)
@@ -50,32 +52,34 @@ class Buffers:
         self.stored = tuple(dict.fromkeys((*_STORED, *masks, *own)))
         self.algorithm = algorithm
         self.burn_in = None
-        size = min(config.buffer_size, config.total_frames)
-        if algorithm.recurrent:
-            self.burn_in = BurnInTransform([algorithm.actor], config.burn_in, [RECURRENT_STATE])
-            # Whole steps of all environments, or a sequence would jump to another one.
-            size -= size % config.num_envs
-            length = config.burn_in + config.sequence_length
-            if size < length * config.num_envs:
-                raise ValueError(
-                    f"A buffer of {size} holds no {length} steps of {config.num_envs} environments."
-                )
-            sampler = SequenceSampler(num_envs=config.num_envs, length=length)
-            sequences = config.batch_size // config.sequence_length
-            self.replay = buffer(size, sequences * length, sampler=sampler)
-        else:
-            self.replay = buffer(size, config.batch_size)
         self.streams = algorithm.replays()
         self.drawn: dict[str, ReplayBuffer] = {}
+        if not self.streams:
+            return
+        size = min(settings.buffer_size, training.total_frames)
+        if algorithm.recurrent:
+            self.burn_in = BurnInTransform([algorithm.actor], settings.burn_in, [RECURRENT_STATE])
+            # Whole steps of all environments, or a sequence would jump to another one.
+            size -= size % training.num_envs
+            length = settings.burn_in + settings.sequence_length
+            if size < length * training.num_envs:
+                raise ValueError(
+                    f"A buffer of {size} holds no {length} steps of {training.num_envs} "
+                    "environments."
+                )
+            sampler = SequenceSampler(num_envs=training.num_envs, length=length)
+            sequences = settings.batch_size // settings.sequence_length
+            self.replay = buffer(size, sequences * length, sampler=sampler)
+        else:
+            self.replay = buffer(size, settings.batch_size)
         for name, stream in self.streams.items():
+            batch_size = stream.batch_size or settings.batch_size
             if stream.window is not None:
-                window = min(config.recent_frames, config.total_frames)
-                self.drawn[name] = buffer(window, config.batch_size)
+                window = min(stream.window, training.total_frames)
+                self.drawn[name] = buffer(window, batch_size)
             elif stream.sampler is not None:
                 self.drawn[name] = ReplayBuffer(
-                    storage=self.replay.storage,
-                    sampler=stream.sampler,
-                    batch_size=config.conditional_batch_size,
+                    storage=self.replay.storage, sampler=stream.sampler, batch_size=batch_size
                 )
             else:
                 self.drawn[name] = self.replay
@@ -86,6 +90,9 @@ class Buffers:
         return self.burn_in is None or self.replay.sampler.can_sample(self.replay.storage)
 
     def extend(self, collected: TensorDictBase) -> None:
+        """Store what was collected, ``[B, T]``; of an on-policy algorithm nothing."""
+        if not self.streams:
+            return
         # Step by step over all environments, so that the last rows are the newest.
         # What a loss reads of its own making is not there yet.
         stored = collected.select(*self.stored, strict=False).transpose(0, 1).reshape(-1)
@@ -118,7 +125,7 @@ class Buffers:
     def state_dict(self) -> dict[str, Any]:
         """What is stored, where the next row goes, and what the samplers know."""
         return {
-            "replay": _state_of(self.replay),
+            "replay": _state_of(self.replay) if self.streams else None,
             "windows": {name: _state_of(self.drawn[name]) for name in self._windows()},
             "samplers": {name: self.drawn[name].sampler.state_dict() for name in self._samplers()},
         }
@@ -140,6 +147,8 @@ class Buffers:
                 raise ValueError(
                     f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
                 )
+        if not self.streams:
+            return
         _restore(self.replay, state_dict["replay"])
         for name in self._windows():
             _restore(self.drawn[name], state_dict["windows"][name])

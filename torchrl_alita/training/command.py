@@ -1,116 +1,345 @@
-"""The command ``torchrl-alita train``."""
+"""The command line of ``torchrl-alita train``, which the recipes share."""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import dataclasses
-import io
+import logging
+import re
+import shutil
 import sys
-from collections.abc import Sequence
-from difflib import get_close_matches
-from functools import partial
-from typing import get_args, get_type_hints
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from torchrl_alita.envs import get_task
-from torchrl_alita.training.recipe import (
-    RecipeConfig,
-    build_algorithm,
-    parse_config,
-    run_recipe,
+from torchrl_alita._settings import field_docs, type_hints
+from torchrl_alita.algorithms import ALGORITHMS, get_algorithm
+from torchrl_alita.envs import get_task, task_names
+from torchrl_alita.training.config import (
+    Config,
+    config_from_plain,
+    make_config,
+    unknown_option,
 )
+from torchrl_alita.training.loop import start
+from torchrl_alita.training.run import read_config
 
-__all__ = ["check_option", "main", "parse"]
+__all__ = [
+    "OneLineParser",
+    "check_option",
+    "launch",
+    "main",
+    "parse_arguments",
+    "quiet_libraries",
+    "refused",
+]
 
-_ALGORITHM = "algorithm."
+# What is wrong with what was asked for; everything else is a fault and shows its traceback.
+REFUSALS = (ValueError, TypeError, KeyError, ImportError, OSError)
 
 
-def check_option(name: str) -> None:
-    """Refuse a setting that no run has.
+def refused(error: Exception, program: str = "torchrl-alita") -> int:
+    """Say in one line what is wrong with a command line; the exit status of that, 2."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+
+def quiet_libraries() -> None:
+    """Keep what other libraries report about themselves off the console."""
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", module=r"torchrl_alita(\..*)?")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> None:
+        raise ValueError(message)
+
+
+def launch(defaults: Mapping[str, Config], arguments: Sequence[str] | None = None) -> dict:
+    """Train from a recipe's command line: an algorithm and its options.
 
     Args:
-        name: as on the command line, without its dashes: ``"num-envs"``, or
-            ``"algorithm.influence-coeff"``.
+        defaults: a config for each algorithm; the first one is the recipe's own.
+        arguments: Default: the process's own.
+
+    Returns:
+        As of :func:`torchrl_alita.training.train`.
+
+    Raises:
+        SystemExit: with 2 for a wrong option, which one line on stderr names.
+    """
+    try:
+        config = parse_arguments(sys.argv[1:] if arguments is None else arguments, defaults)
+        quiet_libraries()
+        context = start(config)
+        session = context.__enter__()
+    except REFUSALS as error:
+        raise SystemExit(refused(error, "recipe")) from None
+    return _run(context, session)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``torchrl-alita train``: the exit status.
+
+    Args:
+        arguments: what follows on the command line.
+    """
+    try:
+        config = parse_arguments(arguments)
+        quiet_libraries()
+        context = start(config)
+        session = context.__enter__()
+    except REFUSALS as error:
+        return refused(error)
+    _run(context, session)
+    return 0
+
+
+def _run(context: Any, session: Any) -> dict[str, Any]:
+    """Train to the end, and print the trained team beside a random one."""
+    try:
+        summary = session.run_to_end()
+    except BaseException:
+        if not context.__exit__(*sys.exc_info()):
+            raise
+    else:
+        context.__exit__(None, None, None)
+    rows = [f"{'':<24}{'trained':>12}{'random':>12}"]
+    for name, value in summary["evaluation"].items():
+        rows.append(f"{name:<24}{value:>12.3f}{summary['random_team'][name]:>12.3f}")
+    print("\n" + "\n".join(rows) + f"\n\nEverything is in {summary['run_dir']}/")
+    return summary
+
+
+def parse_arguments(
+    arguments: Sequence[str], defaults: Mapping[str, Config] | None = None
+) -> Config:
+    """The config of a command line; with --resume, that of the run and the command line.
+
+    Options of how it is trained have no prefix, those of the algorithm begin with
+    ``--algorithm.``, those of the task with ``--task.``. A yes or no is ``--algorithm.normalize``,
+    ``--algorithm.no-normalize`` or ``--algorithm.normalize=true``; several values are
+    ``64 64`` or ``[64,64]``.
+
+    Args:
+        arguments: what follows the name of the command.
+        defaults: a config for each algorithm, of which the first counts where none is named.
+            Default: those of the classes.
+
+    Returns:
+        The :class:`Config`.
+
+    Raises:
+        ValueError: for a name that is not known, or a value out of its range.
+        TypeError: for a value of another type.
+        ImportError: if the task's extra is missing; it is named.
+        SystemExit: after --help.
+
+    Examples:
+        >>> config = parse_arguments(["maddpg", "--seed", "3", "--algorithm.gamma=0.9"])
+        >>> config.training.seed, config.algorithm.gamma
+        (3, 0.9)
+    """
+    arguments = list(arguments)
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if "--" in arguments:
+        raise ValueError("'--' stands before no option.")
+    first = _peek(arguments)
+    if first.resume is not None:
+        base = config_from_plain(read_config(first.resume))
+        if name not in (None, base.algorithm_name):
+            raise ValueError(f"{first.resume} is a run of {base.algorithm_name}, not of {name}.")
+    elif name is None and defaults is None:
+        if first.help:
+            print(_overview())
+            raise SystemExit(0)
+        raise ValueError(f"Name an algorithm, one of {', '.join(ALGORITHMS)}; see train --help.")
+    else:
+        name = name or next(iter(defaults))
+        get_algorithm(name)
+        base = (defaults or {}).get(name) or Config(
+            task=first.task or "vmas/spread", algorithm=get_algorithm(name).Settings()
+        )
+    name = base.algorithm_name if name is None else name
+    task = first.task or base.task
+    base = make_config(name, task, preset=first.preset, default=base)
+    parser = _parser(base)
+    given = vars(parser.parse_args(_normal(arguments, base)))
+    named = ("task", "preset", "help")
+    return make_config(
+        name,
+        task,
+        {option: value for option, value in given.items() if option not in named},
+        default=base,
+    )
+
+
+def check_option(algorithm: str, name: str) -> None:
+    """Refuse an option that no run of an algorithm has.
+
+    Args:
+        algorithm: its name.
+        name: ``"num-envs"``, or ``"algorithm.influence-coeff"``.
 
     Raises:
         ValueError: if there is none; the nearest is given.
 
     Examples:
-        >>> check_option("algorithm.influence-coef")
+        >>> check_option("alita", "algorithm.influence-coef")
         Traceback (most recent call last):
         ...
-        ValueError: Unknown setting 'algorithm.influence-coef'. Did you mean
-        'algorithm.influence-coeff'?
+        ValueError: Unknown option algorithm.influence_coef. Did you mean
+        algorithm.influence_coeff?
     """
-    known = {field.name.replace("_", "-") for field in dataclasses.fields(RecipeConfig)}
-    plain = name.replace("_", "-").removeprefix(_ALGORITHM)
-    if plain.partition(".")[0] in known:
-        return
-    prefix = _ALGORITHM if name.startswith(_ALGORITHM) else ""
-    near = get_close_matches(plain, known, n=1)
-    hint = f" Did you mean {prefix + near[0]!r}?" if near else ""
-    raise ValueError(f"Unknown setting {name!r}.{hint}")
+    part, _, option = name.replace("-", "_").rpartition(".")
+    kinds = {"": TrainingSettings, "algorithm": get_algorithm(algorithm).Settings}
+    prefix = f"{part}." if part else ""
+    known = [field.name for field in dataclasses.fields(kinds[part])]
+    if option not in known:
+        raise ValueError(unknown_option(f"{prefix}{option}", [f"{prefix}{k}" for k in known]))
 
 
-def parse(arguments: Sequence[str]) -> RecipeConfig:
-    """The config of a command line.
-
-    Args:
-        arguments: name of the algorithm, then options; those of the algorithm begin with
-            ``--algorithm.``. Without ``--n-agents`` and ``--horizon`` they are the task's own.
-
-    Returns:
-        The config.
-
-    Raises:
-        ValueError: for an unknown algorithm, task or setting, or a value that does not fit.
-        ImportError: if tyro is not installed; the extra is named.
-
-    Examples:
-        >>> parse(["alita", "--task", "push_box", "--algorithm.gamma=0.9"]).gamma
-        0.9
-    """
-    words: list[str] = []
-    for word in arguments:
-        # As sweeps of Weights & Biases write them: --name=value.
-        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
-        words += [name.replace(f"--{_ALGORITHM}", "--", 1), *[value] * bool(equals)]
-    if words and not words[0].startswith("-"):
-        known = get_args(get_type_hints(RecipeConfig)["algorithm"])
-        if words[0] not in known:
-            near = get_close_matches(words[0], known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"Unknown algorithm {words[0]!r}.{hint} Known: {sorted(known)}.")
-        words.insert(0, "--algorithm")
-    if "--task" in words[:-1]:
-        task = get_task(words[words.index("--task") + 1])
-        for option, own in (("--n-agents", task.n_agents), ("--horizon", task.horizon)):
-            if option not in words and own is not None:
-                words += [option, str(own)]
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return parse_config(RecipeConfig, words)
-    except SystemExit as error:
-        if not error.code:
-            raise
-        text = "".join(" " if letter in "╭─╮│╰╯" else letter for letter in said.getvalue())
-        reason = " ".join(text.split()).partition(" Argument helptext")[0]
-        raise ValueError(reason) from None
+def _peek(arguments: Sequence[str]) -> argparse.Namespace:
+    """What decides which options there are."""
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    for option in ("--task", "--preset", "--resume"):
+        parser.add_argument(option)
+    parser.add_argument("--help", "-h", action="store_true")
+    return parser.parse_known_args(arguments)[0]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Train one team.
+def _parts(config: Config) -> dict[str, Any]:
+    """Settings by the prefix of their options."""
+    own = config.task_settings or get_task(config.task).settings
+    parts = {"": config.training, "algorithm.": config.algorithm, "task.": own}
+    return {prefix: settings for prefix, settings in parts.items() if settings is not None} | {
+        "wandb.": config.training.wandb
+    }
 
-    Args:
-        arguments: see :func:`parse`.
 
-    Returns:
-        0; 2 if the command line cannot be read, with one line that says why.
-    """
-    try:
-        config = parse(arguments)
-    except (ValueError, ImportError) as error:
-        print(f"torchrl-alita train: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    run_recipe(config, partial(build_algorithm, config), task=get_task(config.task))
-    return 0
+def _parser(config: Config) -> OneLineParser:
+    parser = OneLineParser(
+        usage=f"torchrl-alita train {config.algorithm_name} [--task NAME] [--OPTION VALUE ...]",
+        description="Defaults are those of this algorithm and task.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=_Help,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="Show this and exit.")
+    parser.add_argument("--task", metavar="NAME", help=f"Name of the task (default: {config.task})")
+    presets = sorted(get_algorithm(config.algorithm_name).presets)
+    if presets:
+        parser.add_argument("--preset", help=f"Settings with a name: {', '.join(presets)}")
+    titles = {
+        "": "training",
+        "algorithm.": f"algorithm: {config.algorithm_name}",
+        "task.": f"task: {config.task}",
+        "wandb.": "Weights & Biases",
+    }
+    for prefix, settings in _parts(config).items():
+        group = parser.add_argument_group(titles[prefix])
+        hints, docs = type_hints(type(settings)), field_docs(type(settings))
+        for field in dataclasses.fields(settings):
+            value = getattr(settings, field.name)
+            if dataclasses.is_dataclass(value):
+                continue
+            hint = hints[field.name]
+            group.add_argument(
+                f"--{prefix}{field.name.replace('_', '-')}",
+                dest=f"{prefix}{field.name}",
+                nargs="+" if _accepts(hint, tuple) else None,
+                # One for the first value, one for those that may follow.
+                metavar=(_metavar(hint), "") if _accepts(hint, tuple) else _metavar(hint),
+                help=f"{docs.get(field.name, '')} (default: {_shown(value)})".replace("%", "%%"),
+            )
+    return parser
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str):
+        width = min(100, shutil.get_terminal_size().columns)
+        super().__init__(prog, max_help_position=30, width=width)
+
+
+def _accepts(hint: Any, kind: type) -> bool:
+    members = get_args(hint) if get_origin(hint) not in (None, tuple) else (hint,)
+    return any(member is kind or get_origin(member) is kind for member in members)
+
+
+def _metavar(hint: Any) -> str:
+    """What may stand after an option, as ``NUMBER`` or ``all|own``."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    words = []
+    for member in members:
+        if get_origin(member) is Literal:
+            words += map(str, get_args(member))
+        elif get_origin(member) is tuple:
+            words.append(f"{_metavar(get_args(member)[0])}...")
+        else:
+            words.append(_KINDS.get(member, "VALUE"))
+    return "|".join(words)
+
+
+_KINDS = {int: "N", float: "X", bool: "yes", str: "TEXT", Path: "PATH", type(None): "none"}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _normal(arguments: Sequence[str], config: Config) -> list[str]:
+    """Arguments in one form: dashes in names, ``--x=true`` for a flag ``--x``."""
+    flags = {
+        f"{prefix}{name}".replace("_", "-")
+        for prefix, settings in _parts(config).items()
+        for name, hint in type_hints(type(settings)).items()
+        if _accepts(hint, bool)
+    }
+    found = []
+    for i, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            found.append(argument)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("_", "-")
+        positive = re.sub(r"^((?:algorithm|task|wandb)\.)?no-", r"\1", name)
+        follows = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
+        if not equals and name in flags and follows not in ("true", "false", "none"):
+            found.append(f"--{name}=true")
+        elif not equals and name not in flags and positive in flags:
+            found.append(f"--{positive}=false")
+        else:
+            found.append(f"--{name}{equals}{value}")
+    return found
+
+
+def _overview() -> str:
+    """Tasks and algorithms, for ``train --help``."""
+    lines = ["usage: torchrl-alita train ALGORITHM [--task NAME] [options]", "", "algorithms:"]
+    for name, algorithm in ALGORITHMS.items():
+        lines.append(f"  {name:<14}{(algorithm.__doc__ or '').strip().splitlines()[0]}")
+    lines += ["", "tasks:", *(f"  {line}" for line in _columns(task_names()))]
+    lines += ["", "Options of an algorithm: torchrl-alita train ALGORITHM --help"]
+    return "\n".join(lines)
+
+
+def _columns(names: Sequence[str]) -> list[str]:
+    """Names of one suite in a line."""
+    suites: dict[str, list[str]] = {}
+    for name in names:
+        suite, _, rest = name.partition("/")
+        suites.setdefault(suite, []).append(rest)
+    return [
+        suite if rest == [""] else f"{suite}/  {' '.join(filter(None, rest))}"
+        for suite, rest in suites.items()
+    ]
+

@@ -1,60 +1,59 @@
-"""What every recipe can set about its training."""
+"""What a run is made of: a task, how it is trained, an algorithm."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, check_whole
+from torchrl_alita._settings import Settings, parse_option, type_hints
+from torchrl_alita.algorithms import (
+    ALITASettings,
+    Learner,
+    LearnerSettings,
+    algorithm_of,
+    get_algorithm,
+)
+from torchrl_alita.envs import Task, get_task
 from torchrl_alita.training.logging import LoggerName, WandbSettings
 
-__all__ = ["TrainingConfig"]
+__all__ = ["Config", "TrainingSettings", "config_from_plain", "make_config", "plain_config"]
+
+LARGEST_SEED = 2**32 - 1  # NumPy's
+# What a dotted option begins with; one of training has no part.
+PARTS = ("training", "algorithm", "task", "wandb")
 
 
-@dataclass
-class TrainingConfig:
-    """What every recipe can set about its training."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """How a run is trained, whatever its task and its algorithm.
 
-    algorithm: str = "alita"
-    """Name of the algorithm."""
-    task: str = "vmas/spread"
-    """Name of the task."""
-    n_agents: int = 3
-    """Agents."""
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for a value out of its range.
+
+    Examples:
+        >>> TrainingSettings(num_envs=10).frames_per_batch
+        1000
+    """
+
     num_envs: int = 100
     """Environments simulated together."""
-    horizon: int = 100
-    """Steps of an episode."""
+    n_agents: int | None = None
+    """Agents. Default: the task's own number."""
+    horizon: int | None = None
+    """Steps of an episode. Default: the task's own number."""
     total_frames: int = 250_000
     """Environment steps of the whole run, counted over all environments."""
     frames_per_batch: int = 1_000
-    """Environment steps between two rounds of updates."""
-    frames_per_update: int = 100
-    """Environment steps for each update (the paper: 100)."""
-    random_frames: int = 5_000
-    """Environment steps of uniform random actions at the start, without updates."""
-    batch_size: int = 1_024
-    """Transitions of an update (the paper: 1,024)."""
-    conditional_batch_size: int = 1_024
-    """Transitions of a conditional batch."""
-    sequence_length: int = 1
-    """Steps of the sequences of an update, for policies with a memory; a batch has as many of
-    them as fit into batch_size."""
-    burn_in: int = 0
-    """Steps before each sequence that only bring the memory up to date."""
-    buffer_size: int = 1_000_000
-    """Most transitions stored (the paper: 1,000,000)."""
-    recent_frames: int = 10_000
-    """Newest transitions, on which the autoencoder is trained."""
-    noise_start: float = 0.9
-    """Standard deviation of the exploration noise at the start, in units of the action; for
-    one-hot actions, the share of random ones."""
-    noise_end: float = 0.1
-    """Standard deviation of the exploration noise at the end."""
-    noise_frames: int = 125_000
-    """Environment steps over which the noise shrinks."""
+    """Environment steps that are collected between two rounds of updates."""
     exploration: Literal["independent", "team"] = "independent"
     """Noise of each agent and step for itself, or noise that the team shares and keeps."""
     agreement: float = 0.9
@@ -82,12 +81,13 @@ class TrainingConfig:
     """Of everything random."""
     device: str = "cpu"
     """Of the simulation, the buffer and the networks, as cpu or cuda:0."""
-    threads: int | None = None
-    """Threads of torch on the CPU. Default: torch's choice."""
+    threads: int | None = 1
+    """Threads of torch on the CPU. With more than one a run stalls where other programs use
+    the cores too; none is torch's own choice."""
     loggers: tuple[LoggerName, ...] = ()
-    """Loggers beside metrics.csv: csv, tensorboard, wandb (offline by default)."""
-    wandb: WandbSettings = field(default_factory=WandbSettings)
-    """What Weights & Biases is told of the run."""
+    """Loggers beside metrics.csv; wandb is offline unless WANDB_MODE says otherwise."""
+    wandb: WandbSettings = field(default=WandbSettings())
+    """What Weights & Biases is told."""
     progress: bool = True
     """Show a progress bar."""
     run_dir: Path | None = None
@@ -98,35 +98,250 @@ class TrainingConfig:
     """Directory of an earlier run, or a checkpoint in it, whose policies this run starts from."""
 
     def __post_init__(self):
-        if isinstance(self.wandb, Mapping):  # as config.json has it
-            tags = tuple(self.wandb["tags"])
-            self.wandb = WandbSettings(**{**self.wandb, "tags": tags})
+        super().__post_init__()
         sizes = (
-            "n_agents", "num_envs", "horizon", "total_frames", "frames_per_batch",
-            "frames_per_update", "batch_size", "conditional_batch_size", "buffer_size",
-            "recent_frames", "noise_frames", "evaluation_interval", "evaluation_episodes",
-            "selection_episodes", "checkpoint_interval", "keep_checkpoints", "sequence_length",
+            "num_envs", "n_agents", "horizon", "total_frames", "frames_per_batch",
+            "evaluation_interval", "evaluation_episodes", "selection_episodes",
+            "checkpoint_interval", "keep_checkpoints", "threads",
         )  # fmt: skip
         known = {name: getattr(self, name) for name in sizes}
         check_at_least_one(**{name: size for name, size in known.items() if size is not None})
-        check_whole(0, burn_in=self.burn_in)
-        if self.batch_size % self.sequence_length:
+        check_whole(0, LARGEST_SEED, seed=self.seed)
+        if self.frames_per_batch % self.num_envs:
             raise ValueError(
-                f"batch_size must be a multiple of sequence_length, {self.sequence_length}, got "
-                f"{self.batch_size}."
+                f"frames_per_batch must be a multiple of num_envs, {self.num_envs}, got "
+                f"{self.frames_per_batch}."
             )
-        for name in ("num_envs", "frames_per_update"):
-            if self.frames_per_batch % getattr(self, name):
-                raise ValueError(
-                    f"frames_per_batch must be a multiple of {name}, {getattr(self, name)}, "
-                    f"got {self.frames_per_batch}."
-                )
-        if self.exploration not in ("independent", "team"):
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """A run: its task, how it is trained, and its algorithm by its settings.
+
+    Raises:
+        TypeError: for a value of another type; the field is named.
+        ValueError: for values that do not fit each other.
+
+    Examples:
+        >>> from torchrl_alita.algorithms import MADDPGSettings
+        >>> config = Config(task="vmas/spread", algorithm=MADDPGSettings(gamma=0.9))
+        >>> config.algorithm_name
+        'maddpg'
+    """
+
+    task: str = "vmas/spread"
+    """Name of the task."""
+    task_settings: Any = None
+    """The task's own options, of the class of its settings. Default: those."""
+    training: TrainingSettings = field(default=TrainingSettings())
+    """How it is trained."""
+    algorithm: LearnerSettings = field(default=ALITASettings())
+    """Settings of the algorithm, which they name."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        training, algorithm = self.training, self.algorithm
+        asked = getattr(algorithm, "frames_per_update", None)
+        if asked is None:
+            return
+        if training.frames_per_batch % asked:
             raise ValueError(
-                f"exploration must be 'independent' or 'team', got {self.exploration!r}."
+                f"frames_per_batch must be a multiple of frames_per_update, {asked}, got "
+                f"{training.frames_per_batch}."
             )
-        if not 0 <= self.noise_end <= self.noise_start:
+        if training.total_frames <= algorithm.random_frames:
             raise ValueError(
-                f"noise_end must be at least 0 and at most noise_start, {self.noise_start}, "
-                f"got {self.noise_end}."
+                f"total_frames must be above random_frames, {algorithm.random_frames}, or "
+                f"nothing is learned; got {training.total_frames}."
             )
+
+    @property
+    def algorithm_name(self) -> str:
+        """Name of the algorithm; of one that is not registered, its settings class's."""
+        try:
+            return algorithm_of(self.algorithm)
+        except ValueError:
+            return type(self.algorithm).__name__.removesuffix("Settings").lower()
+
+    def build(self, env: EnvBase) -> Learner:
+        """The algorithm for an environment.
+
+        Args:
+            env: of this task, in the layout of this package.
+
+        Raises:
+            ValueError: if the algorithm is not registered, or does not fit the environment.
+
+        Examples:
+            >>> from torchrl_alita.envs import make_env
+            >>> env = make_env("vmas/spread", num_envs=2, n_agents=3, seed=0)
+            >>> type(Config().build(env)).__name__
+            'ALITA'
+        """
+        return get_algorithm(algorithm_of(self.algorithm))(env, self.algorithm)
+
+    def find_task(self) -> Task:
+        """The task with its options.
+
+        Raises:
+            ValueError: if no task has this name.
+            TypeError: if the options are of another task.
+        """
+        task = get_task(self.task)
+        return task if self.task_settings is None else task.with_settings(self.task_settings)
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """A config as JSON has it, without what does not shape the run.
+
+    Args:
+        config: of a run.
+
+    Returns:
+        ``"task"`` and ``"algorithm"``, each with its name and its options, and ``"training"``
+        without ``run_dir`` and ``resume``.
+
+    Examples:
+        >>> plain_config(Config())["algorithm"]["name"]
+        'alita'
+    """
+    training = dataclasses.asdict(config.training)
+    del training["run_dir"], training["resume"]
+    options = config.task_settings
+    plain = {
+        "task": {"name": config.task, **(dataclasses.asdict(options) if options else {})},
+        "training": training,
+        "algorithm": {"name": config.algorithm_name, **dataclasses.asdict(config.algorithm)},
+    }
+    return json.loads(json.dumps(plain, default=str))
+
+
+def config_from_plain(plain: Mapping[str, Any]) -> Config:
+    """The config that :func:`plain_config` has written.
+
+    Args:
+        plain: what it gave.
+
+    Raises:
+        ValueError: if a part is missing, or its task or its algorithm is not known.
+        TypeError: for an option that is not known, or of another type.
+
+    Examples:
+        >>> config_from_plain(plain_config(Config())) == Config()
+        True
+    """
+    if lacking := {"task", "training", "algorithm"} - plain.keys():
+        raise ValueError(f"The config has no {', '.join(sorted(lacking))}; it is of no such run.")
+    task, algorithm = dict(plain["task"]), dict(plain["algorithm"])
+    name, known = task.pop("name"), None
+    if task:
+        known = type(get_task(name).settings)(**{k: _tuples(v) for k, v in task.items()})
+    settings = get_algorithm(algorithm.pop("name")).Settings
+    training = dict(plain["training"])
+    wandb = WandbSettings(**{k: _tuples(v) for k, v in training.pop("wandb", {}).items()})
+    return Config(
+        task=name,
+        task_settings=known,
+        training=TrainingSettings(**training, wandb=wandb),
+        algorithm=settings(**algorithm),
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def make_config(
+    algorithm: str | None = None,
+    task: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    default: Config | None = None,
+) -> Config:
+    """A config from names and dotted options, as a command line or a sweep has them.
+
+    Args:
+        algorithm: name of the algorithm. Default: the default's.
+        task: name of the task. Default: the default's.
+        options: values, or texts that mean them, by ``"total_frames"`` for how it is trained,
+            ``"algorithm.influence_coeff"`` and ``"task.size"``.
+        preset: of the algorithm's settings, as ``"paper"``.
+        default: what is not said. Its settings count where it is of the same algorithm.
+
+    Returns:
+        The :class:`Config`.
+
+    Raises:
+        ValueError: for an unknown name, or a value out of its range.
+        TypeError: for a value of another type.
+
+    Examples:
+        >>> config = make_config("alita", options={"algorithm.influence-coeff": "0.3"})
+        >>> config.algorithm.influence_coeff
+        0.3
+    """
+    default = default or Config()
+    name = algorithm or default.algorithm_name
+    known = get_algorithm(name)
+    settings = default.algorithm if name == default.algorithm_name else known.Settings()
+    if preset is not None:
+        if preset not in known.presets:
+            raise ValueError(
+                f"preset must be one of {sorted(known.presets)} for {name}, got {preset!r}."
+            )
+        settings = known.presets[preset]
+    task = task or default.task
+    same = task == default.task and default.task_settings is not None
+    own = default.task_settings if same else get_task(task).settings
+    parts: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
+    for option, value in (options or {}).items():
+        part, _, field_name = option.replace("-", "_").rpartition(".")
+        if part and part not in PARTS:
+            raise ValueError(f"Unknown option {option}: its part must be one of {PARTS}.")
+        parts[part or "training"][field_name] = value
+    if parts["task"] and own is None:
+        raise ValueError(f"The task {task!r} has no options, got {sorted(parts['task'])}.")
+    changed = _changed("task.", own, parts["task"])
+    training = _changed("", default.training, parts["training"])
+    if parts["wandb"]:
+        wandb = _changed("wandb.", training.wandb, parts["wandb"])
+        training = dataclasses.replace(training, wandb=wandb)
+    return Config(
+        task=task,
+        task_settings=changed if changed is not get_task(task).settings else None,
+        training=training,
+        algorithm=_changed("algorithm.", settings, parts["algorithm"]),
+    )
+
+
+def _changed(prefix: str, settings: Any, values: Mapping[str, Any]) -> Any:
+    """Settings with some values, which may be texts."""
+    if not values:
+        return settings
+    hints = type_hints(type(settings))
+    known = {field.name for field in dataclasses.fields(settings)}
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown_option(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
+    return dataclasses.replace(
+        settings,
+        **{
+            name: parse_option(f"{prefix}{name}", value, hints[name]) if _is_text(value) else value
+            for name, value in values.items()
+        },
+    )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is as a command line has it: a text, or a list of them."""
+    if isinstance(value, str):
+        return True
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+
+def unknown_option(name: str, known: list[str]) -> str:
+    """What to say of an option that is not known."""
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Unknown option {name}.{hint}"

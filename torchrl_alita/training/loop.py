@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,15 +17,15 @@ from torchrl.envs import EnvBase, ExplorationType
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from torchrl_alita._extras import import_extra
-from torchrl_alita.algorithms import Learner
-from torchrl_alita.envs import Task, environment_state, get_task, make_env
+from torchrl_alita.algorithms import Learner, LearnerSettings, algorithm_of, get_algorithm
+from torchrl_alita.envs import Task, environment_state, make_env
 from torchrl_alita.layout import ACTION, ACTION_MASK, DONE, REWARD, next_key
 from torchrl_alita.metrics import exploration_metrics
 from torchrl_alita.modules import TeamExploration
 from torchrl_alita.modules._acting import Acting
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.collector_state import CollectorState
-from torchrl_alita.training.config import TrainingConfig
+from torchrl_alita.training.config import Config, plain_config
 from torchrl_alita.training.evaluation import evaluate
 from torchrl_alita.training.figures import save_curves, save_gif, save_heat_map
 from torchrl_alita.training.logging import Loggers, MetricsFile
@@ -34,9 +35,9 @@ from torchrl_alita.training.random_state import (
     preserve_random_state,
     seed_everything,
 )
-from torchrl_alita.training.run import RunDirectory, machine, plain_config
+from torchrl_alita.training.run import RunDirectory, machine, read_config
 
-__all__ = ["check_finite", "train"]
+__all__ = ["check_finite", "make_exploration", "start", "train"]
 
 # Evaluations start from the same states, which no training seed is near, and what is
 # chosen among several policies is chosen on others.
@@ -45,10 +46,10 @@ _SELECTION_SEED = 2_000_003
 
 
 def train(
-    config: TrainingConfig,
-    make_algorithm: Callable[[EnvBase], Learner],
+    config: Config,
     *,
     task: Task | None = None,
+    make_algorithm: Callable[[EnvBase, LearnerSettings], Learner] | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and save, from a config alone.
 
@@ -60,9 +61,9 @@ def train(
 
     Args:
         config: the run's config.
-        make_algorithm: builds the algorithm for an environment.
-        task: that of the run, for one whose options are the caller's. Default: the
-            registered task of the config's name.
+        task: a task that is not registered. Default: the one that the config names.
+        make_algorithm: builds the algorithm from an environment and the config's settings.
+            Default: the one that is registered with these settings.
 
     Returns:
         The content of summary.json, and the run's directory under ``"run_dir"``.
@@ -75,97 +76,151 @@ def train(
             stays.
         ImportError: if an extra is missing; it is named.
         SystemExit: after Ctrl-C, when a checkpoint has been written.
+
+    Examples:
+        >>> import tempfile
+        >>> from torchrl_alita.training import make_config
+        >>> config = make_config(
+        ...     "maddpg", "vmas/spread",
+        ...     {"num_envs": 5, "horizon": 4, "total_frames": 40, "frames_per_batch": 20,
+        ...      "evaluation_episodes": 2, "progress": False, "run_dir": tempfile.mkdtemp(),
+        ...      "algorithm.frames_per_update": 20, "algorithm.random_frames": 20},
+        ... )
+        >>> train(config)["updates"]
+        1
     """
+    with start(config, task=task, make_algorithm=make_algorithm) as session:
+        return session.run_to_end()
+
+
+@contextmanager
+def start(
+    config: Config,
+    *,
+    task: Task | None = None,
+    make_algorithm: Callable[[EnvBase, LearnerSettings], Learner] | None = None,
+) -> Iterator[_Session]:
+    """All that a run needs, built and checked, new or resumed. Arguments as of :func:`train`."""
     import_extra("tqdm", "recipes")
-    session = _Session(config, make_algorithm, task or get_task(config.task))
-    with session.loggers:
-        return _train(session)
+    threads = torch.get_num_threads()
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    try:
+        build = make_algorithm or get_algorithm(algorithm_of(config.algorithm))
+        session = _Session(_with_compile(config), build, task or config.find_task())
+        with session.loggers:
+            yield session
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _train(session: _Session) -> dict[str, Any]:
-    config = session.config
-    if config.resume is not None:
-        print(f"Resumed at frame {session.frames:,}.")
+def _with_compile(config: Config) -> Config:
+    """The config that says whether updates are compiled: in a resumed run, as before."""
+    settings = config.algorithm
+    if getattr(settings, "compile", True) is not None:
+        return config
+    if config.training.resume is not None:
+        chosen = read_config(config.training.resume).get("algorithm", {}).get("compile")
     else:
-        session.log(session.evaluate_chosen()[0])
-        session.save()
-    bar = import_extra("tqdm", "recipes").tqdm(
-        total=config.total_frames,
-        initial=session.frames,
-        unit=" frames",
-        unit_scale=True,
-        disable=not config.progress,
-    )
-    with bar, _collect_interrupts() as interrupted:
-        for collected in session.collector:
-            logs = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
-            logs |= _named("exploration", session.explored(collected))
-            logs |= _named("training", session.learn(collected))
-            if session.passed(config.evaluation_interval):
-                result, _ = session.evaluate_chosen()
-                logs |= result
-                bar.set_postfix_str(f"return={result['evaluation/return_mean']:.1f}", refresh=False)
-            session.log(logs)
-            bar.update(collected.numel())
-            if interrupted or session.passed(config.checkpoint_interval):
-                session.save()
-            if interrupted:
-                print(f"\nStopped at frame {session.frames:,}. Resume with: {session.run.resume}")
-                raise SystemExit(130)
-    return session.finish()
+        frames = config.training.total_frames - settings.random_frames
+        chosen = frames // settings.frames_per_update > settings.eager_updates
+    return dataclasses.replace(config, algorithm=dataclasses.replace(settings, compile=chosen))
 
 
 class _Session:
     """What one run holds, new or resumed."""
 
     def __init__(
-        self, config: TrainingConfig, make_algorithm: Callable[[EnvBase], Learner], task: Task
+        self,
+        config: Config,
+        make_algorithm: Callable[[EnvBase, LearnerSettings], Learner],
+        task: Task,
     ):
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        seed_everything(config.seed)
-        self.config = config
-        self.task = task
-        options = {"n_agents": config.n_agents, "device": config.device, "horizon": config.horizon}
-        self.env = make_env(task, num_envs=config.num_envs, seed=config.seed, **options)
+        self.config, self.task = config, task
+        training = self.training = config.training
+        self.horizon = task.horizon if training.horizon is None else training.horizon
+        seed_everything(training.seed)
+        options = {
+            "n_agents": training.n_agents,
+            "device": training.device,
+            "horizon": self.horizon,
+        }
+        self.env = make_env(task, num_envs=training.num_envs, seed=training.seed, **options)
         self.evaluation_env = make_env(
-            task, num_envs=config.evaluation_episodes, seed=_EVALUATION_SEED, **options
+            task, num_envs=training.evaluation_episodes, seed=_EVALUATION_SEED, **options
         )
-        self.algorithm = make_algorithm(self.env)
+        self.algorithm = make_algorithm(self.env, config.algorithm)
         self.env = self.algorithm.prepare(self.env)
         self.env, self.evaluation_env = map(self._with_memory, (self.env, self.evaluation_env))
         self.selection_env = None
         if len(self.algorithm.candidates()) > 1:
+            episodes = training.selection_episodes
             self.selection_env = self._with_memory(
-                make_env(task, num_envs=config.selection_episodes, seed=_SELECTION_SEED, **options)
+                make_env(task, num_envs=episodes, seed=_SELECTION_SEED, **options)
             )
-        self.noise = _exploration(config, self.algorithm)
+        self.noise = make_exploration(config, self.algorithm)
         self.exploration = exploration_metrics(
             self.env, events=task.events(self.env) if task.events else ()
         )
         self.buffers = Buffers(config, self.algorithm)
-        self.progress = {"frames": 0, "updates": 0, "wall_seconds": 0.0}
+        self.progress = {"frames": 0, "updates": 0, "episodes": 0, "wall_seconds": 0.0}
         self.collector = self._collector()
-        if config.init_from is not None and config.resume is None:
-            init_policy(self.algorithm, config.init_from)
+        if training.init_from is not None and training.resume is None:
+            init_policy(self.algorithm, training.init_from)
+        plain = plain_config(config)
         self.run = RunDirectory(
-            config.resume or config.run_dir,
-            config=config,
-            resume=config.resume is not None,
-            keep_checkpoints=config.keep_checkpoints,
+            training.resume or training.run_dir,
+            config=plain,
+            resume=training.resume is not None,
+            keep_checkpoints=training.keep_checkpoints,
         )
-        if config.resume is not None:
+        if training.resume is not None:
             self._restore()
         self.resumed_at = dict(self.progress)
         self.started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.run.path / "metrics.csv", until=self.frames)
         self.loggers = Loggers(
-            config.loggers,
+            training.loggers,
             self.run.path,
-            config=plain_config(config) | {"machine": machine()},
-            labels=(config.algorithm, config.task),
-            wandb=config.wandb,
+            config=plain | {"machine": machine()},
+            labels=(config.algorithm_name, config.task),
+            wandb=training.wandb,
         )
+
+    def run_to_end(self) -> dict[str, Any]:
+        """Collect, learn, evaluate and save; the content of summary.json."""
+        training = self.training
+        if training.resume is not None:
+            print(f"Resumed at frame {self.frames:,}.")
+        else:
+            self.log(self.evaluate_chosen()[0])
+            self.save()
+        bar = import_extra("tqdm", "recipes").tqdm(
+            total=training.total_frames,
+            initial=self.frames,
+            unit=" frames",
+            unit_scale=True,
+            disable=not training.progress,
+        )
+        with bar, _collect_interrupts() as interrupted:
+            for collected in self.collector:
+                logs = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
+                logs |= _named("exploration", self.explored(collected))
+                logs |= _named("training", self.learn(collected))
+                if self.passed(training.evaluation_interval):
+                    result, _ = self.evaluate_chosen()
+                    logs |= result
+                    bar.set_postfix_str(
+                        f"return={result['evaluation/return_mean']:.1f}", refresh=False
+                    )
+                self.log(logs)
+                bar.update(collected.numel())
+                if interrupted or self.passed(training.checkpoint_interval):
+                    self.save()
+                if interrupted:
+                    print(f"\nStopped at frame {self.frames:,}. Resume with: {self.run.resume}")
+                    raise SystemExit(130)
+        return self.finish()
 
     def _with_memory(self, env: EnvBase) -> EnvBase:
         for transform in self.algorithm.env_transforms():
@@ -203,13 +258,14 @@ class _Session:
     def _collector(self) -> Collector:
         """A batch ``[B, T]`` at a time, to the end of the run."""
         # The frames that a collector draws by itself no exploration module can shape.
-        independent = self.config.exploration == "independent"
+        random_frames = getattr(self.config.algorithm, "random_frames", 0)
+        independent = self.training.exploration == "independent"
         return Collector(
             self.env,
             TensorDictSequential(self.algorithm.actor, self.noise),
-            frames_per_batch=self.config.frames_per_batch,
-            total_frames=self.config.total_frames,
-            init_random_frames=self.config.random_frames if independent else 0,
+            frames_per_batch=self.training.frames_per_batch,
+            total_frames=self.training.total_frames,
+            init_random_frames=random_frames if independent else 0,
             track_traj_ids=False,
             auto_register_policy_transforms=False,
         )
@@ -222,15 +278,13 @@ class _Session:
         """Store a batch and make the updates that it pays for; the last one's logs."""
         self.progress["frames"] += collected.numel()
         check_finite(collected, self.frames)
-        if not self.algorithm.on_policy:
-            self.buffers.extend(collected)
-        if collected[next_key(DONE)].any():
-            self.algorithm.start_episode()
+        self.buffers.extend(collected)
+        self._begin_episode(collected)
         if self.algorithm.exploration is None:
             self.noise.step()
         logs = TensorDict()
         ready = self.algorithm.on_policy or self.buffers.ready
-        if self.frames > self.config.random_frames and ready:
+        if self.frames > getattr(self.config.algorithm, "random_frames", 0) and ready:
             for batches in self._batches(collected):
                 logs = self.algorithm.update(batches)
                 self.progress["updates"] += 1
@@ -239,12 +293,25 @@ class _Session:
         self.progress["wall_seconds"] = time.perf_counter() - self.started
         return {name: float(value) for name, value in logs.items()}
 
+    def _begin_episode(self, collected: TensorDictBase) -> None:
+        """Tell the algorithm that an episode begins, once for as many as there are environments.
+
+        Environments end their episodes at different steps: with each of them alone, what is
+        set back at an episode's start would be set back at every batch.
+        """
+        ended = int(collected[next_key(DONE)].sum())
+        self.progress["episodes"] += ended
+        if self.progress["episodes"] // self.training.num_envs > (
+            (self.progress["episodes"] - ended) // self.training.num_envs
+        ):
+            self.algorithm.start_episode()
+
     def _batches(self, collected: TensorDictBase) -> Iterator[dict[str, TensorDictBase]]:
         """What each of the updates that a collected batch pays for is made of."""
         if self.algorithm.on_policy:
             yield {"rollout": collected}
             return
-        for _ in range(self.config.frames_per_batch // self.config.frames_per_update):
+        for _ in range(self.training.frames_per_batch // self.config.algorithm.frames_per_update):
             yield self.buffers.sample()
 
     def evaluate_chosen(self) -> tuple[dict[str, float], TensorDictBase]:
@@ -274,15 +341,15 @@ class _Session:
             policy,
             self.evaluation_env if env is None else env,
             self.task.metrics,
-            horizon=self.config.horizon,
+            horizon=self.horizon,
             seed=seed,
-            stop_when_done=self.config.stop_evaluations,
+            stop_when_done=self.training.stop_evaluations,
         )
 
     def passed(self, interval: int) -> bool:
         """Whether the last batch completed an interval, or the run."""
-        before = self.frames - self.config.frames_per_batch
-        ended = self.frames >= self.config.total_frames
+        before = self.frames - self.training.frames_per_batch
+        ended = self.frames >= self.training.total_frames
         return ended or self.frames // interval > before // interval
 
     def log(self, values: Mapping[str, float]) -> None:
@@ -304,7 +371,7 @@ class _Session:
     def _begin_episodes(self) -> None:
         """What an environment cannot give back begins anew, here and when resumed."""
         if self.frames:
-            self.env.set_seed(self.config.seed + self.frames)
+            self.env.set_seed(self.training.seed + self.frames)
             self.collector.reset()
             self.algorithm.start_episode()
 
@@ -314,7 +381,8 @@ class _Session:
         logged, episodes = self.evaluate_chosen()
         result, selection = _group("evaluation", logged), _group("selection", logged)
         random_result, _ = self.evaluate(None)
-        title = f"{config.algorithm} on {config.task}, {config.n_agents} agents"
+        num_agents = self.algorithm.layout.num_agents
+        title = f"{config.algorithm_name} on {config.task}, {num_agents} agents"
         save_curves(
             self.run.path / "curve.png",
             {
@@ -322,7 +390,7 @@ class _Session:
                 for name in result
                 if name != "return_std"
             },
-            title=f"{title}, seed {config.seed}",
+            title=f"{title}, seed {self.training.seed}",
             baselines=random_result,
         )
         self._draw("rollout.gif", episodes[0])
@@ -330,9 +398,9 @@ class _Session:
         frames = self.frames - self.resumed_at["frames"]
         seconds = self.progress["wall_seconds"] - self.resumed_at["wall_seconds"]
         summary = {
-            "algorithm": config.algorithm,
+            "algorithm": config.algorithm_name,
             "task": config.task,
-            "seed": config.seed,
+            "seed": self.training.seed,
             **self.progress,
             "frames_per_second": frames / seconds if frames else None,
             "evaluation": result,
@@ -360,13 +428,13 @@ class _Session:
         if maps:
             walls = getattr(self.env, "walls", None)
             save_heat_map(self.run.path / "visits.png", maps, title=title, walls=walls)
-        if self.config.exploration == "team":
+        if self.training.exploration == "team":
             policy = TensorDictSequential(self.algorithm.actor, self.noise)
             policy = Acting(policy, ExplorationType.RANDOM)
             with preserve_random_state():
                 self.evaluation_env.set_seed(_EVALUATION_SEED)
                 episodes = self.evaluation_env.rollout(
-                    self.config.horizon, policy, break_when_any_done=False
+                    self.horizon, policy, break_when_any_done=False
                 )
             # The last environment is the one that explores most.
             self._draw("exploration.gif", episodes[-1])
@@ -394,30 +462,42 @@ class _NoNoise(TensorDictModuleBase):
         """Nothing shrinks."""
 
 
-def _exploration(
-    config: TrainingConfig, algorithm: Learner
+def make_exploration(
+    config: Config, algorithm: Learner
 ) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise:
-    """Noise on continuous actions; a share of random one-hot ones. Both shrink."""
+    """What follows the policies in training, so that they explore.
+
+    Noise on continuous actions, a share of random one-hot ones; both shrink.
+
+    Args:
+        config: of the run.
+        algorithm: whose policies explore.
+
+    Returns:
+        A module that reads and writes the actions, with a ``step``.
+    """
     if algorithm.exploration is not None:
         return algorithm.exploration
     if algorithm.stochastic:
         return _NoNoise()
+    training, settings = config.training, config.algorithm
+    steps = settings.noise_frames // training.frames_per_batch
     common = {
         "spec": algorithm.action_spec,
-        "annealing_num_steps": max(1, config.noise_frames // config.frames_per_batch),
+        "annealing_num_steps": max(1, steps),
         "action_key": ACTION,
         "device": algorithm.device,
     }
-    start, end = float(config.noise_start), float(config.noise_end)
+    start, end = settings.noise_start, settings.noise_end
     masked = algorithm.layout.discrete and algorithm.layout.masked
     mask = ACTION_MASK if masked else None
-    if config.exploration == "team":
+    if training.exploration == "team":
         return TeamExploration(
             **common,
-            agreement=config.agreement,
-            persistence=config.persistence,
-            spread=config.spread,
-            burst_length=config.burst_length,
+            agreement=training.agreement,
+            persistence=training.persistence,
+            spread=training.spread,
+            burst_length=training.burst_length,
             eps_init=start,
             eps_end=end,
             action_mask_key=mask,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms import Learner, get_algorithm
 from torchrl_alita.training.checkpoint import find_checkpoint, read_component
+from torchrl_alita.training.config import config_from_plain
 from torchrl_alita.training.run import read_config
 
 __all__ = ["init_policy", "load_policy"]
@@ -46,47 +45,31 @@ def load_policy(
 
     Raises:
         ValueError: if there is no checkpoint, it is damaged or refused, the run's config
-            says nothing of its policies' layers, no evaluation chose one of its agents, or
+            is of an algorithm that is not registered, no evaluation chose one of its agents, or
             the policies do not fit the environment.
 
     Examples:
         >>> import tempfile
-        >>> from functools import partial
         >>> from torchrl_alita.envs import make_env
-        >>> from torchrl_alita.training import RecipeConfig, build_algorithm, train
-        >>> config = RecipeConfig(
-        ...     algorithm="maddpg", num_envs=5, horizon=4, total_frames=20, frames_per_batch=20,
-        ...     frames_per_update=20, evaluation_episodes=2, progress=False,
-        ...     run_dir=tempfile.mkdtemp(),
+        >>> from torchrl_alita.training import make_config, train
+        >>> config = make_config(
+        ...     "maddpg", "vmas/spread",
+        ...     {"num_envs": 5, "horizon": 4, "total_frames": 40, "frames_per_batch": 20,
+        ...      "evaluation_episodes": 2, "progress": False, "run_dir": tempfile.mkdtemp(),
+        ...      "algorithm.frames_per_update": 20, "algorithm.random_frames": 20},
         ... )
-        >>> summary = train(config, partial(build_algorithm, config))
+        >>> summary = train(config)
         >>> env = make_env("vmas/spread", num_envs=2, n_agents=3, seed=0)
         >>> policy = load_policy(summary["run_dir"], env)
         >>> env.rollout(3, policy)["agents", "action"].shape
         torch.Size([2, 3, 3, 2])
     """
     checkpoint = find_checkpoint(path)
-    config = read_config(checkpoint.parent.parent)
-    if "num_cells" not in config:
-        raise ValueError(
-            f"The config of {path} has no num_cells: make the policies as that run did, and "
-            "load_state_dict what read_component gives."
-        )
-    policy = _policy_of(config, env, device)
+    config = config_from_plain(read_config(checkpoint.parent.parent))
+    algorithm = get_algorithm(config.algorithm_name)
+    policy = algorithm.make_policy(env, config.algorithm, device=device)
     _load(policy, _chosen(_saved(checkpoint), checkpoint), checkpoint)
     return policy
-
-
-def _policy_of(
-    config: dict[str, Any], env: EnvBase, device: torch.device | str | None
-) -> nn.Module:
-    """Policies as the algorithm of a config makes them."""
-    algorithm = get_algorithm(config["algorithm"])
-    names = {field.name for field in dataclasses.fields(algorithm.Settings)}
-    settings = algorithm.Settings(
-        **{k: v for k, v in config.items() if k in names and v is not None}
-    )
-    return algorithm.make_policy(env, settings, device=device)
 
 
 def init_policy(algorithm: Learner, path: str | Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -22,9 +21,12 @@ from torchrl_alita._version import __version__
 from torchrl_alita.training.checkpoint import Checkpoints
 from torchrl_alita.training.files import write_whole
 
-__all__ = ["RunDirectory", "machine", "plain_config", "read_config"]
+__all__ = ["RunDirectory", "machine", "read_config"]
 
-_NOT_CONFIG = ("run_dir", "resume")
+# What may differ in a run that is resumed: it does not shape what was done so far.
+_MAY_DIFFER = {
+    "training": ("progress", "loggers", "wandb", "threads", "total_frames", "keep_checkpoints"),
+}
 
 
 def machine() -> dict[str, Any]:
@@ -76,20 +78,6 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def plain_config(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON has it, without what does not shape the run.
-
-    Args:
-        config: a dataclass.
-
-    Returns:
-        Its fields but ``run_dir`` and ``resume``.
-    """
-    fields = dataclasses.asdict(config)
-    kept = {k: v for k, v in fields.items() if k not in _NOT_CONFIG}
-    return json.loads(json.dumps(kept, default=str))
-
-
 def read_config(run_dir: str | Path) -> dict[str, Any]:
     """The config of an earlier run.
 
@@ -111,19 +99,22 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
 class RunDirectory:
     """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
 
+    A directory in which a run ended before its first checkpoint is as good as empty.
+
     Args:
         path: of the directory. Default: ``runs/`` and a name with the time.
-        config: the run's config dataclass.
-        resume: continue the run that is there.
+        config: of the run, as :func:`torchrl_alita.training.plain_config` has it.
+        resume: continue the run that is there. It may be prolonged, and show and log itself
+            otherwise.
         keep_checkpoints: how many of the newest stay.
 
     Raises:
         ValueError: if a new run's directory holds a run already; or, when resuming, if
             it holds none, none with a checkpoint, or one with another config (the
-            fields that differ are named).
+            options that differ are named).
 
     Examples:
-        >>> RunDirectory("no/such/run", config=None, resume=True)
+        >>> RunDirectory("no/such/run", config={}, resume=True)
         Traceback (most recent call last):
         ...
         ValueError: no/such/run is no run: it has no config.json.
@@ -133,28 +124,29 @@ class RunDirectory:
         self,
         path: str | Path | None,
         *,
-        config: Any,
+        config: Mapping[str, Any],
         resume: bool = False,
         keep_checkpoints: int = 2,
     ):
         if path is None:
-            path = Path("runs") / f"{config.algorithm}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+            name = config["algorithm"]["name"]
+            path = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
         self.path = Path(path)
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep_last=keep_checkpoints)
         if resume:
             self._check_resumable(config)
             self.checkpoints.remove_unfinished()
-            return
-        if (self.path / "config.json").exists():
-            raise ValueError(
-                f"{self.path} holds a run already; choose another run_dir, or resume it."
-            )
+        elif (self.path / "config.json").exists():
+            if self.checkpoints.latest() is not None:
+                raise ValueError(
+                    f"{self.path} holds a run already; choose another run_dir, or resume it."
+                )
+            (self.path / "metrics.csv").unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json("config.json", plain_config(config))
+        self.write_json("config.json", config)
 
-    def _check_resumable(self, config: Any) -> None:
-        saved = read_config(self.path)
-        asked = plain_config(config)
+    def _check_resumable(self, config: Mapping[str, Any]) -> None:
+        saved, asked = _by_option(read_config(self.path)), _by_option(config)
         differing = {
             name: (saved.get(name), asked.get(name))
             for name in sorted(saved.keys() | asked.keys())
@@ -173,4 +165,15 @@ class RunDirectory:
     @property
     def resume(self) -> str:
         """The command that continues this run."""
-        return f"python {sys.argv[0]} --resume {self.path}"
+        return shlex.join(["torchrl-alita", "train", "--resume", str(self.path)])
+
+
+def _by_option(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same in a resumed run, by dotted name."""
+    return {
+        f"{part}.{name}": value
+        for part, options in config.items()
+        if isinstance(options, Mapping)
+        for name, value in options.items()
+        if name not in _MAY_DIFFER.get(part, ())
+    }

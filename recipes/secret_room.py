@@ -1,0 +1,62 @@
+"""Secret Room: one agent holds a door open for the other, then the reverse.
+
+python recipes/secret_room.py --help
+python recipes/secret_room.py maddpg --exploration independent
+python recipes/secret_room.py --resume runs/NAME
+"""
+
+from __future__ import annotations
+
+from torchrl_alita.algorithms import ALITASettings, MADDPGSettings, QMIXSettings
+from torchrl_alita.training import Config, TrainingSettings, launch
+
+TRAINING = TrainingSettings(
+    n_agents=2,
+    num_envs=512,
+    horizon=300,
+    total_frames=2_000_000,
+    frames_per_batch=512 * 20,
+    exploration="team",
+    # Here the agents must act differently.
+    agreement=0.0,
+    evaluation_interval=100_000,
+    checkpoint_interval=1_000_000,
+)
+LEARNING = {
+    "gamma": 0.97,
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "frames_per_update": 1_024,
+    "random_frames": 50_000,
+    "buffer_size": 500_000,
+    "noise_start": 1.0,
+    "noise_frames": 1_500_000,
+}
+DEFAULTS = {
+    "alita": Config(
+        task="secret_room",
+        training=TRAINING,
+        # The paper's novelty and omega for Secret Room.
+        algorithm=ALITASettings(
+            **LEARNING,
+            novelty_coeff=0.1,
+            diversity_coeff=0.01,
+            omega=0.1,
+            optimum="enumerated",
+            recent_frames=50_000,
+        ),
+    ),
+    "maddpg": Config(task="secret_room", training=TRAINING, algorithm=MADDPGSettings(**LEARNING)),
+    "qmix": Config(
+        task="secret_room", training=TRAINING, algorithm=QMIXSettings(frames_per_update=1_024)
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Train from the command line."""
+    return launch(DEFAULTS, arguments)
+
+
+if __name__ == "__main__":
+    main()
