@@ -27,7 +27,7 @@ stand between the markers in docs/speed.md.
 from __future__ import annotations
 
 import copy
-import inspect
+import dataclasses
 import math
 import os
 import subprocess
@@ -54,11 +54,12 @@ from torchrl.envs import EnvBase
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 import torchrl_alita
-from torchrl_alita.algorithms import ALITA, MADDPG
+from torchrl_alita.algorithms import ALITA, MADDPG, get_algorithm
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import ACTION, DONE, REWARD, next_key
 from torchrl_alita.metrics import exploration_metrics
-from torchrl_alita.training import RecipeConfig, build_algorithm
+from torchrl_alita.training import Config as RunConfig
+from torchrl_alita.training import TrainingSettings
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.logging import MetricsFile
 from torchrl_alita.training.loop import check_finite
@@ -226,22 +227,18 @@ def take_turns(
     return {name: summary(watch.rounds["turn"]) for name, watch in watches.items()}
 
 
-def takes_compile() -> bool:
-    """Whether the package's algorithms can be compiled."""
-    return "compile" in inspect.signature(RecipeConfig).parameters
-
-
-def settings(algorithm: str, *, compiled: bool = False, **options: Any) -> RecipeConfig:
+def settings(algorithm: str, *, compiled: bool = False, **options: Any) -> RunConfig:
     """The config of a run on the work of throughput.py, eager unless it is said.
 
     Args:
         algorithm: a name in ``ALGORITHMS``.
-        compiled: for a package whose algorithms take ``compile``.
-        **options: of RecipeConfig, in place of that work's.
+        compiled: compile the updates.
+        **options: of the training or the algorithm, in place of that work's; what only other
+            algorithms have is left out.
     """
     chosen = {
-        "task": "vmas/spread",
         "num_envs": WORK["num_envs"],
+        "n_agents": 3,
         "horizon": WORK["horizon"],
         "total_frames": NO_END,
         "frames_per_batch": WORK["frames"],
@@ -251,35 +248,43 @@ def settings(algorithm: str, *, compiled: bool = False, **options: Any) -> Recip
         "buffer_size": WORK["buffer_size"],
         "num_cells": WORK["num_cells"],
         **ALGORITHMS[algorithm][1],
-        **({"compile": compiled} if takes_compile() else {}),
+        "compile": compiled,
         **options,
     }
-    return RecipeConfig(**chosen)
+    kind = get_algorithm(chosen.pop("algorithm"))
+    own, training = (
+        {f.name for f in dataclasses.fields(part)} for part in (kind.Settings, TrainingSettings)
+    )
+    return RunConfig(
+        task="vmas/spread",
+        training=TrainingSettings(**{k: v for k, v in chosen.items() if k in training}),
+        algorithm=kind.Settings(**{k: v for k, v in chosen.items() if k in own}),
+    )
 
 
-def task_env(config: RecipeConfig) -> EnvBase:
+def task_env(config: RunConfig) -> EnvBase:
     """The environment of a config."""
     return make_env(
         config.task,
-        num_envs=config.num_envs,
-        n_agents=config.n_agents,
-        device=config.device,
-        seed=config.seed,
-        horizon=config.horizon,
+        num_envs=config.training.num_envs,
+        n_agents=config.training.n_agents,
+        device=config.training.device,
+        seed=config.training.seed,
+        horizon=config.training.horizon,
     )
 
 
 def collected_batches(
-    config: RecipeConfig, env: EnvBase, algorithm: MADDPG
+    config: RunConfig, env: EnvBase, algorithm: MADDPG
 ) -> Iterator[TensorDictBase]:
     """Batches ``[B, T]`` of the noisy policies without end, as the training loop gets them."""
     common = {
         "spec": algorithm.action_spec,
-        "annealing_num_steps": config.noise_frames,
+        "annealing_num_steps": config.algorithm.noise_frames,
         "action_key": ACTION,
         "device": algorithm.device,
     }
-    start, end = config.noise_start, config.noise_end
+    start, end = config.algorithm.noise_start, config.algorithm.noise_end
     noise = (
         EGreedyModule(eps_init=start, eps_end=end, **common)
         if algorithm.layout.discrete
@@ -289,7 +294,7 @@ def collected_batches(
         Collector(
             env,
             TensorDictSequential(algorithm.actor, noise),
-            frames_per_batch=config.frames_per_batch,
+            frames_per_batch=config.training.frames_per_batch,
             total_frames=-1,
             auto_register_policy_transforms=False,
         )
@@ -311,20 +316,18 @@ class Run:
         folder: of its table of metrics.
     """
 
-    def __init__(self, config: RecipeConfig, folder: Path):
+    def __init__(self, config: RunConfig, folder: Path):
         self.config = config
         env = task_env(config)
-        self.algorithm = build_algorithm(config, env)
+        self.algorithm = config.build(env)
         self.buffers = Buffers(config, self.algorithm)
         self.plain = without_conditional(self.buffers)
         self.exploration = exploration_metrics(env)
         self.metrics = MetricsFile(folder / "metrics.csv")
         self.batches = collected_batches(config, env, self.algorithm)
         self.frames = 0
-        self.compiled = None
         self.compilation: tuple[float, float] | None = None
-        if takes_compile():
-            self.compiled = build_algorithm(settings_compiled(config), env)
+        self.compiled = settings_compiled(config).build(env)
 
     def sample(self, watch: Callable) -> dict[str, TensorDictBase]:
         """The batches of an update."""
@@ -362,9 +365,11 @@ class Run:
             self.metrics.write(logs)
 
 
-def settings_compiled(config: RecipeConfig) -> RecipeConfig:
+def settings_compiled(config: RunConfig) -> RunConfig:
     """The same config with compiled updates."""
-    return type(config)(**{**vars(config), "compile": True})
+    return dataclasses.replace(
+        config, algorithm=dataclasses.replace(config.algorithm, compile=True)
+    )
 
 
 def follow(optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
@@ -440,7 +445,7 @@ def play_round(run: Run, watch: Stopwatch, updates: int) -> None:
     if run.compiled is None:
         return
     if run.compilation is None:
-        once = Stopwatch(run.config.device)
+        once = Stopwatch(run.config.training.device)
         batches = run.sample(unwatched)
         # What another process has compiled is no work of this one.
         with fresh_cache(), once("compilation"):

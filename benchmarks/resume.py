@@ -29,7 +29,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +37,42 @@ from pages import RESULTS, ROOT, table, versions, write_between
 
 from torchrl_alita.envs import MarkovGame, game_task
 from torchrl_alita.training import (
-    RecipeConfig,
-    build_algorithm,
     checkpoint_difference,
     find_checkpoint,
+    make_config,
     train,
 )
 from torchrl_alita.training.run import machine
 
 CHECKPOINT_INTERVAL = 100
-RECIPE = "recipes/alita_spread.py"
 OPTIONS = (
-    *("--estimator", "clones", "--influencers", "0", "2", "--num-cells", "16", "16"),
+    *(
+        "--algorithm.estimator",
+        "clones",
+        "--algorithm.influencers",
+        "0",
+        "2",
+        "--algorithm.num-cells",
+        "16",
+        "16",
+    ),
     *("--num-envs", "10", "--horizon", "17", "--frames-per-batch", "50"),
-    *("--frames-per-update", "25", "--random-frames", "100", "--batch-size", "64"),
-    *("--conditional-batch-size", "64", "--buffer-size", "600", "--recent-frames", "300"),
+    *(
+        "--algorithm.frames-per-update",
+        "25",
+        "--algorithm.random-frames",
+        "100",
+        "--algorithm.batch-size",
+        "64",
+    ),
+    *(
+        "--algorithm.conditional-batch-size",
+        "64",
+        "--algorithm.buffer-size",
+        "600",
+        "--algorithm.recent-frames",
+        "300",
+    ),
     *("--evaluation-interval", "200", "--evaluation-episodes", "4"),
     *("--checkpoint-interval", str(CHECKPOINT_INTERVAL), "--threads", "1", "--no-progress"),
 )
@@ -79,10 +99,10 @@ class Config:
 
 def command(run_dir: Path, *, resume: bool = False) -> list[str]:
     """Of a process that trains."""
-    start = [sys.executable, str(ROOT / RECIPE)]
+    start = [sys.executable, "-m", "torchrl_alita", "train"]
     if resume:
         return [*start, "--resume", str(run_dir)]
-    return [*start, *OPTIONS, "--total-frames", str(FRAMES), "--run-dir", str(run_dir)]
+    return [*start, "alita", *OPTIONS, "--total-frames", str(FRAMES), "--run-dir", str(run_dir)]
 
 
 def run_to_end(arguments: list[str]) -> str:
@@ -213,17 +233,20 @@ def measure_memory(updates: int) -> dict[str, Any]:
         return {}
 
     with tempfile.TemporaryDirectory() as folder:
-        config = RecipeConfig(
-            task="games", n_agents=2, num_envs=20, horizon=7, num_cells=(8,), batch_size=32,
-            conditional_batch_size=32, buffer_size=2_000, recent_frames=500,
-            frames_per_batch=batch, frames_per_update=batch // 20, random_frames=batch,
-            total_frames=batch * (1 + updates // 20), estimator_updates=1,
-            evaluation_interval=batch * max(1, updates // 20 // MEASURED),
-            evaluation_episodes=3, checkpoint_interval=batch * max(1, updates // 20 // MEASURED),
-            threads=1, progress=False, run_dir=Path(folder) / "run",
-        )  # fmt: skip
+        interval = batch * max(1, updates // 20 // MEASURED)
+        options = {
+            "num_envs": 20, "n_agents": 2, "horizon": 7, "frames_per_batch": batch,
+            "total_frames": batch * (1 + updates // 20), "evaluation_interval": interval,
+            "evaluation_episodes": 3, "checkpoint_interval": interval, "threads": 1,
+            "progress": False, "run_dir": Path(folder) / "run",
+            "algorithm.num_cells": (8,), "algorithm.batch_size": 32,
+            "algorithm.conditional_batch_size": 32, "algorithm.buffer_size": 2_000,
+            "algorithm.recent_frames": 500, "algorithm.frames_per_update": batch // 20,
+            "algorithm.random_frames": batch, "algorithm.estimator_updates": 1,
+        }  # fmt: skip
+        config = make_config("alita", options=options)
         task = game_task(MarkovGame.random(0, 4, 2, 2), metrics=measure)
-        summary = train(config, partial(build_algorithm, config), task=task)
+        summary = train(config, task=task)
     # The last two are of the end; the first is of before any update.
     mebibytes = [round(value, 1) for _, value in measured[:-2]]
     half = len(mebibytes) // 2

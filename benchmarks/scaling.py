@@ -61,7 +61,6 @@ from torchrl.envs import EnvBase
 from torchrl_alita.algorithms import MADDPG
 from torchrl_alita.layout import layout_of
 from torchrl_alita.modules import make_actor
-from torchrl_alita.training import build_algorithm
 from torchrl_alita.training.buffers import Buffers
 
 RESULT = RESULTS / "scaling.json"
@@ -167,11 +166,11 @@ def measure_agents(config: Config) -> list[dict[str, Any]]:
     calls, rows = {}, {}
     for num_agents in config.n_agents:
         env = task_env(settings("maddpg", n_agents=num_agents))
-        batch = transitions(env, settings("maddpg").batch_size)
+        batch = transitions(env, settings("maddpg").algorithm.batch_size)
         for name in AGAINST_AGENTS:
             _, base, options = WHOLE[name]
             chosen = settings(base, compiled=config.compile, n_agents=num_agents, **options)
-            algorithm = build_algorithm(chosen, env)
+            algorithm = chosen.build(env)
             key = f"{name}, {num_agents}"
             calls[key] = updating(algorithm, batch)
             size = layout_of(env).observation_size
@@ -197,8 +196,8 @@ def measure_buffer(config: Config) -> list[dict[str, Any]]:
     for size in config.buffer_sizes:
         chosen = settings("alita_clones", compiled=config.compile, buffer_size=size)
         env = task_env(chosen)
-        algorithm = build_algorithm(chosen, env)
-        buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.horizon))
+        algorithm = chosen.build(env)
+        buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.training.horizon))
         plain, conditional = without_conditional(buffers), buffers.drawn["conditional_0"]
         batches = plain.sample() | {"conditional_0": conditional.sample()}
         for stage, call in (
@@ -225,7 +224,7 @@ def measure_environments(config: Config) -> list[dict[str, Any]]:
                 frames_per_update=num_envs * STEPS,
             )
             env = task_env(chosen)
-            batches = collected_batches(chosen, env, build_algorithm(chosen, env))
+            batches = collected_batches(chosen, env, chosen.build(env))
             calls[f"{task}, {num_envs}"] = lambda batches=batches: next(batches)
             rows[f"{task}, {num_envs}"] = {"task": task, "num_envs": num_envs}
     measured = with_times(rows, take_turns(calls, config.rounds))
@@ -239,7 +238,7 @@ def measure_environments(config: Config) -> list[dict[str, Any]]:
 
 def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], Any]]:
     """Each term of ALITA alone, eager."""
-    alita = build_algorithm(settings("alita"), env)
+    alita = settings("alita").build(env)
     noted = rewarded(alita, batch)
 
     def influence() -> None:
@@ -259,10 +258,10 @@ def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], An
     }
     for kind in ("clones", "centralized"):
         chosen = settings("alita", estimator=kind, buffer_size=10_000)
-        algorithm = build_algorithm(chosen, env)
+        algorithm = chosen.build(env)
         calls[f"estimator_{kind}"] = lambda a=algorithm: update_estimators(a, [batch], unwatched)
         if kind == "clones":
-            buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.horizon))
+            buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.training.horizon))
             calls["conditional"] = buffers.drawn["conditional_0"].sample
     return calls
 
@@ -270,11 +269,11 @@ def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], An
 def measure_terms(config: Config) -> list[dict[str, Any]]:
     """Terms alone and whole updates, N=3."""
     env = task_env(settings("maddpg"))
-    batch = transitions(env, settings("maddpg").batch_size)
+    batch = transitions(env, settings("maddpg").algorithm.batch_size)
     calls = {}
     for name, (_, algorithm, options) in WHOLE.items():
         chosen = settings(algorithm, compiled=config.compile, **options)
-        calls[name] = updating(build_algorithm(chosen, env), batch)
+        calls[name] = updating(chosen.build(env), batch)
     calls |= term_calls(env, batch)
     return with_times({name: {"term": name} for name in calls}, take_turns(calls, config.rounds))
 
@@ -289,11 +288,11 @@ def peak_memory(chosen: dict[str, Any]) -> dict[str, Any]:
 
     buffer_bytes = 0
     if chosen:
-        num_envs = chosen.get("num_envs", settings("maddpg").num_envs)
+        num_envs = chosen.get("num_envs", settings("maddpg").training.num_envs)
         frames = {"frames_per_batch": num_envs * STEPS, "frames_per_update": num_envs * STEPS}
         config = settings(**chosen, **frames)
         env = task_env(config)
-        algorithm = build_algorithm(config, env)
+        algorithm = config.build(env)
         batches = collected_batches(config, env, algorithm)
         buffers = filled(Buffers(config, algorithm), next(batches))
         for _ in range(3):
@@ -333,9 +332,9 @@ def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], N
             )
         ),
     )
-    networks = make_actor(sizes, num_cells=chosen.num_cells)
-    observation = torch.randn(chosen.batch_size, num_networks, inputs)
-    batch = TensorDict({"agents": {"observation": observation}}, [chosen.batch_size])
+    networks = make_actor(sizes, num_cells=chosen.algorithm.num_cells)
+    observation = torch.randn(chosen.algorithm.batch_size, num_networks, inputs)
+    batch = TensorDict({"agents": {"observation": observation}}, [chosen.algorithm.batch_size])
     optimizer = torch.optim.Adam(networks.parameters(), fused=True)
 
     def step() -> None:
@@ -469,13 +468,14 @@ def terms_table(rows: Sequence[dict[str, Any]]) -> str:
 def memory_table(rows: Sequence[dict[str, Any]]) -> str:
     """The buffer's size and the largest memory of each configuration."""
     titles = ["process", "N", "environments", "transitions stored", "buffer, MiB", "peak, MiB"]
-    usual = settings("maddpg")
+    run = settings("maddpg")
+    usual = vars(run.training) | vars(run.algorithm)
     cells = []
     for row in rows:
         sizes = ["", "", ""]
         if "algorithm" in row:
             names = ("n_agents", "num_envs", "buffer_size")
-            sizes = [f"{row.get(name, getattr(usual, name)):,}" for name in names]
+            sizes = [f"{row.get(name, usual[name]):,}" for name in names]
         title = ALGORITHMS[row["algorithm"]][0] if "algorithm" in row else "imports alone"
         mebibytes = [f"{row[name] / MEBI:,.0f}" for name in ("buffer_bytes", "peak_bytes")]
         cells.append([title, *sizes, *mebibytes])

@@ -54,10 +54,10 @@ WORKER = Path(__file__).with_name("throughput_worker.py")
 RESULT = RESULTS / "throughput.json"
 PEERS = {"benchmarl": ("BenchMARL", "benchmarl==1.5.2")}
 CONTENDERS = {
-    "maddpg": ("MADDPG", ("--algorithm", "maddpg")),
-    "ddpg": ("DDPG", ("--algorithm", "ddpg")),
-    "alita": ("ALITA, marginal", ("--algorithm", "alita")),
-    "alita_clones": ("ALITA, clones", ("--algorithm", "alita", "--estimator", "clones")),
+    "maddpg": ("MADDPG", ("maddpg",)),
+    "ddpg": ("DDPG", ("ddpg",)),
+    "alita": ("ALITA, marginal", ("alita",)),
+    "alita_clones": ("ALITA, clones", ("alita", "--algorithm.estimator", "clones")),
 }
 PEER = "peer"
 PEER_WITHOUT_NORM = "peer_without_norm"
@@ -94,7 +94,7 @@ class Config:
     threads: int | None = None
     """Of torch, on both sides. Default: torch's choice."""
     options: str = ""
-    """More options of our side's recipes, in one text, as --options="--num-critics 2"."""
+    """More options of our side's recipes, in one text, as --options="--algorithm.num-critics 2"."""
     peer_venv: Path | None = None
     """Virtual environment of the peer, made if it is missing. Default: .venv-PEER here."""
     report_only: bool = False

@@ -110,38 +110,40 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
     """``torchrl_alita.training.train`` with the contender's options."""
     from torchrl.envs import EnvBase
 
-    from torchrl_alita.algorithms import MADDPG
-    from torchrl_alita.training import RecipeConfig, build_algorithm, parse_config, train
+    from torchrl_alita.algorithms import MADDPG, MADDPGSettings
+    from torchrl_alita.training import parse_arguments, train
 
-    settings = {
-        "task": "vmas/spread",
+    options = {
         "n_agents": work["n_agents"],
         "num_envs": work["num_envs"],
         "horizon": work["horizon"],
-        "total_frames": _NEVER,
-        "frames_per_batch": work["frames"],
-        "frames_per_update": work["frames"] // work["updates"],
-        "random_frames": 0,
-        "batch_size": work["batch_size"],
-        "conditional_batch_size": work["batch_size"],
-        "buffer_size": work["buffer_size"],
-        "evaluation_interval": _NEVER,
-        "evaluation_episodes": 1,
-        "checkpoint_interval": _NEVER,
+        "total-frames": _NEVER,
+        "frames-per-batch": work["frames"],
+        "evaluation-interval": _NEVER,
+        "evaluation-episodes": 1,
+        "checkpoint-interval": _NEVER,
         "device": work["device"],
         "threads": work["threads"],
-        "run_dir": work["folder"],
+        "run-dir": work["folder"],
+        "algorithm.frames-per-update": work["frames"] // work["updates"],
+        "algorithm.random-frames": 0,
+        "algorithm.batch-size": work["batch_size"],
+        "algorithm.buffer-size": work["buffer_size"],
+        **(
+            {"algorithm.conditional-batch-size": work["batch_size"]}
+            if work["options"][0] == "alita"
+            else {}
+        ),
     }
-    arguments = [
-        text
-        for name, value in settings.items()
-        for text in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    arguments += ["--no-progress", "--num-cells", *map(str, work["num_cells"])]
-    config = parse_config(RecipeConfig, [*arguments, *work["options"]])
+    algorithm, *asked = work["options"]
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    cells = ",".join(map(str, work["num_cells"]))
+    config = parse_arguments(
+        [algorithm, *arguments, "--no-progress", f"--algorithm.num-cells=[{cells}]", *asked]
+    )
 
-    def make_algorithm(env: EnvBase) -> MADDPG:
-        algorithm = build_algorithm(config, env)
+    def make_algorithm(env: EnvBase, settings: MADDPGSettings) -> MADDPG:
+        algorithm = config.build(env)
         update, health = algorithm.update, algorithm.health
 
         def counted(*batches: Any) -> Any:
@@ -159,7 +161,7 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
         turns.ready()
         return algorithm
 
-    train(config, make_algorithm)
+    train(config, make_algorithm=make_algorithm)
 
 
 def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:

@@ -36,17 +36,25 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita import SAC, TAC, TD3, TwinALITA
 from torchrl_alita.algorithms import DDPG
-from torchrl_alita.training import TrainingConfig
+from torchrl_alita.training import Config as RunConfig
+from torchrl_alita.training import TrainingSettings
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.run import machine
 
+PUBLISHED = {
+    "form": "published",
+    "novelty_coeff": 0.05,
+    "diversity_coeff": 0.05,
+    "estimator": "marginal",
+    "optimum": "td_target",
+}
 VARIANTS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "TD3": (TD3, {}),
     "TwinALITA": (TwinALITA, {}),
     "TwinALITA, marginal": (TwinALITA, {"estimator": "marginal"}),
     "TwinALITA, No F": (TwinALITA, {"influence_coeff": 0.0}),
     "TwinALITA, No IM": (TwinALITA, {"novelty_coeff": 0.0, "diversity_coeff": 0.0}),
-    "TwinALITA, published": (TwinALITA, {"form": "published"}),
+    "TwinALITA, published": (TwinALITA, PUBLISHED),
     "DDPG": (DDPG, {"num_cells": (256, 256), "layer_norm": False}),
     "SAC": (SAC, {}),
     "TAC": (TAC, {}),
@@ -117,16 +125,13 @@ def updating(config: Config, name: str) -> Callable[[], None]:
     torch.manual_seed(0)
     make, options = VARIANTS[name]
     env = RandomRobot(config.observation_size, config.action_size, 100, config.device)
-    algorithm = make(env, compile=config.compile, **options)
-    training = TrainingConfig(
-        n_agents=1,
-        num_envs=100,
-        total_frames=config.stored,
-        buffer_size=config.stored,
-        batch_size=256,
-        conditional_batch_size=64,
+    settings = make.Settings(
+        compile=config.compile, buffer_size=config.stored, random_frames=0, **options
     )
-    buffers = Buffers(training, algorithm)
+    training = TrainingSettings(n_agents=1, num_envs=100, total_frames=config.stored)
+    run = RunConfig(algorithm=settings, training=training)
+    algorithm = run.build(env)
+    buffers = Buffers(run, algorithm)
     steps = min(1_000, config.stored // 100)
     collected = algorithm.prepare(env).rollout(steps, break_when_any_done=False)
     while len(buffers.replay) < config.stored:

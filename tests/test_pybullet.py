@@ -278,13 +278,15 @@ def test_from_a_saved_state_in_the_middle_of_episodes_a_batch_goes_on_to_the_las
 @needs_pybullet
 def test_a_run_that_is_resumed_ends_to_the_last_bit_where_it_would_have(tmp_path):
     """The checkpoint is in the middle of the third episode."""
-    recipe = load("recipes", "alita_pybullet")
+    recipe = load("recipes", "pybullet")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = (
-        *("--env", CHEETAH, "--algorithm", "td3", "--horizon", "30", "--no-progress"),
-        *("--total-frames", str(WHOLE), "--frames-per-batch", "35", "--frames-per-update", "7"),
-        *("--random-frames", "35", "--batch-size", "16", "--evaluation-interval", "70"),
-        *("--evaluation-episodes", "2", "--checkpoint-interval", str(HALF), "--num-cells", "5"),
+        *("td3", "--task", f"pybullet/{CHEETAH}", "--horizon", "30", "--no-progress"),
+        *("--total-frames", str(WHOLE), "--frames-per-batch", "35"),
+        *("--algorithm.frames-per-update", "7", "--algorithm.random-frames", "35"),
+        *("--algorithm.batch-size", "16", "--evaluation-interval", "70"),
+        *("--evaluation-episodes", "2", "--checkpoint-interval", str(HALF)),
+        *("--algorithm.num-cells", "5"),
     )
     recipe.main([*options, "--run-dir", str(whole)])
     with stop_halfway(), pytest.raises(Stopped):

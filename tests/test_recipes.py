@@ -1,4 +1,4 @@
-"""The recipes run as a user starts them, with a tiny Config."""
+"""The recipes and the command line run as a user starts them, on tiny runs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ import pytest
 import torch
 from scripts import load
 
+from torchrl_alita.__main__ import main
+from torchrl_alita.algorithms import ALGORITHMS
 from torchrl_alita.envs import get_task, make_env
 from torchrl_alita.training import (
-    StarCraftConfig,
+    TrainingSettings,
     evaluate,
     load_policy,
-    parse_config,
-    starcraft_task,
+    make_config,
+    parse_arguments,
 )
 
 ROOT = Path(__file__).parent.parent
-TINY = [
+TRAINING = [
     *("--total-frames", "300", "--num-envs", "5", "--horizon", "10", "--frames-per-batch", "50"),
-    *("--frames-per-update", "25"),
-    *("--random-frames", "50", "--batch-size", "32", "--conditional-batch-size", "32"),
     *("--evaluation-interval", "150", "--evaluation-episodes", "5", "--no-progress"),
+]
+TINY = [
+    *TRAINING,
+    *("--algorithm.frames-per-update", "25", "--algorithm.random-frames", "50"),
+    *("--algorithm.batch-size", "32"),
 ]
 
 
 @pytest.fixture(scope="module")
-def alita_spread():
-    return load("recipes", "alita_spread")
+def spread():
+    return load("recipes", "spread")
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +46,15 @@ def add_to_torchrl():
     return load("recipes", "add_to_torchrl")
 
 
-def test_the_command_of_the_issue_leaves_a_run_and_prints_a_table(tmp_path):
-    run = tmp_path / "run"
-    command = [sys.executable, "recipes/alita_spread.py", *TINY, "--run-dir", str(run)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "trained" in result.stdout
-    assert "random" in result.stdout
+def test_the_command_leaves_a_run_and_prints_a_table_and_nothing_else(tmp_path):
+    run = tmp_path / "a run"
+    command = [sys.executable, "-m", "torchrl_alita", "train", "alita", "--task", "vmas/spread"]
+    result = subprocess.run(
+        [*command, *TINY, "--run-dir", str(run)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
     assert "landmark_distance" in result.stdout
+    assert "torchrl" not in result.stderr
     summary = json.loads((run / "summary.json").read_text())
     required = {
         "algorithm", "task", "seed", "frames", "updates", "wall_seconds", "frames_per_second",
@@ -62,47 +69,121 @@ def test_the_command_of_the_issue_leaves_a_run_and_prints_a_table(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--algorithm", "maddpg", "--num-critics", "2", "--policy-noise", "0.2"],
-        ["--algorithm", "ddpg"],
-        ["--estimator", "clones", "--influencers", "random"],
-        ["--estimator", "centralized", "--influencers", "0", "2", "--optimum-at", "next"],
-        ["--influencers", "all", "--normalize", "--optimum", "policy"],
-        ["--influence-coeff", "0"],
-        ["--novelty-coeff", "0", "--diversity-coeff", "0"],
+        ["maddpg", "--algorithm.num-critics", "2", "--algorithm.policy-delay", "2"],
+        ["ddpg"],
+        ["--algorithm.estimator", "clones", "--algorithm.influencers", "random"],
+        ["--algorithm.estimator=centralized", "--algorithm.influencers", "0", "2"],
+        ["--algorithm.influencers", "all", "--algorithm.normalize=true"],
+        ["--algorithm.influence-coeff", "0"],
+        ["--algorithm.novelty_coeff", "0", "--algorithm.diversity_coeff", "0"],
     ],
     ids=" ".join,
 )
-def test_every_algorithm_and_ablation_trains(tmp_path, alita_spread, options):
-    summary = alita_spread.main([*TINY, *options, "--run-dir", str(tmp_path / "run")])
+def test_every_algorithm_and_ablation_trains(tmp_path, spread, options):
+    summary = spread.main([*options, *TINY, "--run-dir", str(tmp_path / "run")])
     assert summary["updates"] == 10
     assert all(torch.isfinite(torch.tensor(v)) for v in summary["evaluation"].values())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Name an algorithm"),
+        (["madpg"], "'maddpg'"),
+        (["alita", "--task", "vmas/spred"], "'vmas/spread'"),
+        (["alita", "--device", "cuda:99"], "cuda:99"),
+        (["alita", "--resume", "no/such/run"], "no/such/run"),
+        (["alita", "--seed", "-1"], "-1"),
+        (["alita", "--seed", "one"], "'one'"),
+        (["alita", "--algorithm.gamma", "1.5"], "1.5"),
+        (["alita", "--algorithm.gama", "0.5"], "--algorithm.gama"),
+        (["alita", "--algorithm.optimum", "best"], "'best'"),
+        (["alita", "--preset", "no"], "'no'"),
+        (["alita", "--total-frames", "5000"], "5000"),
+        (["alita", "--num-envs", "7"], "7"),
+        (["alita", "--threads", "0"], "0"),
+        (["alita", "--algorithm.random-frames=-5"], "-5"),
+        (["td3", "--task", "vmas/spread"], "one agent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, said, capsys):
+    assert main(["train", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_options_are_read_in_the_forms_that_sweeps_write():
+    config = parse_arguments(
+        [
+            *("alita", "--algorithm.share_params=true", "--algorithm.num_cells=[64, 32]"),
+            *("--progress=False", "--algorithm.omega", "0.1", "0.2"),
+            *("--task.obs-agents=true", "--loggers", "csv", "tensorboard", "--wandb.project=p"),
+        ]
+    )
+    assert config.algorithm.share_params is True
+    assert config.algorithm.num_cells == (64, 32)
+    assert config.algorithm.omega == (0.1, 0.2)
+    assert config.training.progress is False
+    assert config.training.loggers == ("csv", "tensorboard")
+    assert config.training.wandb.project == "p"
+    assert config.task_settings.obs_agents is True
+    options = {"algorithm.influence-coeff": "0.3", "total_frames": 9_000, "num_envs": "10"}
+    config = make_config("alita", "vmas/spread", options)
+    assert (config.algorithm.influence_coeff, config.training.num_envs) == (0.3, 10)
+
+
+def test_a_preset_gives_what_is_not_said():
+    asked = ["twin_alita", "--preset", "published", "--algorithm.novelty-coeff", "0.4"]
+    settings = parse_arguments([*asked, "--task", "pybullet/HopperBulletEnv-v0"]).algorithm
+    assert (settings.form, settings.optimum) == ("published", "td_target")
+    assert (settings.novelty_coeff, settings.diversity_coeff) == (0.4, 0.05)
+
+
+def test_help_lists_tasks_algorithms_and_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*ALGORITHMS, "push_box", "vmas/"))
+    with pytest.raises(SystemExit):
+        main(["train", "alita", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for prefix, kind in (("", TrainingSettings), ("algorithm.", ALGORITHMS["alita"].Settings)):
+        for field in fields(kind):
+            if field.name != "wandb":
+                assert f"--{prefix}{field.name.replace('_', '-')}" in text, field.name
+    assert "Weight of the influence (the paper's lambda: 0.1); 0 is No F. (default: 0.1)" in text
+
+
 ROBOT = [
-    *("--total-frames", "100", "--frames-per-batch", "50", "--frames-per-update", "25"),
-    *("--random-frames", "50", "--batch-size", "32", "--horizon", "5", "--num-cells", "13"),
-    *("--evaluation-interval", "100", "--evaluation-episodes", "2", "--selection-episodes", "1"),
-    "--no-progress",
+    *("--total-frames", "100", "--frames-per-batch", "50", "--horizon", "5", "--no-progress"),
+    *("--algorithm.num-cells", "13", "--evaluation-interval", "100"),
+    *("--evaluation-episodes", "2", "--selection-episodes", "1"),
+]
+STORED = [
+    *("--algorithm.frames-per-update", "25", "--algorithm.random-frames", "50"),
+    *("--algorithm.batch-size", "32"),
 ]
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--env", "HopperBulletEnv-v0"],
-        ["--form", "published", "--env", "InvertedPendulumBulletEnv-v0"],
-        *(["--algorithm", name] for name in ("td3", "ddpg", "sac", "tac")),
-        ["--algorithm", "ppo", "--random-frames", "0"],
+        [*STORED, "--task", "pybullet/HopperBulletEnv-v0"],
+        [*STORED, "--preset", "published", "--task", "pybullet/InvertedPendulumBulletEnv-v0"],
+        *([name, *STORED] for name in ("td3", "ddpg", "sac", "tac")),
+        ["ppo"],
     ],
     ids=" ".join,
 )
 def test_every_algorithm_trains_a_robot_and_leaves_a_picture_of_it(tmp_path, options):
     pytest.importorskip("pybullet_envs_gymnasium")
     run = tmp_path / "run"
-    summary = load("recipes", "alita_pybullet").main([*ROBOT, *options, "--run-dir", str(run)])
+    summary = load("recipes", "pybullet").main([*options, *ROBOT, "--run-dir", str(run)])
     assert summary["frames"] == 100
     assert summary["updates"] == 2
-    assert ("selection" in summary) == ("--algorithm" not in options)
+    assert ("selection" in summary) == options[0].startswith("--")
     for name in ("config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"):
         assert (run / name).exists(), name
     assert (run / "rollout.gif").stat().st_size > 1000
@@ -114,51 +195,18 @@ def test_every_algorithm_trains_a_robot_and_leaves_a_picture_of_it(tmp_path, opt
     env.close()
 
 
-def test_a_recipes_presets_are_defaults_of_their_algorithm_alone():
-    recipe = load("recipes", "alita_pybullet")
-    config = {
-        name: parse_config(recipe.Config, ["--algorithm", name], presets=recipe.PRESETS)
-        for name in ("td3", "tac", "ppo", "alita")
-    }
-    cells = [config[name].num_cells for name in config]
-    assert cells == [(256, 256), (128, 128), (256, 256), (256, 256)]
-    assert [config[name].frames_per_batch for name in config] == [50, 50, 2_000, 50]
-    assert [config[name].frames_per_update for name in config] == [1, 1, 1, 2]
-    assert [config[name].algorithm for name in config] == list(config)
-    assert parse_config(recipe.Config, [], presets=recipe.PRESETS).frames_per_update == 2
-    asked = ["--algorithm", "ppo", "--frames-per-batch", "100", "--env", "AntBulletEnv-v0"]
-    chosen = parse_config(recipe.Config, asked, presets=recipe.PRESETS)
-    assert (chosen.frames_per_batch, chosen.task) == (100, "pybullet/AntBulletEnv-v0")
+def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as status:
+        load("recipes", "pybullet").main(["--task", "pybullet/HoperBulletEnv-v0"])
+    assert status.value.code == 2
+    assert "pybullet/HopperBulletEnv-v0" in capsys.readouterr().err
 
 
-def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(tmp_path):
-    recipe = load("recipes", "alita_pybullet")
-    with pytest.raises(ValueError, match=r"pybullet/HoperBullet.*pybullet/HopperBulletEnv-v0"):
-        recipe.main(["--env", "HoperBullet", "--run-dir", str(tmp_path / "run")])
-
-
-RECIPES = (
-    *("alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_pybullet"),
-    *("alita_smac", "qmix_smac", "mappo_spread"),
-)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_help_shows_every_field_with_a_description(name, capsys):
-    recipe = load("recipes", name)
-    with pytest.raises(SystemExit):
-        parse_config(recipe.Config, ["--help"])
-    text = capsys.readouterr().out
-    for field in fields(recipe.Config):
-        assert field.name.replace("_", "-") in text, field.name
-    assert "Environment steps" in text
-
-
-@pytest.mark.parametrize("name", ["alita_push_box", "alita_secret_room"])
-@pytest.mark.parametrize("options", [[], ["--algorithm", "maddpg", "--exploration", "independent"]])
+@pytest.mark.parametrize("name", ["push_box", "secret_room"])
+@pytest.mark.parametrize("options", [[], ["maddpg", "--exploration", "independent"]])
 def test_a_sparse_game_leaves_a_picture_of_the_visited_states(tmp_path, name, options):
     run = tmp_path / "run"
-    summary = load("recipes", name).main([*TINY, *options, "--run-dir", str(run)])
+    summary = load("recipes", name).main([*options, *TINY, "--run-dir", str(run)])
     assert summary["frames"] == 300
     assert summary["exploration"]["state_visited"] > 10
     assert (run / "visits.png").stat().st_size > 1000
@@ -166,40 +214,29 @@ def test_a_sparse_game_leaves_a_picture_of_the_visited_states(tmp_path, name, op
     assert "exploration/joint_action_coverage" in (run / "metrics.csv").read_text()
 
 
-def test_the_on_policy_recipe_trains_with_its_preset_and_is_resumed(tmp_path):
-    run = tmp_path / "run"
-    rollouts = ["--num-envs", "5", "--frames-per-batch", "50", "--frames-per-update", "50"]
-    tiny = [*rollouts, "--total-frames", "100", "--horizon", "10", "--no-progress"]
-    recipe = load("recipes", "mappo_spread")
-    recipe.main([*tiny, "--mappo.minibatch-size", "25", "--run-dir", str(run)])
-    config = json.loads((run / "config.json").read_text())
-    assert config["mappo"]["goal_attention"]
-    assert config["mappo"]["minibatch_size"] == 25
-    summary = recipe.main(["--resume", str(run)])
-    assert summary["updates"] == 2
-
-
 def test_a_team_reaches_the_exact_optimum_of_a_game(tmp_path):
     """A random Markov game in which a random team acts best a quarter of the time."""
-    games = load("recipes", "alita_games")
-    arguments = ["--algorithm", "maddpg", "--no-progress", "--total-frames", "10000"]
-    summary = games.main([*arguments, "--run-dir", str(tmp_path / "run")])
+    arguments = ["maddpg", "--no-progress", "--total-frames", "10000"]
+    summary = load("recipes", "games").main([*arguments, "--run-dir", str(tmp_path / "run")])
     assert summary["exact_value"] == pytest.approx(summary["exact_optimum"], abs=1e-9)
     assert summary["evaluation"]["best_action_share"] == 1
     assert summary["random_team"]["best_action_share"] < 0.4
 
 
-def test_resume_reads_the_runs_own_config(tmp_path, alita_spread):
+def test_a_run_is_resumed_from_its_own_config_and_may_be_prolonged(tmp_path, spread, capsys):
     run = tmp_path / "run"
-    alita_spread.main([*TINY, "--seed", "5", "--run-dir", str(run)])
-    config = parse_config(alita_spread.Config, ["--resume", str(run)])
-    assert config.seed == 5
-    assert config.total_frames == 300
-    assert alita_spread.main(["--resume", str(run)])["frames"] == 300
-    with pytest.raises(ValueError, match=r"seed.*\(5, 6\)"):
-        alita_spread.main(["--resume", str(run), "--seed", "6"])
-    with pytest.raises(ValueError, match="is no run"):
-        alita_spread.main(["--resume", str(tmp_path)])
+    spread.main([*TINY, "--seed", "5", "--run-dir", str(run)])
+    config = parse_arguments(["--resume", str(run)])
+    assert config.training.seed == 5
+    assert config.training.total_frames == 300
+    prolonged = ["--resume", str(run), "--total-frames", "350", "--threads", "2"]
+    assert spread.main(prolonged)["frames"] == 350
+    with pytest.raises(SystemExit):
+        spread.main(["--resume", str(run), "--seed", "6"])
+    assert "'training.seed': (5, 6)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        spread.main(["--resume", str(tmp_path)])
+    assert "is no run" in capsys.readouterr().err
 
 
 def test_the_stock_script_runs_and_each_part_adds_its_loss(add_to_torchrl):
@@ -241,32 +278,32 @@ def test_without_flags_the_stock_script_owes_this_package_nothing():
 
 BATTLE = [
     *("--total-frames", "300", "--num-envs", "3", "--horizon", "10", "--frames-per-batch", "60"),
-    *("--frames-per-update", "30", "--batch-size", "16", "--sequence-length", "4"),
-    *("--burn-in", "2", "--conditional-batch-size", "32", "--evaluation-interval", "150"),
-    *("--evaluation-episodes", "5", "--no-progress"),
+    *("--algorithm.frames-per-update", "30", "--algorithm.batch-size", "16"),
+    *("--algorithm.sequence-length", "4", "--algorithm.burn-in", "2"),
+    *("--evaluation-interval", "150", "--evaluation-episodes", "5", "--no-progress"),
 ]
 
 
 @pytest.mark.skipif(find_spec("jaxmarl") is None, reason="the extra smax is not installed")
 @pytest.mark.parametrize(
-    ("name", "options"),
+    "options",
     [
-        ("qmix_smac", []),
-        ("qmix_smac", ["--algorithm", "vdn"]),
-        ("qmix_smac", ["--algorithm", "iql", "--map", "5m_vs_6m"]),
-        ("alita_smac", []),
-        ("alita_smac", ["--estimator", "clones", "--influencers", "all"]),
-        ("alita_smac", ["--algorithm", "maddpg", "--critic-input", "observations"]),
+        ["qmix"],
+        ["vdn"],
+        ["iql", "--task", "smax/5m_vs_6m"],
+        ["alita", "--algorithm.conditional-batch-size", "32"],
+        ["alita", "--algorithm.estimator", "clones", "--algorithm.influencers", "all"],
+        ["maddpg", "--algorithm.critic-input", "observations"],
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+    ids=" ".join,
 )
-def test_a_battle_leaves_a_run_with_its_win_rate(tmp_path, name, options):
+def test_a_battle_leaves_a_run_with_its_win_rate(tmp_path, options):
     run = tmp_path / "run"
-    summary = load("recipes", name).main([*BATTLE, *options, "--run-dir", str(run)])
+    summary = load("recipes", "starcraft").main([*options, *BATTLE, "--run-dir", str(run)])
     assert summary["frames"] == 300
     assert summary["updates"] == 10
     assert 0 <= summary["evaluation"]["win_rate"] <= 1
-    assert summary["task"] == ("smax/5m_vs_6m" if "5m_vs_6m" in options else "smax/2s3z")
+    assert summary["task"] == ("smax/5m_vs_6m" if "smax/5m_vs_6m" in options else "smax/2s3z")
     for file in ("config.json", "metrics.csv", "curve.png", "rollout.gif", "checkpoints"):
         assert (run / file).exists(), file
     policy = load_policy(run, make_env(summary["task"], n_agents=5, seed=0))
@@ -274,26 +311,15 @@ def test_a_battle_leaves_a_run_with_its_win_rate(tmp_path, name, options):
 
 
 def test_the_coefficients_of_table_6_are_those_of_the_map():
-    recipe = load("recipes", "alita_smac")
+    recipe = load("recipes", "starcraft")
     names = ("novelty_coeff", "omega", "influence_coeff")
     for arguments, expected in (
-        (["--map", "corridor"], (0.09, 0.03, 0.15)),
-        (["--map", "2s3z"], (0.01, 0.01, 0.10)),
-        (["--map", "3s5z_vs_3s6z"], (0.01, 0.01, 0.10)),
-        (["--map", "corridor", "--omega", "0.5"], (0.09, 0.5, 0.15)),
+        (["--task", "smax/corridor"], (0.09, 0.03, 0.15)),
+        (["--task=smax/2s3z"], (0.01, 0.01, 0.10)),
+        ([], (0.01, 0.01, 0.10)),
+        (["--task", "smax/3s5z_vs_3s6z"], (0.01, 0.01, 0.10)),
+        (["--task", "smax/corridor", "--algorithm.omega", "0.5"], (0.09, 0.5, 0.15)),
     ):
-        config = recipe.with_table_6(parse_config(recipe.Config, arguments))
-        assert tuple(getattr(config, name) for name in names) == expected
-
-
-@pytest.mark.skipif(find_spec("jaxmarl") is None, reason="the extra smax is not installed")
-def test_an_unknown_map_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="2s3z"):
-        load("recipes", "qmix_smac").main(["--map", "no_such_map"])
-
-
-def test_smac_needs_the_number_of_agents_of_a_map_that_is_not_the_papers():
-    with pytest.raises(ValueError, match="n_agents must be given"):
-        starcraft_task(StarCraftConfig(suite="smac", map="3m"))
-    config, _ = starcraft_task(StarCraftConfig(suite="smac", map="corridor"))
-    assert (config.task, config.n_agents) == ("smac/corridor", 6)
+        defaults = recipe.defaults(recipe.asked_task(arguments))
+        settings = parse_arguments(arguments, defaults).algorithm
+        assert tuple(getattr(settings, name) for name in names) == expected

@@ -11,10 +11,10 @@ import torch
 from scripts import load
 from tensordict import TensorDict
 
-from torchrl_alita.training import loop, parse_config
+from torchrl_alita.training import loop
 
 worker = load("benchmarks", "sb3_worker")
-recipe = load("recipes", "alita_pybullet")
+recipe = load("recipes", "pybullet")
 
 needs_baselines = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sb3_contrib", "pybullet")),
@@ -24,8 +24,7 @@ needs_baselines = pytest.mark.skipif(
 
 def test_the_outside_checks_have_the_settings_of_our_recipe():
     for algorithm in ("td3", "sac"):
-        arguments = ["--algorithm", algorithm]
-        ours = parse_config(recipe.Config, arguments, presets=recipe.PRESETS)
+        ours = recipe.DEFAULTS[algorithm].algorithm
         theirs = worker.OPTIONS[algorithm]
         rates = {ours.lr} if algorithm == "sac" else {ours.actor_lr, ours.critic_lr}
         assert rates == {theirs["learning_rate"]}
@@ -36,12 +35,12 @@ def test_the_outside_checks_have_the_settings_of_our_recipe():
         assert ours.frames_per_update * theirs["gradient_steps"] == theirs["train_freq"]
         assert not ours.layer_norm
         assert ours.max_grad_norm == float("inf")
-    theirs, ours = worker.OPTIONS["td3"], recipe.Config()
+    theirs, ours = worker.OPTIONS["td3"], recipe.DEFAULTS["td3"].algorithm
     assert (ours.noise_start, ours.noise_end) == (worker.ACTION_NOISE, worker.ACTION_NOISE)
     assert ours.policy_delay == theirs["policy_delay"]
     assert ours.policy_noise == theirs["target_policy_noise"]
     assert ours.noise_clip == theirs["target_noise_clip"]
-    assert worker.Config.evaluation_episodes == ours.evaluation_episodes
+    assert worker.Config.evaluation_episodes == recipe.TRAINING.evaluation_episodes
     assert worker.EVALUATION_SEED == loop._EVALUATION_SEED
 
 

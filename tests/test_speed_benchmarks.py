@@ -10,7 +10,6 @@ import pytest
 import torch
 from scripts import load
 
-from torchrl_alita.training import build_algorithm
 from torchrl_alita.training.buffers import Buffers
 
 throughput = load("benchmarks", "throughput")
@@ -37,7 +36,7 @@ def small_run(name: str) -> tuple:
     torch.manual_seed(0)
     config = profile.settings(name, **SMALL)
     env = profile.task_env(config)
-    algorithm = build_algorithm(config, env)
+    algorithm = config.build(env)
     buffers = Buffers(config, algorithm)
     buffers.extend(env.rollout(20))
     return algorithm, buffers.sample()
@@ -143,18 +142,12 @@ def test_an_iteration_times_what_the_loop_does_and_writes_its_metrics(tmp_path):
 def test_buffers_without_conditional_batches_leave_the_others_as_they_are():
     config = profile.settings("alita_clones", **SMALL)
     env = profile.task_env(config)
-    buffers = Buffers(config, build_algorithm(config, env))
+    buffers = Buffers(config, config.build(env))
     buffers.extend(env.rollout(3))
     plain = profile.without_conditional(buffers)
     assert "conditional_0" not in plain.sample()
     assert set(buffers.streams) - set(plain.streams) == {"conditional_0"}
     assert plain.replay is buffers.replay
-
-
-def test_a_package_that_cannot_compile_is_asked_nothing_about_it(monkeypatch):
-    monkeypatch.setattr(profile, "takes_compile", lambda: False)
-    config = profile.settings("ddpg", compiled=True, n_agents=2)
-    assert (config.algorithm, config.n_agents, config.batch_size) == ("ddpg", 2, 1024)
 
 
 def test_updates_are_eager_unless_it_is_said():
@@ -275,7 +268,7 @@ def test_transitions_are_as_many_as_asked_for():
 def test_buffers_are_filled_to_the_brim():
     config = profile.settings("maddpg", buffer_size=23, **SMALL)
     env = profile.task_env(config)
-    buffers = scaling.filled(Buffers(config, build_algorithm(config, env)), env.rollout(2))
+    buffers = scaling.filled(Buffers(config, config.build(env)), env.rollout(2))
     assert len(buffers.replay) == 23
 
 

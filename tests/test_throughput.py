@@ -129,7 +129,7 @@ def test_our_side_makes_the_iterations_that_are_asked_for(tmp_path, name):
         "device": "cpu",
         "threads": 1,
         "folder": str(tmp_path / "run"),
-        "options": [*throughput.CONTENDERS[name][1], "--compile", "False"],
+        "options": [*throughput.CONTENDERS[name][1], "--algorithm.compile", "False"],
     }
     turns = make_turns(2, "\n\n\n")
     with pytest.raises(SystemExit):
@@ -317,7 +317,7 @@ def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monke
     theirs, work = json.loads(peer[2]), json.loads(ours[2])
     assert (theirs["side"], work["side"]) == ("benchmarl", "ours")
     assert work.pop("options") == [
-        *("--algorithm", "alita", "--estimator", "clones", "--num-critics", "2"),
+        *("alita", "--algorithm.estimator", "clones", "--num-critics", "2"),
     ]
     for content in (theirs, work):
         del content["side"], content["folder"]

@@ -19,6 +19,7 @@ from torchrl_alita.algorithms import ALGORITHMS, get_algorithm
 from torchrl_alita.envs import get_task, task_names
 from torchrl_alita.training.config import (
     Config,
+    TrainingSettings,
     config_from_plain,
     make_config,
     unknown_option,
@@ -342,4 +343,3 @@ def _columns(names: Sequence[str]) -> list[str]:
         suite if rest == [""] else f"{suite}/  {' '.join(filter(None, rest))}"
         for suite, rest in suites.items()
     ]
-
