@@ -278,7 +278,7 @@ def test_from_a_saved_state_in_the_middle_of_episodes_a_batch_goes_on_to_the_las
 @needs_pybullet
 def test_a_run_that_is_resumed_ends_to_the_last_bit_where_it_would_have(tmp_path):
     """The checkpoint is in the middle of the third episode."""
-    recipe = load("recipes", "pybullet")
+    recipe = load("recipes", "robots")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = (
         *("td3", "--task", f"pybullet/{CHEETAH}", "--horizon", "30", "--no-progress"),

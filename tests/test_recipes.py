@@ -180,7 +180,7 @@ STORED = [
 def test_every_algorithm_trains_a_robot_and_leaves_a_picture_of_it(tmp_path, options):
     pytest.importorskip("pybullet_envs_gymnasium")
     run = tmp_path / "run"
-    summary = load("recipes", "pybullet").main([*options, *ROBOT, "--run-dir", str(run)])
+    summary = load("recipes", "robots").main([*options, *ROBOT, "--run-dir", str(run)])
     assert summary["frames"] == 100
     assert summary["updates"] == 2
     assert ("selection" in summary) == options[0].startswith("--")
@@ -197,7 +197,7 @@ def test_every_algorithm_trains_a_robot_and_leaves_a_picture_of_it(tmp_path, opt
 
 def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit) as status:
-        load("recipes", "pybullet").main(["--task", "pybullet/HoperBulletEnv-v0"])
+        load("recipes", "robots").main(["--task", "pybullet/HoperBulletEnv-v0"])
     assert status.value.code == 2
     assert "pybullet/HopperBulletEnv-v0" in capsys.readouterr().err
 

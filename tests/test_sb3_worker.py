@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torchrl_alita.training import loop
 
 worker = load("benchmarks", "sb3_worker")
-recipe = load("recipes", "pybullet")
+recipe = load("recipes", "robots")
 
 needs_baselines = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sb3_contrib", "pybullet")),

@@ -151,14 +151,9 @@ def test_buffers_without_conditional_batches_leave_the_others_as_they_are():
 
 
 def test_updates_are_eager_unless_it_is_said():
-    if profile.takes_compile():
-        assert [profile.settings("maddpg", compiled=c).compile for c in (False, True)] == [
-            False,
-            True,
-        ]
-        assert profile.settings_compiled(profile.settings("maddpg")).compile
-    else:
-        assert not hasattr(profile.settings("maddpg", compiled=True), "compile")
+    asked = [profile.settings("maddpg", compiled=c).algorithm.compile for c in (False, True)]
+    assert asked == [False, True]
+    assert profile.settings_compiled(profile.settings("maddpg")).algorithm.compile
 
 
 def test_the_rest_and_the_iterations_follow_from_the_stages():

@@ -1,10 +1,10 @@
 """TwinALITA and its baselines on PyBullet's robots, Sec. 4.2 and Appendix C of the paper.
 
-python recipes/pybullet.py --task pybullet/HopperBulletEnv-v0
-python recipes/pybullet.py td3 --task pybullet/HopperBulletEnv-v0 --seed 1
-python recipes/pybullet.py twin_alita --preset published
-python recipes/pybullet.py twin_alita --algorithm.influence-coeff 0     # No F
-python recipes/pybullet.py --resume runs/NAME
+python recipes/robots.py --task pybullet/HopperBulletEnv-v0
+python recipes/robots.py td3 --task pybullet/HopperBulletEnv-v0 --seed 1
+python recipes/robots.py twin_alita --preset published
+python recipes/robots.py twin_alita --algorithm.influence-coeff 0     # No F
+python recipes/robots.py --resume runs/NAME
 
 Of TwinALITA's two agents the better one is evaluated, chosen on other episodes; both agents'
 steps are frames. An update of TwinALITA is one of both its agents, made at every second frame:
