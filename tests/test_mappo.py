@@ -27,7 +27,7 @@ from torchrl_alita.modules import (
     make_stochastic_actor,
     make_team_value,
 )
-from torchrl_alita.training import TrainingConfig, checkpoint_difference, loop, train
+from torchrl_alita.training import Config, TrainingSettings, checkpoint_difference, loop, train
 
 ENV = TargetEnv()
 SMALL = MAPPOSettings(num_cells=(13,), value_num_cells=(11,), num_epochs=2, minibatch_size=8)
@@ -523,15 +523,15 @@ def test_a_run_that_is_resumed_is_the_one_that_never_stopped(name, tmp_path, mon
     for picture in ("save_curves", "save_gif", "save_heat_map"):
         monkeypatch.setattr(loop, picture, lambda *args, **kwargs: None)
     settings = replace(SMALL, lr_decay_frames=200, **RUNS[name])
-    config = partial(
-        TrainingConfig, algorithm="mappo", task=name.split(",")[0], n_agents=2, num_envs=7,
-        horizon=6, frames_per_batch=35, frames_per_update=35, random_frames=0, seed=3,
+    training = partial(
+        TrainingSettings, n_agents=2, num_envs=7, horizon=6, frames_per_batch=35, seed=3,
         total_frames=2 * HALF, checkpoint_interval=HALF, evaluation_interval=70,
         evaluation_episodes=3, progress=False,
     )  # fmt: skip
 
     def run(**changes) -> dict:
-        return train(config(**changes), lambda env: MAPPO(env, settings))
+        task = name.split(",")[0]
+        return train(Config(task=task, training=training(**changes), algorithm=settings))
 
     whole = run(run_dir=tmp_path / "whole")
     with stop_halfway(), suppress(Stopped):

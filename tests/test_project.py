@@ -99,7 +99,7 @@ import torchrl_alita
 import torchrl_alita.training as training
 for call in (
     lambda: torchrl_alita.make_env("vmas/spread"),
-    lambda: training.train(training.TrainingConfig(), None),
+    lambda: training.train(training.Config(task="push_box")),
 ):
     try:
         call()
