@@ -28,7 +28,7 @@ def main() -> None:
     run.mkdir(parents=True, exist_ok=True)
     if asked["resume"]:
         config = json.loads((run / "config.json").read_text())
-        newest = max((run / "checkpoints").iterdir())
+        newest = max((run / "checkpoints").glob("checkpoint-*"))
         state = json.loads((newest / "manifest.json").read_text())
         say(run, f"resumed at {state['frames']}")
     else:
@@ -44,8 +44,10 @@ def main() -> None:
         with (run / "metrics.csv").open("a") as file:
             file.write(f"{state['frames']},0.5,{state['value']}\n")
         folder = run / "checkpoints" / f"checkpoint-{state['frames']:012d}"
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text(json.dumps(state))
+        unfinished = folder.with_name(f".{folder.name}")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        (unfinished / "manifest.json").write_text(json.dumps(state))
+        unfinished.rename(folder)
     value = {"return_mean": state["value"]}
     summary = {
         **config, "frames": state["frames"], "updates": 1, "wall_seconds": time.monotonic(),
