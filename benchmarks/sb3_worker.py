@@ -2,7 +2,7 @@
 
     python benchmarks/sb3_worker.py --env HopperBulletEnv-v0 --algorithm td3 --run-dir DIR
 
-It leaves summary.json and metrics.csv as recipes/alita_pybullet.py does, and is evaluated by the
+It leaves summary.json and metrics.csv as recipes/robots.py does, and is evaluated by the
 same code: greedy policies, episodes of the same seeds, at the same frames. It is trained by
 its own library, on the environment as Gymnasium makes it, from the extra ``baselines``.
 

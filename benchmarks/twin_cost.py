@@ -4,7 +4,7 @@
     python benchmarks/twin_cost.py --quick        # fewer rounds; print, write nothing
     python benchmarks/twin_cost.py --report-only  # the table, from the results
 
-The work is that of recipes/alita_pybullet.py: batches of 256 transitions of one robot, 64 in a
+The work is that of recipes/robots.py: batches of 256 transitions of one robot, 64 in a
 conditional batch, two hidden layers of 256. The transitions are random numbers of the sizes of
 Hopper, so that no simulator is needed; a figure is of an update alone, with the drawing of its
 batches from a buffer and without the simulation. An update of TwinALITA is one of both its

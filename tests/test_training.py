@@ -211,9 +211,12 @@ def test_resuming_needs_a_run_with_the_same_config_and_a_checkpoint(tmp_path):
 
 
 def test_a_checkpoint_of_another_algorithm_is_named(tmp_path):
+    def other(env, settings) -> ALITA:
+        return ALITA(env, ALITA.Settings(num_cells=(13,), estimator="clones"))
+
     train(tiny(tmp_path / "run"))
     with pytest.raises(ValueError, match="checkpoint-000000000200"):
-        train(tiny(None, resume=tmp_path / "run", **CLONES))
+        train(tiny(None, resume=tmp_path / "run"), make_algorithm=other)
 
 
 def test_a_new_run_does_not_overwrite_an_old_one(tmp_path):
