@@ -111,30 +111,33 @@ import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from test_sweep import cells, run_cells
 print("ready", flush=True)
-run_cells(cells(frames=200), "out", workers=2)
+run_cells(cells(frames=400), "out", workers=2)
 """
 
 
 def test_a_sweep_that_is_killed_takes_its_workers_along_and_goes_on(tmp_path):
     """SIGKILL, which nobody can catch."""
-    whole = run_cells(cells(frames=200), tmp_path / "whole", workers=2)
+    whole = run_cells(cells(frames=400), tmp_path / "whole", workers=2)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.Popen([sys.executable, "-c", SWEEP], env=environment)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("out/runs/*/*/*/run/checkpoints/*2*"))) < 2:
+    while not any(tmp_path.glob("out/runs/*/*/*/run/checkpoints/checkpoint-*")):
         assert time.monotonic() < deadline
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
     killed.wait()
-    outcome = run_cells(cells(frames=200), tmp_path / "out", workers=2)
+    outcome = run_cells(cells(frames=400), tmp_path / "out", workers=2)
     assert but_times(outcome.rows) == but_times(whole.rows)
     said = histories(tmp_path / "out")
-    assert sum("resumed" in line for lines in said.values() for line in lines) == 2
-    assert all(lines.count("started") == 1 for lines in said.values())
-    # Nobody saw what the killed processes had spent.
-    spent = [row.process_seconds for row in outcome.rows]
-    assert spent.count(None) == 2
+    assert any("resumed" in line for lines in said.values() for line in lines)
+    # What was killed after its first checkpoint has not begun again.
+    for lines in said.values():
+        assert not any("resumed" in line for line in lines) or lines.count("started") == 1
+    # Nobody saw what the killed processes, one for each worker at most, had spent.
+    unknown = {f"{r.algorithm}/seed{r.seed}" for r in outcome.rows if r.process_seconds is None}
+    assert {name for name, lines in said.items() if len(lines) > 1} <= unknown
+    assert len(unknown) <= 2
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path, monkeypatch):
