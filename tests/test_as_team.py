@@ -20,6 +20,7 @@ from torchrl.envs.utils import check_env_specs
 
 from torchrl_alita import ALITA, MADDPG
 from torchrl_alita.envs import as_team, layout_of
+from torchrl_alita.transforms import LastAction
 
 B, T = 3, 7
 ACTION, OBSERVATION = ("agents", "action"), ("agents", "observation")
@@ -337,3 +338,73 @@ def test_what_cannot_be_laid_out_is_refused(make, options, error, message):
     with pytest.raises(error) as caught:
         as_team(make(), **options)
     assert message in caught.value.args[0]
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        {"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)},
+        {"agents": Categorical(3, shape=(B, 1))},
+    ],
+)
+def test_transforms_around_it_read_the_action_of_the_layout(actions):
+    env = as_team(Groups(actions)).append_transform(LastAction())
+    rollout = env.rollout(4)
+    last = rollout["next", "agents", "last_action"]
+    assert torch.equal(last, rollout[ACTION].to(last.dtype))
+
+
+class LaidOut(EnvBase):
+    """In the layout already, with an action of one's choice."""
+
+    def __init__(self, action, *, flags: str = "root", observation=None):
+        super().__init__(batch_size=[B])
+        seen = Unbounded((B, 2, 3)) if observation is None else observation
+        self.full_observation_spec = Composite(
+            agents=Composite(observation=seen, shape=(B, 2)), shape=(B,)
+        )
+        self.full_action_spec = Composite(agents=Composite(action=action, shape=(B, 2)), shape=(B,))
+        self.full_reward_spec = Composite(
+            agents=Composite(reward=Unbounded((B, 2, 1)), shape=(B, 2)), shape=(B,)
+        )
+        shape = (B, 1) if flags == "root" else (B, 2, 1)
+        spec = {n: Categorical(2, shape=shape, dtype=torch.bool) for n in ("done", "terminated")}
+        if flags != "root":
+            spec = {"agents": Composite(**spec, shape=(B, 2))}
+        self.full_done_spec = Composite(**spec, shape=(B,))
+
+    def _reset(self, tensordict=None, **kwargs):
+        return self.full_observation_spec.zero()
+
+    def _step(self, tensordict):
+        return self.full_observation_spec.zero()
+
+    def _set_seed(self, seed):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: LaidOut(MultiOneHot([3, 2], shape=(B, 2, 5), dtype=torch.float32)),
+            ValueError,
+            "must be one choice of each agent, got 5 entries of several: lay the environment out",
+        ),
+        (
+            lambda: LaidOut(Bounded(-float("inf"), float("inf"), shape=(B, 2, 2))),
+            ValueError,
+            "must have finite bounds, got -inf to inf",
+        ),
+        (
+            lambda: LaidOut(Bounded(-1, 1, shape=(B, 2, 2)), flags="agents"),
+            KeyError,
+            "The environment has no 'done'; it has",
+        ),
+    ],
+)
+def test_environments_that_only_look_laid_out_are_refused_by_every_algorithm(make, error, message):
+    for use in (layout_of, MADDPG):
+        with pytest.raises(error) as caught:
+            use(make())
+        assert message in caught.value.args[0]

@@ -31,6 +31,7 @@ from torchrl_alita.envs.pybullet import (
     pybullet_task,
 )
 from torchrl_alita.training import checkpoint_difference, evaluate
+from torchrl_alita.transforms import LastAction
 
 needs_pybullet = pytest.mark.skipif(
     importlib.util.find_spec("pybullet_envs_gymnasium") is None,
@@ -501,3 +502,11 @@ def test_the_module_alone_needs_no_simulator():
     """Its tasks are registered when any name is asked for that is not known yet."""
     source = Path(robots.__file__).read_text()
     assert not re.search(r"^(import|from) (pybullet|gymnasium)", source, re.MULTILINE)
+
+
+@needs_pybullet
+def test_transforms_around_a_task_read_its_action():
+    env = make_env(f"pybullet/{PENDULUM}", num_envs=2, seed=0).append_transform(LastAction())
+    rollout = env.rollout(3)
+    assert torch.equal(rollout["next", "agents", "last_action"], rollout["agents", "action"])
+    env.close()

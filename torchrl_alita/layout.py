@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tensordict import NestedKey
-from torchrl.data import OneHot
+from torchrl.data import Bounded, MultiOneHot, OneHot
 from torchrl.envs import EnvBase
 
 __all__ = [
@@ -139,9 +139,10 @@ def layout_of(env: EnvBase) -> Layout:
         Its :class:`Layout`.
 
     Raises:
-        KeyError: if one of the two is missing; the keys present are named.
-        ValueError: if they disagree on the number of agents, or an agent's entry
-            is no vector.
+        KeyError: if one of the two, or "done", is missing; the keys present are named.
+        ValueError: if they disagree on the number of agents, an agent's entry is no vector,
+            agents have entries of unequal size, or an action is several choices or has no
+            finite bounds.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -159,12 +160,33 @@ def layout_of(env: EnvBase) -> Layout:
         shapes[key] = tuple(spec[key].shape)
         if len(shapes[key]) != 2:
             raise ValueError(f"{key} must have the shape (agents, features), got {shapes[key]}.")
+        if min(shapes[key]) < 0:
+            raise ValueError(
+                f"{key} must be of equal size for all agents: lay the environment out with as_team."
+            )
     num_agents, observation_size = shapes[OBSERVATION]
     if shapes[ACTION][0] != num_agents:
         raise ValueError(
             f"{OBSERVATION} is of {num_agents} agents, {ACTION} of {shapes[ACTION][0]}."
         )
-    discrete = isinstance(env.full_action_spec_unbatched[ACTION], OneHot)
+    if DONE not in set(env.full_done_spec.keys()):
+        present = sorted(str(key) for key in env.full_done_spec.keys(True, True))
+        raise KeyError(
+            f"The environment has no {DONE!r}; it has {present}: lay it out with as_team."
+        )
+    action = env.full_action_spec_unbatched[ACTION]
+    if isinstance(action, MultiOneHot):
+        raise ValueError(
+            f"{ACTION} must be one choice of each agent, got {action.shape[-1]} entries of several: "
+            "lay the environment out with as_team."
+        )
+    discrete = isinstance(action, OneHot)
+    if isinstance(action, Bounded):
+        low, high = action.space.low, action.space.high
+        if not bool((high - low).isfinite().all()):
+            raise ValueError(
+                f"{ACTION} must have finite bounds, got {float(low.min())} to {float(high.max())}."
+            )
     masked = ACTION_MASK in env.full_observation_spec_unbatched.keys(True)
     return Layout(num_agents, observation_size, shapes[ACTION][1], discrete, masked)
 

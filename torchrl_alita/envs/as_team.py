@@ -33,6 +33,7 @@ from torchrl_alita.layout import ACTION, ALIVE, STATE
 
 __all__ = ["TeamLayout", "as_team"]
 
+_OUTSIDE = "_team"
 _FLAGS = ("done", "terminated", "truncated")
 
 
@@ -252,16 +253,14 @@ class TeamLayout(Transform):
                 value = value.squeeze(self._lead)
                 member = TensorDict({"action": value}, tensordict.batch_size)
                 alone.setdefault(block.group, []).append(member)
-        alive = tensordict.get(ALIVE, None)
         several = len({block.group for block in self._blocks}) > 1
         given = tensordict.exclude("agents" if several else ACTION)
         for group, value in parts.items():
             given.set((*group, "action"), value)
         for group, members in alone.items():
             given.set(group, LazyStackedTensorDict.lazy_stack(members, self._lead))
-        if alive is not None:
-            # For the transform's own step.
-            given.set(ALIVE, alive)
+        # As it is outside: for this transform's step and for those of transforms around it.
+        given.set(_OUTSIDE, tensordict.get("agents"))
         return given
 
     def transform_action_spec(self, action_spec: Composite) -> Composite:
@@ -339,6 +338,9 @@ class TeamLayout(Transform):
         return rest
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        outside = tensordict.pop(_OUTSIDE, None)
+        if outside is not None:
+            tensordict.set("agents", outside)
         before = tensordict.get(ALIVE, None)
         return self._laid_out(next_tensordict, before=before, step=True)
 

@@ -661,6 +661,15 @@ def pybullet_task(env_id: str, settings: PyBulletSettings | None = None) -> Task
     )
 
 
+class _AgentNames(RenameTransform):
+    """TorchRL's, which leaves the action where transforms around it look for it."""
+
+    def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
+        action = tensordict.get(ACTION, None)
+        tensordict = super()._inv_call(tensordict)
+        return tensordict if action is None else tensordict.set(ACTION, action)
+
+
 def _layout() -> Compose:
     """Into the layout of this package: a dimension for the agent, then the names."""
     names = {"observation": OBSERVATION, "reward": REWARD}
@@ -672,7 +681,7 @@ def _layout() -> Compose:
             in_keys_inv=["action"],
             out_keys_inv=["action"],
         ),
-        RenameTransform(
+        _AgentNames(
             in_keys=list(names),
             out_keys=list(names.values()),
             in_keys_inv=["action"],

@@ -193,7 +193,8 @@ def get_task(name: str) -> Task:
     """Look up a task.
 
     Args:
-        name: of the task.
+        name: of the task; or ``"module:name"``, a :class:`Task` of one's own or a function that
+            gives one.
 
     Returns:
         The :class:`Task`.
@@ -210,6 +211,8 @@ def get_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
+    if ":" in name:
+        return _task_of_module(name)
     suite, _, rest = name.partition("/")
     if suite in _SUITES:
         if _SUITES[suite].module is not None:
@@ -221,6 +224,19 @@ def get_task(name: str) -> Task:
     if name not in known:
         raise ValueError(unknown("task", name, known))
     return TASKS[name]
+
+
+def _task_of_module(name: str) -> Task:
+    """The task of ``"module:name"``, which is a task or a function that gives one."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"The task {name!r} cannot be imported: {error}") from error
+    task = found if isinstance(found, Task) or not callable(found) else found()
+    if not isinstance(task, Task):
+        raise ValueError(f"The task {name!r} must be a Task or give one, got {task!r}.")
+    return task
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -40,7 +40,10 @@ class TargetNoise(nn.Module):
         for name, bound in (("low", low), ("high", high)):
             bound = None if bound is None else torch.as_tensor(bound).detach().clone()
             self.register_buffer(name, bound)
-        if low is not None and not bool((self.low < self.high).all()):
+        # Of entries that are padding, both are 0.
+        if low is not None and not (
+            bool((self.low <= self.high).all()) and bool((self.low < self.high).any())
+        ):
             raise ValueError(f"action_bounds must be the least and the largest, got {low}, {high}.")
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
