@@ -17,6 +17,7 @@ from constructors import (
     DISCRETE,
     ENV,
     LOSSES,
+    ROLLOUTS,
     SMALL,
     SPEC,
     TRANSFORMS,
@@ -143,6 +144,7 @@ MAKERS = {f"loss_{name}": seeded(make) for name, make in LOSSES.items()} | {
 IN_ORDER = (
     *("loss_influence_score", "loss_recurrent_maddpg", "loss_recurrent_influence"),
     *("loss_recurrent_clones", "loss_qmix", "loss_iql"),
+    *(f"loss_{name}" for name in ROLLOUTS),
 )
 EVERY = pytest.mark.parametrize("name", MAKERS)
 EVERY_LOSS = pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("loss")])
@@ -153,7 +155,8 @@ AGENTS = ("observation", "action", "reward", "novelty")
 
 def batch_for(name: str, batch_size: tuple[int, ...] | None = None) -> TensorDict:
     """An ordinary batch of a loss or transform; some have steps in order."""
-    if name.startswith("loss_recurrent") or name in ("loss_qmix", "loss_vdn", "loss_iql"):
+    of_sequences = ("qmix", "vdn", "iql", *ROLLOUTS)
+    if name.startswith("loss_recurrent") or name.removeprefix("loss_") in of_sequences:
         usual = (B,) if name == "loss_vdn" else (B, 2)
         return sequences(batch_size=usual if batch_size is None else batch_size)
     usual = (B, T) if name == "loss_influence_score" else (B,)

@@ -10,7 +10,7 @@ from tensordict import NestedKey, TensorDictBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_agents, require_keys
-from torchrl_alita.layout import next_key
+from torchrl_alita.layout import STATE, next_key
 
 
 def unique(keys: list[NestedKey]) -> list[NestedKey]:
@@ -41,9 +41,17 @@ def check_batch(
     """
     require_keys(tensordict, loss.in_keys)
     names = [*loss.in_keys, *(key for key in optional if tensordict.get(key, None) is not None)]
-    rows = check_agents(tensordict, _agents_keys(loss, names))[:-1]
+    *rows, num_agents = check_agents(tensordict, _agents_keys(loss, names))
+    _check_flags(loss, tensordict, rows, num_agents)
+    for key in (STATE, next_key(STATE)):
+        if key in names and tensordict.get(key).ndim != len(rows) + 1:
+            raise ValueError(
+                f"{key} must have the shape {tuple(rows)} and a dimension of features, got "
+                f"{tuple(tensordict.get(key).shape)}."
+            )
     if 0 in rows:
         raise ValueError(f"The batch is empty: its entries begin with {tuple(rows)}.")
+    rows = torch.Size(rows)
     mask = row_mask(loss, tensordict, rows)
     mask_keys = [key for key in loss._loss_mask_keys() if tensordict.get(key, None) is not None]
     inputs = tensordict.select(*names, *mask_keys).detach()
@@ -54,6 +62,25 @@ def check_batch(
         shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
         inputs = inputs.set(name, torch.where(shown, value, torch.zeros_like(value)))
     return inputs
+
+
+def _check_flags(
+    loss: LossModule, tensordict: TensorDictBase, rows: Sequence[int], num_agents: int
+) -> None:
+    """Raise unless the flags that end episodes are bool, one for each row or each agent."""
+    for name in ("done", "terminated"):
+        key = getattr(loss.tensor_keys, name, None)
+        if key is None or next_key(key) not in loss.in_keys:
+            continue
+        flag = tensordict.get(next_key(key))
+        if not isinstance(flag, torch.Tensor) or flag.dtype != torch.bool:
+            kind = getattr(flag, "dtype", None) or type(flag).__name__
+            raise TypeError(f"{name} must be bool, got {kind}.")
+        if tuple(flag.shape) not in ((*rows, 1), (*rows, num_agents, 1)):
+            raise ValueError(
+                f"{next_key(key)} must have the shape {(*rows, 1)} or {(*rows, num_agents, 1)}, "
+                f"got {tuple(flag.shape)}."
+            )
 
 
 def row_weights(
