@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.algorithms.a2c import A2C
 from torchrl_alita.algorithms.acktr import ACKTR
+from torchrl_alita.algorithms.alita_on_policy import OnPolicyALITA
 from torchrl_alita.algorithms.alita import ALITA
 from torchrl_alita.algorithms.coma import COMA
 from torchrl_alita.algorithms.dqn import DQN
@@ -101,6 +102,7 @@ def algorithm_of(settings: LearnerSettings) -> str:
 register_algorithm("alita", ALITA)
 register_algorithm("maddpg", MADDPG)
 register_algorithm("ddpg", DDPG)
+register_algorithm("on_policy_alita", OnPolicyALITA)
 register_algorithm("mappo", MAPPO)
 register_algorithm("ippo", IPPO)
 register_algorithm("qmix", QMIX)

@@ -1,6 +1,13 @@
 """Samplers for replay buffers; codes of observations, and counts of codes."""
 
-from torchrl_alita.data.codes import BinCode, Displacement, JointCode, OneHotCode
+from torchrl_alita.data.codes import (
+    BinCode,
+    CountCodes,
+    Displacement,
+    JointCode,
+    OneHotCode,
+    count_codes_of,
+)
 from torchrl_alita.data.conditional import ConditionalSampler
 from torchrl_alita.data.counts import CountTable
 from torchrl_alita.data.replay import Replay
@@ -10,6 +17,7 @@ from torchrl_alita.data.transitions import TransitionCounts
 __all__ = [
     "BinCode",
     "ConditionalSampler",
+    "CountCodes",
     "CountTable",
     "Displacement",
     "JointCode",
@@ -18,4 +26,5 @@ __all__ = [
     "SequenceSampler",
     "TransitionCounts",
     "as_sequences",
+    "count_codes_of",
 ]

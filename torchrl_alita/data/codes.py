@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from torchrl_alita._checks import check_at_least_one, listed, sizes, whole
 __all__ = [
     "MOST_CODES",
     "BinCode",
+    "CountCodes",
     "Displacement",
     "JointCode",
     "OneHotCode",
     "call_code",
+    "count_codes_of",
     "each_agent",
     "number_of_codes",
 ]
@@ -263,6 +266,52 @@ class JointCode(nn.Module):
                 f"{tuple(codes.shape)} for an observation of {tuple(observation.shape)}."
             )
         return _mixed_radix(codes, range(self.num_agents), (self.code.num_codes,) * self.num_agents)
+
+
+@dataclass(frozen=True)
+class CountCodes:
+    """What is counted in an environment, by codes of its observations.
+
+    An environment says it by a method ``count_codes()``, as
+    :class:`torchrl_alita.envs.PushBox` does.
+
+    Args:
+        own: of each agent's own state, ``[*B, N, O] -> [*B, N]``.
+        team: of the whole state, ``[*B, N, O] -> [*B]``.
+        outcome: of what became of each agent, ``[*B, N, O], [*B, N, O] -> [*B, N]``.
+        part: of what an agent's own state has beside what others' have. Default: ``own``.
+        deterministic: two agents' own states and actions determine both outcomes.
+    """
+
+    own: nn.Module
+    team: nn.Module
+    outcome: nn.Module
+    part: nn.Module | None = None
+    deterministic: bool = False
+
+
+def count_codes_of(env: Any) -> CountCodes:
+    """What is counted in an environment.
+
+    Args:
+        env: with a method ``count_codes()``.
+
+    Raises:
+        ValueError: if it has none.
+
+    Examples:
+        >>> from torchrl_alita.envs import SecretRoom
+        >>> count_codes_of(SecretRoom(3)).team.num_codes == 625**2
+        True
+    """
+    try:
+        make = env.count_codes
+    except AttributeError:
+        raise ValueError(
+            f"{type(getattr(env, 'base_env', env)).__name__} does not say what is counted in it: it "
+            "needs a method count_codes() that gives a CountCodes."
+        ) from None
+    return make()
 
 
 def number_of_codes(name: str, code: Callable, given: int | None = None) -> int:

@@ -17,6 +17,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
+from torchrl_alita.data import CountCodes, Displacement, OneHotCode
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.cmae import CMAEPushBox
 from torchrl_alita.envs.registry import Task, register_task
@@ -166,6 +167,21 @@ class PushBox(EnvBase):
         # By code: the place among the cells for boxes, or their number.
         self._spawn_place = torch.full_like(own, len(self._spawn))
         self._spawn_place[self._spawn] = torch.arange(len(self._spawn), device=device)
+
+    def count_codes(self) -> CountCodes:
+        """What is counted in it: each agent's cell with the box's, all cells, and moves."""
+        agents, blocks = range(self.num_agents), [self.size] * (2 * self.num_agents + 2)
+        box = (2 * self.num_agents, 2 * self.num_agents + 1)
+        cells = [(2 * agent, 2 * agent + 1) for agent in agents]
+        # All agents see the same.
+        part = OneHotCode(blocks, parts=cells, observer=0)
+        return CountCodes(
+            own=OneHotCode(blocks, parts=[cell + box for cell in cells], observer=0),
+            team=OneHotCode(blocks),
+            outcome=Displacement(part),
+            part=part,
+            deterministic=self.num_agents == 2,
+        )
 
     def _set_seed(self, seed: int | None) -> None:
         _grid.set_seed(self.generator, seed)
