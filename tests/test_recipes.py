@@ -323,3 +323,15 @@ def test_the_coefficients_of_table_6_are_those_of_the_map():
         defaults = recipe.defaults(recipe.asked_task(arguments))
         settings = parse_arguments(arguments, defaults).algorithm
         assert tuple(getattr(settings, name) for name in names) == expected
+
+
+@pytest.mark.parametrize("game", ["push_box", "secret_room"])
+def test_the_sparse_games_train_on_policy_by_default(game, tmp_path):
+    tiny = [*TRAINING, "--algorithm.minibatch-size", "25", "--algorithm.num-cells", "8"]
+    run = tmp_path / "run"
+    summary = load("recipes", game).main([*tiny, "--run-dir", str(run)])
+    assert (summary["algorithm"], summary["frames"]) == ("on_policy_alita", 300)
+    config = json.loads((run / "config.json").read_text())
+    assert config["algorithm"]["visit_coeff"] == 0.5
+    assert config["algorithm"]["minibatch_size"] == 25
+    assert (run / "checkpoints").exists()
