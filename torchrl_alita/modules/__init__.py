@@ -24,6 +24,7 @@ from torchrl_alita.modules.latent import (
 from torchrl_alita.modules.lica_mixer import LICAMixer, make_mixing_critic
 from torchrl_alita.modules.linear_layers import make_linear_actor, make_linear_value
 from torchrl_alita.modules.one_hot import GumbelOneHot
+from torchrl_alita.modules.others import ModelOfOthers, PoliciesOfOthers
 from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
 from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
 from torchrl_alita.modules.stacked_linear import StackedLinear
@@ -40,7 +41,9 @@ __all__ = [
     "GumbelOneHot",
     "LICAMixer",
     "LatentGRU",
+    "ModelOfOthers",
     "MultiAgentGRU",
+    "PoliciesOfOthers",
     "StackedLinear",
     "TeamExploration",
     "TrajectoryDiscriminator",

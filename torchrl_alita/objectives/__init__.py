@@ -9,6 +9,7 @@ from torchrl_alita.objectives.lica import LICALoss
 from torchrl_alita.objectives.liir import IntrinsicRewardLoss, LIIRLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.maven import MAVENLoss
+from torchrl_alita.objectives.model_of_others import ModelOfOthersLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
 from torchrl_alita.objectives.trust_region import TRPOLoss
@@ -30,6 +31,7 @@ __all__ = [
     "MADDPGLoss",
     "MAVENLoss",
     "Marginal",
+    "ModelOfOthersLoss",
     "NoveltyLoss",
     "OwnGradient",
     "TDTarget",
