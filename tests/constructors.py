@@ -39,6 +39,7 @@ from torchrl_alita import (
 )
 from torchrl_alita.data import BinCode, JointCode, TransitionCounts
 from torchrl_alita.modules import (
+    ModelOfOthers,
     make_counterfactual_critic,
     make_discriminator,
     make_gaussian_actor,
@@ -54,8 +55,9 @@ from torchrl_alita.objectives import (
     LICALoss,
     LIIRLoss,
     MAVENLoss,
+    ModelOfOthersLoss,
 )
-from torchrl_alita.transforms import BonusScale, TransitionInfluence, VisitBonus
+from torchrl_alita.transforms import BonusScale, SocialInfluence, TransitionInfluence, VisitBonus
 
 ENV = TargetEnv()
 GAMMA = 0.9
@@ -234,6 +236,7 @@ ROLLOUTS = {
     "coma": lambda **kw: coma(normalize_advantage=True, entropy_coeff=0.1, **kw),
     "coma_without_memory": lambda **kw: coma(recurrent=False, **kw),
     "lica": lica,
+    "model_of_others": lambda **kw: ModelOfOthersLoss(model_of_others(), **kw),
 }
 LOSSES = {
     **ROLLOUTS,
@@ -273,6 +276,7 @@ BONUSES = {
     ),
     "scale": lambda: updated(BonusScale({("agents", "novelty"): 0.5}), (B, T)),
     "transition_influence": lambda: updated(TransitionInfluence(transition_counts())),
+    "social_influence": lambda: SocialInfluence(model_of_others(), logits=("agents", "action")),
     "transition_influence_by_value": lambda: updated(
         TransitionInfluence(transition_counts(), value=("agents", "novelty"))
     ),
@@ -289,6 +293,11 @@ TRANSFORMS = {
     ),
     "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
 }
+
+
+def model_of_others() -> ModelOfOthers:
+    torch.manual_seed(3)
+    return ModelOfOthers(N, observation_size=O, num_actions=A, num_cells=SMALL)
 
 
 def transition_counts() -> TransitionCounts:

@@ -1294,7 +1294,8 @@ def test_every_public_constructor_meets_hostile_arguments():
         "VmasState",
     }
     others |= {"BinCode", "BonusScale", "CountTable", "Displacement", "JointCode", "OneHotCode"}
-    others |= {"TransitionCounts", "TransitionInfluence", "VisitBonus"}
+    others |= {"TransitionCounts", "TransitionInfluence", "VisitBonus", "CountCodes"}
+    others |= {"ModelOfOthers", "ModelOfOthersLoss", "PoliciesOfOthers", "SocialInfluence"}
     parts = ("data", "envs", "modules", "objectives", "optim", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__
