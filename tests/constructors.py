@@ -6,6 +6,7 @@ import torch
 from fakes import A, B, H, N, O, S, T, TargetEnv, Z, fixed_draws_actor, random_batch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from torch import nn
 from torchrl.envs import Transform
 from torchrl.modules import MultiAgentMLP, QMixer, VDNMixer
 from torchrl.objectives import DDPGLoss, SoftUpdate, TD3Loss, ValueEstimators
@@ -57,7 +58,13 @@ from torchrl_alita.objectives import (
     MAVENLoss,
     ModelOfOthersLoss,
 )
-from torchrl_alita.transforms import BonusScale, SocialInfluence, TransitionInfluence, VisitBonus
+from torchrl_alita.transforms import (
+    BonusScale,
+    RNDBonus,
+    SocialInfluence,
+    TransitionInfluence,
+    VisitBonus,
+)
 
 ENV = TargetEnv()
 GAMMA = 0.9
@@ -276,6 +283,10 @@ BONUSES = {
     ),
     "scale": lambda: updated(BonusScale({("agents", "novelty"): 0.5}), (B, T)),
     "transition_influence": lambda: updated(TransitionInfluence(transition_counts())),
+    "rnd": lambda: RNDBonus(*(random_network(seed) for seed in (3, 4))),
+    "rnd_of_the_team": lambda: updated(
+        RNDBonus(*(random_network(seed, team=True) for seed in (3, 4)), num_features=O)
+    ),
     "social_influence": lambda: SocialInfluence(model_of_others(), logits=("agents", "action")),
     "transition_influence_by_value": lambda: updated(
         TransitionInfluence(transition_counts(), value=("agents", "novelty"))
@@ -293,6 +304,12 @@ TRANSFORMS = {
     ),
     "total": lambda: TotalReward({("agents", "novelty"): 0.5}),
 }
+
+
+def random_network(seed: int, *, team: bool = False) -> nn.Sequential:
+    torch.manual_seed(seed)
+    first = (nn.Flatten(-2), nn.Linear(N * O, 7)) if team else (nn.Linear(O, 7),)
+    return nn.Sequential(*first, nn.ReLU(), nn.Linear(7, 4))
 
 
 def model_of_others() -> ModelOfOthers:

@@ -10,9 +10,11 @@ import pytest
 import torch
 from fakes import A, B, N, O, T, TargetEnv, random_batch
 from tensordict import TensorDict
+from torch import nn
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import check_env_specs
+from torchrl.objectives.rnd import RNDLoss
 
 from torchrl_alita.data import (
     BinCode,
@@ -23,7 +25,7 @@ from torchrl_alita.data import (
     TransitionCounts,
 )
 from torchrl_alita.envs import PushBox
-from torchrl_alita.transforms import BonusScale, TransitionInfluence, VisitBonus
+from torchrl_alita.transforms import BonusScale, RNDBonus, TransitionInfluence, VisitBonus
 
 OBSERVATION = ("next", "agents", "observation")
 VISITS = ("next", "agents", "visit_bonus")
@@ -565,3 +567,47 @@ def test_to_observe_is_to_update_and_then_to_pay(name):
     torch.testing.assert_close(paid[key], first(batch)[key], rtol=0, atol=0)
     torch.testing.assert_close(both(batch)[key], first(batch)[key], rtol=0, atol=0)
     assert key not in batch.keys(True)
+
+
+def rnd(**options) -> tuple[RNDBonus, RNDLoss]:
+    torch.manual_seed(0)
+    target, predictor = (nn.Sequential(nn.Linear(O, 32), nn.ReLU(), nn.Linear(32, 4)) for _ in "12")
+    bonus = RNDBonus(target, predictor, **options)
+    loss = RNDLoss(predictor, target, obs_rms=bonus.obs_rms, update_fraction=1.0)
+    loss.set_keys(observation=OBSERVATION)
+    return bonus, loss
+
+
+@pytest.mark.parametrize("num_features", [None, O])
+def test_rnd_pays_what_torchrl_trains_away(num_features):
+    """The bonus is the loss of TorchRL's partner, and falls where that was trained."""
+    bonus, loss = rnd(num_features=num_features)
+    seen, unseen = random_batch(), random_batch(seed=1)
+    unseen[OBSERVATION] = unseen[OBSERVATION] + 2
+    paid = bonus.observe(seen)[("next", "agents", "rnd_bonus")]
+    torch.testing.assert_close(paid.mean(), loss(seen)["loss_predictor"].detach())
+    optimizer = torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], lr=0.01)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(seen)["loss_predictor"].backward()
+        optimizer.step()
+    after = bonus(seen)[("next", "agents", "rnd_bonus")].mean()
+    assert float(after) < 0.05 * float(paid.mean())
+    assert float(bonus(unseen)[("next", "agents", "rnd_bonus")].mean()) > 5 * float(after)
+
+
+def test_rnd_of_normalized_observations_says_that_it_has_seen_none():
+    bonus, _ = rnd(num_features=O)
+    with pytest.raises(ValueError, match=re.escape("RNDBonus has seen no observation yet")):
+        bonus(random_batch())
+    bonus.update(random_batch())
+    other, _ = rnd(num_features=O)
+    other.load_state_dict(bonus.state_dict())
+    key = ("next", "agents", "rnd_bonus")
+    torch.testing.assert_close(other(random_batch())[key], bonus(random_batch())[key])
+    check_env_specs(TransformedEnv(TargetEnv(), rnd(num_features=O)[0]))
+
+
+def test_rnd_of_networks_with_other_shapes_is_refused():
+    with pytest.raises(ValueError, match="The networks must give"):
+        RNDBonus(nn.Linear(O, 4), nn.Linear(O, 5))(random_batch())

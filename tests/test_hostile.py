@@ -1295,7 +1295,13 @@ def test_every_public_constructor_meets_hostile_arguments():
     }
     others |= {"BinCode", "BonusScale", "CountTable", "Displacement", "JointCode", "OneHotCode"}
     others |= {"TransitionCounts", "TransitionInfluence", "VisitBonus", "CountCodes"}
-    others |= {"ModelOfOthers", "ModelOfOthersLoss", "PoliciesOfOthers", "SocialInfluence"}
+    others |= {
+        "ModelOfOthers",
+        "ModelOfOthersLoss",
+        "PoliciesOfOthers",
+        "RNDBonus",
+        "SocialInfluence",
+    }
     parts = ("data", "envs", "modules", "objectives", "optim", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__

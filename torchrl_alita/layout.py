@@ -33,6 +33,7 @@ __all__ = [
     "PARAM",
     "RECURRENT_STATE",
     "REWARD",
+    "RND_BONUS",
     "SCALE",
     "SOCIAL_INFLUENCE",
     "STATE",
@@ -94,6 +95,7 @@ DIVERSITY_PENALTY = ("agents", "diversity_penalty")
 TOTAL_REWARD = ("agents", "total_reward")
 VISIT_BONUS = ("agents", "visit_bonus")
 TRANSITION_INFLUENCE = ("agents", "transition_influence")
+RND_BONUS = ("agents", "rnd_bonus")
 SOCIAL_INFLUENCE = ("agents", "social_influence")
 # The sum of all bonuses, each scaled and weighted.
 INTRINSIC_REWARD = ("agents", "intrinsic_reward")

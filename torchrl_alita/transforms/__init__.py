@@ -5,6 +5,7 @@ from torchrl_alita.transforms.diversity import DiversityPenalty
 from torchrl_alita.transforms.latent import EpisodeLatent
 from torchrl_alita.transforms.novelty import NoveltyReward
 from torchrl_alita.transforms.recurrent import LastAction, recurrent_transforms
+from torchrl_alita.transforms.rnd import RNDBonus
 from torchrl_alita.transforms.social_influence import SocialInfluence
 from torchrl_alita.transforms.total import TotalReward
 from torchrl_alita.transforms.transition_influence import TransitionInfluence
@@ -16,6 +17,7 @@ __all__ = [
     "EpisodeLatent",
     "LastAction",
     "NoveltyReward",
+    "RNDBonus",
     "SocialInfluence",
     "TotalReward",
     "TransitionInfluence",
