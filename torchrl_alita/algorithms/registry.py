@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.algorithms.a2c import A2C
 from torchrl_alita.algorithms.acktr import ACKTR
-from torchrl_alita.algorithms.alita_on_policy import OnPolicyALITA
 from torchrl_alita.algorithms.alita import ALITA
+from torchrl_alita.algorithms.alita_on_policy import OnPolicyALITA
 from torchrl_alita.algorithms.coma import COMA
 from torchrl_alita.algorithms.dqn import DQN
 from torchrl_alita.algorithms.lica import LICA
