@@ -204,32 +204,6 @@ def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(capsys):
 
 @pytest.mark.parametrize("name", ["push_box", "secret_room"])
 @pytest.mark.parametrize("options", [[], ["maddpg", "--exploration", "independent"]])
-def test_an_unknown_robot_is_an_error_that_lists_the_known_ones(tmp_path):
-    recipe = load("recipes", "alita_pybullet")
-    with pytest.raises(ValueError, match=r"pybullet/HoperBullet.*pybullet/HopperBulletEnv-v0"):
-        recipe.main(["--env", "HoperBullet", "--run-dir", str(tmp_path / "run")])
-
-
-RECIPES = (
-    *("alita_spread", "alita_games", "alita_push_box", "alita_secret_room", "alita_pybullet"),
-    *("alita_smac", "qmix_smac", "mappo_spread"),
-    *("push_box", "secret_room"),
-)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_help_shows_every_field_with_a_description(name, capsys):
-    recipe = load("recipes", name)
-    with pytest.raises(SystemExit):
-        parse_config(recipe.Config, ["--help"])
-    text = capsys.readouterr().out
-    for field in fields(recipe.Config):
-        assert field.name.replace("_", "-") in text, field.name
-    assert "Environment steps" in text
-
-
-@pytest.mark.parametrize("name", ["alita_push_box", "alita_secret_room"])
-@pytest.mark.parametrize("options", [[], ["--algorithm", "maddpg", "--exploration", "independent"]])
 def test_a_sparse_game_leaves_a_picture_of_the_visited_states(tmp_path, name, options):
     run = tmp_path / "run"
     summary = load("recipes", name).main([*options, *TINY, "--run-dir", str(run)])
@@ -360,33 +334,4 @@ def test_the_sparse_games_train_on_policy_by_default(game, tmp_path):
     config = json.loads((run / "config.json").read_text())
     assert config["algorithm"]["visit_coeff"] == 0.5
     assert config["algorithm"]["minibatch_size"] == 25
-@pytest.mark.skipif(find_spec("jaxmarl") is None, reason="the extra smax is not installed")
-def test_an_unknown_map_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="2s3z"):
-        load("recipes", "qmix_smac").main(["--map", "no_such_map"])
-
-
-def test_smac_needs_the_number_of_agents_of_a_map_that_is_not_the_papers():
-    with pytest.raises(ValueError, match="n_agents must be given"):
-        starcraft_task(StarCraftConfig(suite="smac", map="3m"))
-    config, _ = starcraft_task(StarCraftConfig(suite="smac", map="corridor"))
-    assert (config.task, config.n_agents) == ("smac/corridor", 6)
-
-
-@pytest.mark.parametrize("game", ["push_box", "secret_room"])
-def test_the_sparse_games_train_and_resume_on_policy(game, tmp_path):
-    """Counts, scales and bursts are in the checkpoint: the run goes on."""
-    tiny = [
-        *("--num-envs", "5", "--horizon", "10", "--frames-per-batch", "50"),
-        *("--frames-per-update", "50", "--evaluation-interval", "100"),
-        *("--evaluation-episodes", "5", "--no-progress", "--alita.minibatch-size", "25"),
-        *("--alita.num-cells", "8", "--alita.value-num-cells", "8"),
-    ]
-    recipe = load("recipes", game)
-    run = tmp_path / "run"
-    summary = recipe.main([*tiny, "--total-frames", "200", "--run-dir", str(run)])
-    assert summary["frames"] == 200
-    config = json.loads((run / "config.json").read_text())
-    assert config["alita"]["visit_coeff"] == 0.5
-    assert config["alita"]["minibatch_size"] == 25
     assert (run / "checkpoints").exists()
