@@ -6,28 +6,11 @@ algorithm; pages say ``{settings} alita``.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
-
-
-def field_docs(settings: type) -> dict[str, str]:
-    """The docstring below each field, of a dataclass and of those that it inherits from."""
-    docs: dict[str, str] = {}
-    for cls in reversed(settings.__mro__):
-        if not dataclasses.is_dataclass(cls):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        for field, text in zip(tree.body, tree.body[1:], strict=False):
-            said = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and said:
-                docs[field.target.id] = inspect.cleandoc(text.value.value)
-    return docs
 
 
 def default_of(field: dataclasses.Field) -> str:
@@ -46,12 +29,13 @@ class SettingsTable(Directive):
 
     def run(self) -> list[nodes.Node]:
         """The table."""
+        from torchrl_alita._settings import field_docs
         from torchrl_alita.algorithms.registry import ALGORITHMS
 
         settings = ALGORITHMS[self.arguments[0]].Settings
         docs = field_docs(settings)
         rows = [
-            (field.name, default_of(field), docs.get(field.name, ""))
+            (field.name, default_of(field), docs.get(field.name, "").replace("`", ""))
             for field in dataclasses.fields(settings)
             if field.init
         ]
