@@ -38,6 +38,7 @@ autodoc_default_options = {"members": True, "inherited-members": False, "show-in
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "furo"
