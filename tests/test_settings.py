@@ -39,6 +39,7 @@ from torchrl_alita.training import (
     plain_config,
     train,
 )
+from torchrl_alita.training.buffers import Buffers
 
 PACKAGE = Path(torchrl_alita.__file__).parent
 TASK = "test/settings"
@@ -246,3 +247,22 @@ def test_settings_are_values():
     assert settings == ALITA.Settings()
     assert hash(settings) == hash(ALITA.Settings())
     assert issubclass(ALITA.Settings, Settings)
+
+
+@pytest.mark.parametrize(("stored", "oldest"), [(60, 0), (80, 20), (40, 0)])
+def test_the_rows_of_a_prolonged_run_stand_from_the_oldest_to_the_newest(stored, oldest):
+    """A full buffer of 60 rows goes on in one of 200: behind its rows, not in their middle."""
+    algorithm = MADDPG(TargetEnv(), MADDPG.Settings(**SMALL))
+    options = {"algorithm": "maddpg", "num_envs": 1, "frames_per_batch": 20}
+    options |= {"frames_per_update": 20, "random_frames": 0}
+    short, long = (
+        Buffers(flat_config(total_frames=frames, **options), algorithm) for frames in (60, 200)
+    )
+    rows = random_batch(batch_size=(1, 100))
+    rows["agents", "observation"] = torch.arange(100.0).view(1, 100, 1, 1).expand(1, 100, 3, 5)
+    for first in range(0, stored, 20):
+        short.extend(rows[:, first : first + 20])
+    long.load_state_dict(short.state_dict())
+    long.extend(rows[:, stored : stored + 20])
+    found = long.replay.storage[:]["agents", "observation"][:, 0, 0].tolist()
+    assert found == list(range(oldest, stored + 20))

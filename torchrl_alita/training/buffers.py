@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import BurnInTransform, ExplorationType, set_exploration_type
@@ -149,11 +150,12 @@ class Buffers:
                 )
         if not self.streams:
             return
-        _restore(self.replay, state_dict["replay"])
+        same = _restore(self.replay, state_dict["replay"])
         for name in self._windows():
             _restore(self.drawn[name], state_dict["windows"][name])
-        # After the replay: filling it told them of rows that are not new.
-        for name in self._samplers():
+        # After the replay: filling it told them of rows that are not new. In a buffer of
+        # another size it told them what is right.
+        for name in self._samplers() if same else ():
             self.drawn[name].sampler.load_state_dict(state_dict["samplers"][name])
 
 
@@ -165,18 +167,30 @@ def _state_of(buffer: ReplayBuffer) -> dict[str, Any]:
     return {
         "rows": (rows if whole else rows.clone()).state_dict(),
         "writer": buffer.writer.state_dict(),
+        "max_size": buffer.storage.max_size,
         "sampler": buffer.sampler.state_dict(),
     }
 
 
-def _restore(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+def _restore(buffer: ReplayBuffer, state: dict[str, Any]) -> bool:
+    """Take over a buffer's state; whether it is one of the same size.
+
+    In one of another size the rows stand from the oldest to the newest, and the next one goes
+    behind them: where a full buffer would have gone on is the middle of a larger one.
+    """
     rows = TensorDict().load_state_dict(state["rows"], strict=False)
     count = rows.batch_size.numel() if rows.batch_size else 0
     if count > buffer.storage.max_size:
         raise ValueError(f"{count} rows do not fit into a buffer of {buffer.storage.max_size}.")
     if len(buffer):
         buffer.empty()
+    same = buffer.storage.max_size == state["max_size"]
+    if not same and count == state["max_size"]:
+        oldest = int(state["writer"]["_cursor"])
+        rows = torch.cat([rows[oldest:], rows[:oldest]])
     if count:
         buffer.extend(rows)
-    buffer.writer.load_state_dict(state["writer"])
-    buffer.sampler.load_state_dict(state["sampler"])
+    if same:
+        buffer.writer.load_state_dict(state["writer"])
+        buffer.sampler.load_state_dict(state["sampler"])
+    return same
