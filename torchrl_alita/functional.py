@@ -511,7 +511,7 @@ def lambda_return(
 
     Raises:
         ValueError: if the shapes do not fit each other.
-        TypeError: if terminated is not bool.
+        TypeError: if terminated or done is not bool.
 
     Examples:
         Two steps, and an episode that goes on.
@@ -526,6 +526,7 @@ def lambda_return(
         raise ValueError(
             f"done must have the shape {(*reward.shape[:-2], 1)}, got {tuple(done.shape)}."
         )
+    _check_bool(done=done)
     terminated = _for_each_agent(terminated, reward)
     next_value = torch.where(terminated, torch.zeros_like(next_value), next_value).detach()
     one_step = reward + gamma * next_value

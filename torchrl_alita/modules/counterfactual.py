@@ -47,6 +47,7 @@ class _Counterfactual(nn.Module):
         super().__init__()
         self.register_buffer("agent_id", torch.eye(num_agents, device=device))
         self.bound = bound
+        self.sizes = (action_size, state_size)
         seen = num_agents * observation_size if state_size is None else state_size
         self.net = multi_agent_mlp(
             in_features=seen + observation_size + num_agents * (1 + action_size),
@@ -62,6 +63,16 @@ class _Counterfactual(nn.Module):
         self, observation: torch.Tensor, action: torch.Tensor, state: torch.Tensor | None = None
     ) -> torch.Tensor:
         *lead, num_agents, _ = observation.shape
+        action_size, state_size = self.sizes
+        if action.shape != (*lead, num_agents, action_size):
+            raise ValueError(
+                f"The actions must have the shape {(*lead, num_agents, action_size)}, got "
+                f"{tuple(action.shape)}."
+            )
+        if state is not None and state.shape != (*lead, state_size):
+            raise ValueError(
+                f"The state must have the shape {(*lead, state_size)}, got {tuple(state.shape)}."
+            )
         team = observation.flatten(-2) if state is None else state
         of_others = replace_own_action(action, torch.zeros_like(action)).flatten(-2)
         result = self.net(

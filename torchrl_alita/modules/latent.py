@@ -153,15 +153,23 @@ def make_latent_qnetwork(
 class _LatentMixer(nn.Module):
     """A mixer of TorchRL whose state is the team's, or all observations, beside z."""
 
-    def __init__(self, mixer: QMixer, *, flatten: bool):
+    def __init__(self, mixer: QMixer, *, flatten: bool, sizes: tuple[int, int]):
         super().__init__()
         self.mixer = mixer
         self.flatten = flatten
+        self.sizes = sizes
 
     def forward(
         self, value: torch.Tensor, state: torch.Tensor, latent: torch.Tensor
     ) -> torch.Tensor:
         state = state.flatten(-2) if self.flatten else state
+        rows = tuple(value.shape[:-2])
+        shapes = [(*rows, size) for size in self.sizes]
+        found = [tuple(state.shape), tuple(latent.shape)]
+        if found != shapes:
+            raise ValueError(
+                f"The state and the latent variable must have the shapes {shapes}, got {found}."
+            )
         return self.mixer(value, torch.cat([state, latent.to(state.dtype)], -1))
 
 
@@ -204,7 +212,7 @@ def make_latent_mixer(
         n_agents=layout.num_agents,
         device=env.device if device is None else device,
     )
-    net = _LatentMixer(mixer, flatten=seen == OBSERVATION)
+    net = _LatentMixer(mixer, flatten=seen == OBSERVATION, sizes=(size, num_latents))
     return TensorDictModule(net, [CHOSEN_ACTION_VALUE, seen, LATENT], ["chosen_action_value"])
 
 
@@ -271,6 +279,7 @@ class TrajectoryDiscriminator(TensorDictModuleBase):
             sizes("hidden_size", [hidden_size]),
         )
         self.reads_observations = reads_observations
+        self.state_size = state_size
         self.in_keys = [action_value, state, *([is_init] if recurrent else [])]
         self.out_keys = ["latent_logits"]
         self.recurrent = recurrent
@@ -300,6 +309,16 @@ class TrajectoryDiscriminator(TensorDictModuleBase):
         require_keys(tensordict, self.in_keys)
         values, state = (tensordict.get(key) for key in self.in_keys[:2])
         state = state.flatten(-2) if self.reads_observations else state
+        if state.shape != (*values.shape[:-2], self.state_size):
+            raise ValueError(
+                f"{self.in_keys[1]} must have {self.state_size} features for each of the rows "
+                f"{tuple(values.shape[:-2])}, got {tuple(state.shape)}."
+            )
+        if state.dtype != values.dtype:
+            raise TypeError(
+                f"The values are {values.dtype}, {self.in_keys[1]} is {state.dtype}: cast the "
+                f"batch or the network."
+            )
         features = torch.cat([values.softmax(-1).flatten(-2), state], -1)
         return tensordict.set(self.out_keys[0], self._guess(tensordict, features, recurrent))
 

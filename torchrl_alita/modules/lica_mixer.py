@@ -39,6 +39,7 @@ class LICAMixer(nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; when called, if a shape does not fit.
+        TypeError: when called, if the state is of another dtype than the parameters.
 
     Examples:
         >>> mixer = LICAMixer(action_size=2, num_agents=3, state_size=17)
@@ -96,6 +97,12 @@ class LICAMixer(nn.Module):
                 f"The mixer takes actions [*B, {self.num_agents}, {self.action_size}] and a "
                 f"state of {self.state_size} features, got {tuple(action.shape)} and "
                 f"{tuple(state.shape)}."
+            )
+        dtype = self.first_bias.weight.dtype
+        if state.dtype != dtype and not torch.is_autocast_enabled(state.device.type):
+            raise TypeError(
+                f"The mixer's parameters are {dtype}, the state is {state.dtype}: cast the batch "
+                f"or the network."
             )
         joint = action.flatten(-2).unsqueeze(-2).to(state.dtype)
         weight = self.first_weight(state).unflatten(-1, (joint.shape[-1], -1))

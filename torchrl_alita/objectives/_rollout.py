@@ -43,6 +43,7 @@ def check_rollout(
 
     Raises:
         ValueError: if there is not.
+        TypeError: if the flags are not bool.
     """
     *rows, num_agents = batch.get(action).shape[:-1]
     if not rows:
@@ -50,6 +51,8 @@ def check_rollout(
             f"The batch must be a rollout [*B, T], got actions {tuple(batch.get(action).shape)}."
         )
     check_same_shape(batch, next_key(done), (*rows, 1))
+    if batch.get(next_key(done)).dtype != torch.bool:
+        raise TypeError(f"{next_key(done)} must be bool, got {batch.get(next_key(done)).dtype}.")
     if reward is not None:
         check_same_shape(batch, next_key(reward), (*rows, num_agents, 1))
 

@@ -239,7 +239,7 @@ class LICALoss(LossModule):
         mask = row_mask(self, batch, values.shape)
         if mask is None:
             return values.mean()
-        return torch.where(mask, values, 0).sum() / mask.sum()
+        return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
 
     def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
         value = value.detach().squeeze(-1)

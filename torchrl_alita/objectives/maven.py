@@ -142,7 +142,7 @@ class MAVENLoss(ValueDecompositionLoss):
         keys = self.tensor_keys
         logits = self._guess(batch, local.get(keys.action_value))
         check_same_shape(batch, keys.latent, logits.shape)
-        latent = batch.get(keys.latent)
+        latent = batch.get(keys.latent).to(logits.dtype)
         surprise = -(latent * logits.log_softmax(-1)).sum(-1)
         recognized = (logits.argmax(-1) == latent.argmax(-1)).to(logits.dtype)
         losses = super()._losses(tensordict, batch, local)
