@@ -16,7 +16,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 16000000000
 	touch $@
 
 train: .venv/installed
-	$(BIN)/python -m torchrl_alita train alita $(ARGS)
+	$(BIN)/python recipes/side_by_side.py $(ARGS)
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)

@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                      # some eight minutes; write results/gpu.json
     python benchmarks/gpu.py --peer-path DIR:DIR  # with BenchMARL from these folders
     python benchmarks/gpu.py --device cpu --tiny --no-peer --output /tmp/gpu.json
+    python benchmarks/gpu.py --report-only        # the table in docs/speed.md, from the results
 
 Updates: every contender is a process of its own that runs a loop of TorchRL's parts, a Collector
 and a replay buffer on the device, around ``algorithm.update``. All start and compile at once; then
@@ -35,6 +36,7 @@ from typing import Any
 
 import torch
 import tyro
+from pages import table, write_between
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from throughput import ALLOCATOR, WORK, WORKER, Contender, take_turns
@@ -85,6 +87,8 @@ class Config:
     """Folders with BenchMARL and what it needs, for PYTHONPATH. Default: as here."""
     tiny: bool = False
     """Little work, for a test."""
+    report_only: bool = False
+    """Measure nothing, write the table from the results."""
     output: Path = RESULT
     """File to write."""
 
@@ -338,8 +342,43 @@ def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
+def report(content: dict[str, Any]) -> str:
+    """The tables in Markdown, with what they were measured with below."""
+    titles = ["training", "frames/s", "updates/s"]
+    titles += ["frames/s, times BenchMARL", "updates/s, times BenchMARL"]
+    rows = []
+    for name, entry in content["updates"]["summary"].items():
+        speeds = [entry[f"{what}_per_second"] for what in ("frames", "updates")]
+        ratios = [entry.get(f"{what}_per_second_ratio") for what in ("frames", "updates")]
+        name = "BenchMARL, MADDPG" if name == PEER else name
+        rows.append([name, *(f"{x:,.0f}" for x in speeds), *(f"{x:.2f}" for x in ratios)])
+    games = [
+        [task, num_envs, f"{speed:,.0f}"]
+        for task, speeds in content["environments"].items()
+        for num_envs, speed in speeds.items()
+    ]
+    machine, seeds = content["machine"], content["seeds"]
+    largest = max(content["parity"].values())
+    return "\n\n".join(
+        [
+            table(titles, rows),
+            table(["environment", "environments", "steps/s"], games),
+            f"Parameters after three updates differ from those of the CPU by {largest:.0e} of the "
+            f"largest at most. Eight learners make {seeds['one_process']:.2f} iterations a second one "
+            f"after the other in one process, and {seeds['processes']:.2f} in eight processes at once.",
+            f"Made by `{content['command']}` at commit {content['commit'][:7]}: {machine['gpu']}, "
+            f"{machine['cores']} cores, torch {machine['torch']}, torchrl {machine['torchrl']}, Python "
+            f"{machine['python']}. Raw figures: benchmarks/results/gpu.json.",
+        ]
+    )
+
+
 def main(config: Config) -> dict[str, Any]:
     """Measure all, and write the file after each part: a run that is cut short leaves some."""
+    if config.report_only:
+        content = json.loads(config.output.read_text())
+        write_between(ROOT / "docs" / "speed.md", "gpu", report(content))
+        return content
     work = {name: WORK[name] for name in ("num_envs", "frames", "updates", "batch_size")}
     work |= {"buffer_size": WORK["buffer_size"], "device": config.device}
     if config.tiny:

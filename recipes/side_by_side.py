@@ -31,7 +31,10 @@ TASK = "vmas/spread"
 PLAIN = ("--algorithm.no-goal-attention", "--algorithm.num-cells", "64", "64")
 TEAMS = {"plain": PLAIN, "goal attention": ()}
 # Of the preset "spread".
-TRAINING = ("--num-envs", "512", "--frames-per-batch", "12800", "--total-frames", "998400")
+TRAINING = (
+    *("--num-envs", "512", "--frames-per-batch", "12800", "--total-frames", "998400"),
+    *("--evaluation-interval", "102400", "--checkpoint-interval", "256000"),
+)
 ROWS = {
     "return_mean": "return",
     "landmark_distance": "distance to landmarks, summed",
@@ -90,6 +93,7 @@ def train(folders: dict[str, Path], seed: int, training: Sequence[str], *, resum
         while any(run.poll() is None for run in runs.values()):
             time.sleep(SECONDS_BETWEEN_LOOKS)
             said = say_evaluations(folders, said)
+        say_evaluations(folders, said)
     finally:
         for run in runs.values():
             # After Ctrl-C each of them writes a checkpoint first.
@@ -126,9 +130,18 @@ def table(summaries: dict[str, dict]) -> str:
     return "\n".join([*lines, f"{title:<32}" + "".join(f"{score:>16.2f}" for score in scores)])
 
 
+def frames_of(path: Path) -> list[Image.Image]:
+    """The frames of a picture, a step each: the file has those that are alike once."""
+    found = [
+        (f.convert("RGB"), f.info["duration"]) for f in ImageSequence.Iterator(Image.open(path))
+    ]
+    step = min(duration for _, duration in found)
+    return [frame for frame, duration in found for _ in range(round(duration / step))]
+
+
 def draw(path: Path, rollouts: dict[str, Path]) -> None:
     """The teams' pictures side by side, with their names."""
-    films = [list(ImageSequence.Iterator(Image.open(each))) for each in rollouts.values()]
+    films = [frames_of(each) for each in rollouts.values()]
     frames = []
     for together in zip(*films, strict=True):
         width, height = together[0].size
@@ -136,7 +149,7 @@ def draw(path: Path, rollouts: dict[str, Path]) -> None:
         canvas = ImageDraw.Draw(frame)
         for i, (name, picture) in enumerate(zip(rollouts, together, strict=True)):
             canvas.text((width * i + 8, 2), name, fill="black")
-            frame.paste(picture.convert("RGB"), (width * i, 16))
+            frame.paste(picture, (width * i, 16))
         frames.append(frame)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=60, loop=0)
 

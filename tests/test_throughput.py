@@ -136,9 +136,9 @@ def test_our_side_makes_the_iterations_that_are_asked_for(tmp_path, name):
         worker.train_ours(work, turns)
     assert len(said(turns)) == 1 + 3
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["frames_per_update"] == 5
-    assert config["buffer_size"] == 100
-    assert config["num_cells"] == [5]
+    assert config["algorithm"]["frames_per_update"] == 5
+    assert config["algorithm"]["buffer_size"] == 100
+    assert config["algorithm"]["num_cells"] == [5]
     # That of the start, which no turn counts.
     (only,) = (tmp_path / "run" / "checkpoints").glob("checkpoint-*")
     assert only.name == "checkpoint-000000000000"

@@ -11,7 +11,7 @@ NO_IM = {"algorithm.novelty_coeff": 0.0, "algorithm.diversity_coeff": 0.0}
 
 STUDY = Study(
     name="spread",
-    page="README.md",
+    page="docs/spread.md",
     tasks={"vmas/spread": (250_000, {})},
     variants={
         "MADDPG": Variant(algorithm="maddpg"),
