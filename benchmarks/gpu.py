@@ -14,8 +14,8 @@ is one CUDA graph of the whole compiled update, optimizers and targets included.
 
 Environments: steps a second of rollouts by random actions. Seeds: the same iterations of eight
 learners in one process, one after the other, and of eight processes at once. Parity: the largest
-difference of a parameter after three updates on the GPU and on the CPU, from one state and on the
-same batches.
+difference of a parameter after some updates on the GPU, eager or a graph, and on the CPU, from one
+state and on the same batches.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class Config:
     """Folders with BenchMARL and what it needs, for PYTHONPATH. Default: as here."""
     tiny: bool = False
     """Little work, for a test."""
+    parts: tuple[str, ...] = ("parity", "environments", "updates", "seeds")
+    """What to measure; the rest of the file stays."""
     report_only: bool = False
     """Measure nothing, write the table from the results."""
     output: Path = RESULT
@@ -286,33 +288,49 @@ def timed(call: Callable[[], Any], times: int) -> list[float]:
 
 
 def parity(config: Config) -> dict[str, float]:
-    """Largest difference of a parameter between the device and the CPU, relative to the largest."""
-    env = make_env("vmas/spread", num_envs=64, seed=0)
-    rollout = env.rollout(12, break_when_any_done=False)
-    on_device = make_env("vmas/spread", num_envs=64, seed=0, device=config.device)
+    """Largest difference of a parameter between the device and the CPU, relative to the largest.
+
+    A graph is recorded at the fourth update and replayed from the fifth on.
+    """
     differences = {}
+    on_gpu = torch.device(config.device).type == "cuda"
     for name, (algorithm, settings) in PARITY.items():
-        torch.manual_seed(0)
-        reference, tested = algorithm(env, settings), algorithm(on_device, settings)
-        tested.load_state_dict(reference.state_dict())
-        for update in range(3):
-            batch = rollout[:, 4 * update : 4 * update + 4].reshape(-1)
-            for learner in (reference, tested):
-                mine = batch.to(learner.device)
-                learner.update({stream: mine.clone() for stream in learner.replays()})
-        pairs = [
-            (a.detach(), b.detach().cpu())
-            for part in reference.modules
-            for a, b in zip(
-                reference.modules[part].parameters(),
-                tested.modules[part].parameters(),
-                strict=True,
-            )
-        ]
-        largest = max(float(a.abs().max()) for a, _ in pairs)
-        differences[name] = max(float((a - b).abs().max()) for a, b in pairs) / largest
-        say(f"parity, {name}: {differences[name]:.1e}")
+        for mode, updates in {"eager": 3, "graph": 8}.items() if on_gpu else (("eager", 3),):
+            changed = replace(settings, **MODES[mode])
+            difference = _difference(algorithm, (settings, changed), config.device, updates)
+            differences[f"{name}, {mode}"] = difference
+            say(f"parity, {name}, {mode}: {difference:.1e}")
     return differences
+
+
+def _difference(
+    algorithm: type[Learner], settings: Sequence[Any], device: str, updates: int
+) -> float:
+    """After so many updates of one learner on the CPU and of one on the device."""
+    learners = []
+    for own, place in zip(settings, ("cpu", device), strict=True):
+        torch.manual_seed(0)
+        env = make_env("vmas/spread", num_envs=64, seed=0, device=place)
+        learners.append(algorithm(env, own))
+    reference, tested = learners
+    tested.load_state_dict(reference.state_dict())
+    env = make_env("vmas/spread", num_envs=64, seed=0)
+    rollout = env.rollout(4 * updates, break_when_any_done=False)
+    rollout = rollout.select("agents", ("next", "agents"), ("next", "done"), ("next", "terminated"))
+    for update in range(updates):
+        batch = rollout[:, 4 * update : 4 * update + 4].reshape(-1)
+        for learner in learners:
+            mine = batch.to(learner.device)
+            learner.update({stream: mine.clone() for stream in learner.replays()})
+    pairs = [
+        (a.detach(), b.detach().cpu())
+        for part in reference.modules
+        for a, b in zip(
+            reference.modules[part].parameters(), tested.modules[part].parameters(), strict=True
+        )
+    ]
+    largest = max(float(a.abs().max()) for a, _ in pairs)
+    return max(float((a - b).abs().max()) for a, b in pairs) / largest
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -396,8 +414,10 @@ def main(config: Config) -> dict[str, Any]:
         "updates": lambda: measure_updates(config, work),
         "seeds": lambda: measure_seeds(config, work),
     }
-    for name, measure in parts.items():
-        content[name] = measure()
+    if set(config.parts) < set(parts) and config.output.exists():
+        content = json.loads(config.output.read_text())
+    for name in config.parts:
+        content[name] = parts[name]()
         config.output.write_text(json.dumps(content, indent=1) + "\n")
     return content
 

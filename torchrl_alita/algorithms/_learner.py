@@ -172,6 +172,17 @@ def make_optimizer(params: nn.Module, *, kind: str = "adam", lr: float) -> torch
     return torch.optim.Adam(own, lr=lr, fused=True, capturable=capturable)
 
 
+def _keep_capturable(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Let a state say of CUDA graphs what the optimizer says, which may be on another device."""
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        if "capturable" in group:
+            saved["capturable"] = group["capturable"]
+        if isinstance(group.get("lr"), torch.Tensor):
+            saved["lr"] = torch.as_tensor(saved["lr"], device=group["lr"].device)
+        elif isinstance(saved.get("lr"), torch.Tensor):
+            saved["lr"] = float(saved["lr"])
+
+
 def soft_update(loss: nn.Module, *, tau: float) -> SoftUpdate:
     """TorchRL's SoftUpdate, with the argument checked."""
     check_positive(tau=tau)
@@ -498,7 +509,10 @@ class Learner:
                 )
             for name, member in own.items():
                 # An optimizer keeps the tensors it is given: it must not share them.
-                member.load_state_dict(deepcopy(state_dict[part][name]))
+                state = deepcopy(state_dict[part][name])
+                if part == "optimizers":
+                    _keep_capturable(member, state)
+                member.load_state_dict(state)
         self.updates = state_dict["updates"]
         # The optimizers have other tensors now than those that were recorded.
         self._graphs.clear()
