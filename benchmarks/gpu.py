@@ -381,8 +381,8 @@ def report(content: dict[str, Any]) -> str:
         [
             table(titles, rows),
             table(["environment", "environments", "steps/s"], games),
-            f"Parameters after three updates differ from those of the CPU by {largest:.0e} of the "
-            f"largest at most. Eight learners make {seeds['one_process']:.2f} iterations a second one "
+            f"Parameters differ from those of the CPU by {largest:.0e} of the largest at most, after "
+            f"three updates, or eight that are a graph. Eight learners make {seeds['one_process']:.2f} iterations a second one "
             f"after the other in one process, and {seeds['processes']:.2f} in eight processes at once.",
             f"Made by `{content['command']}` at commit {content['commit'][:7]}: {machine['gpu']}, "
             f"{machine['cores']} cores, torch {machine['torch']}, torchrl {machine['torchrl']}, Python "
