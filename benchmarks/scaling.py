@@ -248,7 +248,7 @@ def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], An
     def novelty() -> None:
         alita.novelty(batch)
         alita.novelty_loss(batch)["loss_novelty"].backward()
-        follow(alita.optimizers["autoencoder"], alita.max_grad_norm)
+        follow(alita.optimizers["autoencoder"], alita.settings.max_grad_norm)
 
     calls = {
         "novelty": novelty,
@@ -259,7 +259,9 @@ def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], An
     for kind in ("clones", "centralized"):
         chosen = settings("alita", estimator=kind, buffer_size=10_000)
         algorithm = chosen.build(env)
-        calls[f"estimator_{kind}"] = lambda a=algorithm: update_estimators(a, [batch], unwatched)
+        calls[f"estimator_{kind}"] = lambda a=algorithm: update_estimators(
+            a, {"conditional_0": batch}, unwatched
+        )
         if kind == "clones":
             buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.training.horizon))
             calls["conditional"] = buffers.drawn["conditional_0"].sample
@@ -323,6 +325,7 @@ def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], N
     # What make_actor reads of an environment; its networks are like those of the critics.
     sizes = SimpleNamespace(
         device="cpu",
+        full_done_spec=Composite(done=Unbounded((1,))),
         full_observation_spec_unbatched=Composite(
             agents=Composite(observation=Unbounded((num_networks, inputs)), shape=(num_networks,))
         ),

@@ -83,7 +83,7 @@ def defaults(task: str) -> dict[str, Config]:
 
 def asked_task(arguments: list[str]) -> str:
     """The task of a command line."""
-    for argument, following in zip(arguments, [*arguments[1:], TASK], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], TASK], strict=False):
         if argument.startswith("--task="):
             return argument.partition("=")[2]
         if argument == "--task":

@@ -392,7 +392,8 @@ def by_name(
 ) -> dict[str, TensorDict]:
     """What an update reads; where nothing else is given, the same batch for all."""
     batches = dict.fromkeys(["rollout"] if algorithm.on_policy else algorithm.replays(), batch)
-    batches |= {} if recent is None else {"recent": recent}
+    if recent is not None and "recent" in batches:
+        batches["recent"] = recent
     names = conditional_names(algorithm)
     return batches | dict(zip(names, conditional or [batch] * len(names), strict=True))
 

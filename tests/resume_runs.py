@@ -72,7 +72,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "masked, still random": {"algorithm": "maddpg", "random_frames": 105},
         "alita clones, recurrent": {**ALGORITHMS["alita clones"], **MEMORY},
         "masked, qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "optimizer": "rmsprop"},
-        "vdn": {"algorithm": "vdn", **VALUE_BASED},
+        "vdn": {"algorithm": "vdn", "recurrent": False, **VALUE_BASED},
         "masked, dqn": {"algorithm": "dqn", **VALUE_BASED},
         "iql": {"algorithm": "iql", **MEMORY, **VALUE_BASED},
     },

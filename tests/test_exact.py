@@ -447,7 +447,7 @@ def test_policies_of_another_shape_are_refused():
     [
         (
             {"influencer": 3},
-            "influencer must be at least 0 and below the number of agents, 3, got 3",
+            "influencers must be at least 0 and below the number of agents, 3, got 3",
         ),
         ({"influencer": -1}, "got -1"),
         ({"influencer": 0, "influencees": [0, 1]}, "cannot be among its influencees"),

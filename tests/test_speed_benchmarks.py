@@ -385,10 +385,13 @@ def test_what_is_timed_are_updates_of_the_algorithm(name, monkeypatch):
     monkeypatch.setattr(twin_cost, "UPDATES", 2)
     made = []
 
-    def remembered(make: type):
-        return lambda *args, **options: made.append(make(*args, **options)) or made[-1]
+    make, _ = twin_cost.VARIANTS[name]
+    update = make.update
 
-    make, options = twin_cost.VARIANTS[name]
-    monkeypatch.setitem(twin_cost.VARIANTS, name, (remembered(make), options))
+    def remembered(self, batches):
+        made.append(self)
+        return update(self, batches)
+
+    monkeypatch.setattr(make, "update", remembered)
     twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), name)()
     assert made[0].updates == 2

@@ -242,10 +242,10 @@ SPREAD = ("--tasks", "vmas/spread", "--algorithms", "alita")
         (["--tasks", "vmas/spread", "--algorithms", "alitta"], "Did you mean 'alita'?"),
         (
             [*SPREAD, "--set", "alita.influence-coef", "0"],
-            "Did you mean 'algorithm.influence-coeff'?",
+            "Did you mean algorithm.influence_coeff?",
         ),
-        ([*SPREAD, "--set", "num-env", "5"], "Unknown setting 'num-env'. Did you mean 'num-envs'?"),
-        ([*SPREAD, "--set", "num-envs", "many"], "Error parsing --num-envs"),
+        ([*SPREAD, "--set", "num-env", "5"], "Unknown option num_env. Did you mean num_envs?"),
+        ([*SPREAD, "--set", "num-envs", "many"], "num_envs must be a whole number"),
         ([*SPREAD, "--set", "num-envs", "0"], "num_envs must be at least 1"),
         ([*SPREAD, "--set", "maddpg.gamma", "0.9"], "is of 'maddpg', which is not among"),
         ([*SPREAD, "--set", "num-envs"], "--set num-envs has no value"),
@@ -268,8 +268,8 @@ def test_what_cannot_be_swept_is_one_line_and_status_2_before_anything_is_run(
 
 
 TINY = (
-    "num-envs 5", "horizon 10", "frames-per-batch 50", "frames-per-update 50", "random-frames 50",
-    "batch-size 8", "conditional-batch-size 8", "evaluation-interval 50", "evaluation-episodes 2",
+    "num-envs 5", "horizon 10", "frames-per-batch 50", "maddpg.frames-per-update 50",
+    "maddpg.random-frames 50", "maddpg.batch-size 8", "evaluation-interval 50", "evaluation-episodes 2",
 )  # fmt: skip
 
 

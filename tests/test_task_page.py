@@ -16,7 +16,8 @@ def test_the_page_is_what_the_committed_rows_say():
 
 
 def test_every_suite_has_a_heading_and_every_task_belongs_to_one():
-    for name in task_names():
+    # Other tests register some of their own.
+    for name in (name for name in task_names() if not name.startswith(("test/", "own/"))):
         assert name.rpartition("/")[0] in task_page.SUITES, name
 
 

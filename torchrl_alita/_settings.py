@@ -77,12 +77,13 @@ def plain_value(value: Any) -> Any:
         The same value, if it is none of these.
 
     Examples:
+        >>> import torch
         >>> plain_value([torch.tensor(3), 0.5])
         (3, 0.5)
     """
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return tuple(map(plain_value, value)) if isinstance(value, (list, tuple)) else value
+    return tuple(map(plain_value, value)) if isinstance(value, (list, tuple, range)) else value
 
 
 def _fitting(name: str, value: Any, hint: Any) -> Any:

@@ -428,7 +428,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=not config.no_progress,
             launcher=config.launcher,
         )
-    except (ValueError, ImportError, OSError) as error:
+    except (TypeError, ValueError, ImportError, OSError) as error:
         print(f"torchrl-alita sweep: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

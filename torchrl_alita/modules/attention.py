@@ -128,7 +128,7 @@ class AgentAttention(nn.Module):
 
         Examples:
             >>> attention = AgentAttention(in_features=5, hidden_size=8, see_self=False)
-            >>> weights = attention.weights(torch.randn(3, 5))
+            >>> weights = attention.weights(torch.randn(3, 5)).detach()
             >>> weights.sum(-1).allclose(torch.ones(4, 3)), float(weights[0].diagonal().sum())
             (True, 0.0)
         """

@@ -15,10 +15,12 @@ from torchrl_alita._checks import REDUCTIONS, check_choice
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, next_key
 from torchrl_alita.objectives._batch import check_batch
 from torchrl_alita.objectives._functional_call import functional_call
+from torchrl_alita.objectives._loss import house_loss
 
 __all__ = ["ModelOfOthersLoss"]
 
 
+@house_loss
 class ModelOfOthersLoss(LossModule):
     r"""Cross-entropy of the others' next actions, ``[*B, T] -> []``.
 
