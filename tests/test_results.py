@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -136,15 +138,17 @@ def _append_many(path, seeds):
 
 def test_processes_that_add_rows_at_once_lose_none(tmp_path):
     path = tmp_path / "spread.jsonl"
-    context = multiprocessing.get_context("fork")
+    code = (
+        "import sys; sys.path[:0] = sys.argv[3:]; import test_results; from pathlib import Path; "
+        "first = int(sys.argv[2]); "
+        "test_results._append_many(Path(sys.argv[1]), range(first, first + 20))"
+    )
+    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     writers = [
-        context.Process(target=_append_many, args=(path, range(start, start + 20)))
+        subprocess.Popen([sys.executable, "-c", code, str(path), str(start), *folders])
         for start in (0, 20)
     ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    assert [writer.wait() for writer in writers] == [0, 0]
     assert sorted(row.seed for row in read_rows(path)) == list(range(40))
 
 
