@@ -43,7 +43,6 @@ add_module_names = False
 
 html_theme = "furo"
 html_title = f"torchrl_alita {release}"
-html_static_path = ["_static"]
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
