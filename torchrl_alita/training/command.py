@@ -327,7 +327,7 @@ def _overview() -> str:
     """Tasks and algorithms, for ``train --help``."""
     lines = ["usage: torchrl-alita train ALGORITHM [--task NAME] [options]", "", "algorithms:"]
     for name, algorithm in ALGORITHMS.items():
-        lines.append(f"  {name:<14}{(algorithm.__doc__ or '').strip().splitlines()[0]}")
+        lines.append(f"  {name:<17}{(algorithm.__doc__ or '').strip().splitlines()[0]}")
     lines += ["", "tasks:", *(f"  {line}" for line in _columns(task_names()))]
     lines += ["", "Options of an algorithm: torchrl-alita train ALGORITHM --help"]
     return "\n".join(lines)
