@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +46,7 @@ from torchrl.modules import AdditiveGaussianModule
 from torchrl_alita.algorithms import ALITA, MADDPG, ALITASettings, Learner, MADDPGSettings
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import ACTION
+from torchrl_alita.training.run import machine
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
@@ -333,28 +333,6 @@ def _difference(
     return max(float((a - b).abs().max()) for a, b in pairs) / largest
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Versions and hardware."""
-    from importlib.metadata import version
-
-    on_gpu = torch.device(device).type == "cuda"
-    return {
-        **{name: version(name) for name in ("torchrl", "tensordict", "vmas")},
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
-    }
-
-
-def commit() -> str | None:
-    """Of the checkout, where git knows it."""
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None
-
-
 def say(text: str) -> None:
     """To the standard error, with the time."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
@@ -375,7 +353,7 @@ def report(content: dict[str, Any]) -> str:
         for task, speeds in content["environments"].items()
         for num_envs, speed in speeds.items()
     ]
-    machine, seeds = content["machine"], content["seeds"]
+    made_on, seeds = content["machine"], content["seeds"]
     largest = max(content["parity"].values())
     return "\n\n".join(
         [
@@ -384,9 +362,9 @@ def report(content: dict[str, Any]) -> str:
             f"Parameters differ from those of the CPU by {largest:.0e} of the largest at most, after "
             f"three updates, or eight that are a graph. Eight learners make {seeds['one_process']:.2f} iterations a second one "
             f"after the other in one process, and {seeds['processes']:.2f} in eight processes at once.",
-            f"Made by `{content['command']}` at commit {content['commit'][:7]}: {machine['gpu']}, "
-            f"{machine['cores']} cores, torch {machine['torch']}, torchrl {machine['torchrl']}, Python "
-            f"{machine['python']}. Raw figures: benchmarks/results/gpu.json.",
+            f"Made by `{content['command']}` at commit {content['commit'][:7]}: {made_on['gpu']}, "
+            f"{made_on['cores']} cores, torch {made_on['torch']}, torchrl {made_on['torchrl']}, Python "
+            f"{made_on['python']}. Raw figures: benchmarks/results/gpu.json.",
         ]
     )
 
@@ -401,10 +379,11 @@ def main(config: Config) -> dict[str, Any]:
     work |= {"buffer_size": WORK["buffer_size"], "device": config.device}
     if config.tiny:
         work |= {"num_envs": 4, "frames": 40, "updates": 2, "batch_size": 8, "buffer_size": 100}
+    measured_on = machine()
     content: dict[str, Any] = {
         "command": " ".join(["python benchmarks/gpu.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "machine": machine(config.device),
+        "commit": measured_on["commit"],
+        "machine": measured_on,
         "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
         "work": work,
     }

@@ -40,7 +40,7 @@ LEARNING = {
     "noise_frames": 20_000_000,
 }
 DEFAULTS = {
-    # Solved in some minutes of one core, with the same settings as the other sparse game.
+    # The same settings for both sparse games; docs/sparse.md says what they reach.
     "on_policy_alita": Config(
         task="push_box",
         # Bonuses are weighed against a reward of 1.
