@@ -34,8 +34,8 @@ joint action, and not each towards a half of another. "sharp" is the same learne
 turns.
 
 Each cell (method, L, N) leaves a line in results/coverage.jsonl; an existing one is not run
-again. The report computes the finding from the cells, and writes results/coverage.png and the
-part between the markers of docs/coverage.md.
+again. The report computes the finding from the cells, and writes
+docs/figures/coverage.png and the part between the markers of docs/coverage.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from typing import Literal
 
 import torch
 import tyro
-from pages import RESULTS, ROOT, read_lines, set_line, table, versions, write_between
+from pages import FIGURES, RESULTS, ROOT, read_lines, set_line, table, versions, write_between
 from tensordict import TensorDict
 from torch.nn.functional import one_hot
 from torchrl.envs import ExplorationType, set_exploration_type
@@ -1003,7 +1003,7 @@ def draw(raw: dict[str, dict]) -> None:
     figure.axes[0].set_ylabel("share of joint actions visited")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(RESULTS / "coverage.png", dpi=110)
+    figure.savefig(FIGURES / "coverage.png", dpi=110)
 
 
 def main(config: Config) -> None:

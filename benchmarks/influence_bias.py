@@ -27,7 +27,7 @@ part of the bias, given as "off_policy".
 
 Each run leaves a line in results/influence_bias.jsonl when it has finished; it is not made again.
 The costs, measured apart and in turns, are another line there. The report writes
-results/influence_bias.png and the tables between the markers of docs/influence.md.
+docs/figures/influence_bias.png and the tables between the markers of docs/influence.md.
 
 Source: Fig. 1 and Sec. 3.1 of https://arxiv.org/abs/2108.12581.
 """
@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import tyro
-from pages import RESULTS, ROOT, read_lines, set_line, table, versions, write_between
+from pages import FIGURES, RESULTS, ROOT, read_lines, set_line, table, versions, write_between
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
@@ -1044,7 +1044,7 @@ def draw(runs: dict[str, list[dict]], summary: dict[str, dict]) -> None:
         draw_spread(axes[1], runs["spread"], summary["spread"]["estimators"])
     for each in axes.flat:
         each.spines[["top", "right"]].set_visible(False)
-    figure.savefig(RESULTS / "influence_bias.png", dpi=110)
+    figure.savefig(FIGURES / "influence_bias.png", dpi=110)
 
 
 COLORS = {"marginal": "#4477aa", "clones": "#ee6677", "centralized": "#228833"}

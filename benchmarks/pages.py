@@ -1,4 +1,4 @@
-"""Where results and pages are, and what a figure was measured with."""
+"""Where results, pages and their pictures are, and what a figure was measured with."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from typing import Any
 from torchrl_alita.experiments import markdown_table as table
 from torchrl_alita.experiments import write_between
 
-__all__ = ["RESULTS", "ROOT", "read_lines", "set_line", "table", "versions", "write_between"]
+__all__ = [
+    "FIGURES",
+    "RESULTS",
+    "ROOT",
+    "read_lines",
+    "set_line",
+    "table",
+    "versions",
+    "write_between",
+]
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "docs" / "figures"
 
 
 def versions(machine: dict) -> str:

@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 import tyro
-from pages import RESULTS, ROOT, table, write_between
+from pages import FIGURES, RESULTS, ROOT, table, write_between
 from profile_update import (
     ALGORITHMS,
     circumstances,
@@ -64,7 +64,7 @@ from torchrl_alita.modules import make_actor
 from torchrl_alita.training.buffers import Buffers
 
 RESULT = RESULTS / "scaling.json"
-PICTURE = RESULTS / "scaling.png"
+PICTURE = FIGURES / "scaling.png"
 PAGE = ROOT / "docs" / "speed.md"
 WHOLE = {
     "maddpg": ("MADDPG", "maddpg", {}),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from torchrl_alita.experiments import (
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "docs" / "figures"
 NAMES = tuple(sorted(path.stem for path in (Path(__file__).parent / "studies").glob("*.py")))
 
 
@@ -75,11 +77,11 @@ def chosen(study: Study, config: Config) -> Study:
     return dataclasses.replace(study, seeds=config.seeds or study.seeds, **parts)
 
 
-def text(study: Study, pictures: Path = RESULTS) -> str:
+def text(study: Study, pictures: Path = FIGURES) -> str:
     """The tables of the committed rows."""
-    up = "../" * (len(Path(study.page).parts) - 1)
     rows = read_rows(RESULTS / f"{study.name}.jsonl")
-    return study_text(study, rows, pictures, link=f"{up}benchmarks/results")
+    link = os.path.relpath(FIGURES, (ROOT / study.page).parent)
+    return study_text(study, rows, pictures, link=link)
 
 
 def main(config: Config) -> None:
