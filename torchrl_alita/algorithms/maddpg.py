@@ -11,6 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase, ExplorationType
 
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
+from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer, soft_update
 from torchrl_alita.layout import LOGITS, PARAM
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
@@ -20,7 +21,7 @@ __all__ = ["DDPG", "MADDPG", "DDPGSettings", "MADDPGSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MADDPGSettings(TeamSettings):
+class MADDPGSettings(GoalSettings, TeamSettings):
     """Settings of :class:`MADDPG`.
 
     Raises:
@@ -157,8 +158,14 @@ class MADDPG(Learner):
         networks = {"share_params": settings.share_params, "device": device}
         if settings.recurrent:
             return make_recurrent_actor(env, hidden_size=settings.hidden_size, **networks)
-        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
-        return make_actor(env, **layers, **networks)
+        return make_actor(
+            env,
+            num_cells=settings.num_cells,
+            layer_norm=settings.layer_norm,
+            goal_attention=settings.goal_attention,
+            own_features=settings.own_features,
+            **networks,
+        )
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the policies, each with their targets."""

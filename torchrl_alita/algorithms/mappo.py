@@ -24,6 +24,7 @@ from torchrl_alita._checks import (
     require_keys,
 )
 from torchrl_alita.algorithms._advantages import rollout_advantages
+from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.layout import (
     ACTION,
@@ -55,7 +56,7 @@ __all__ = ["IPPO", "MAPPO", "IPPOSettings", "MAPPOSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAPPOSettings(LearnerSettings):
+class MAPPOSettings(GoalSettings, LearnerSettings):
     """Settings of :class:`MAPPO`.
 
     Raises:
@@ -79,11 +80,6 @@ class MAPPOSettings(LearnerSettings):
     """Tell a shared network which agent it is."""
     recurrent: bool = False
     """Policies with a memory; their two hidden layers have one width."""
-    goal_attention: bool = False
-    """Policies that weigh goals by where everybody stands, see
-    :class:`torchrl_alita.modules.GoalAttention`."""
-    own_features: int = 4
-    """Leading features of an observation that are no offsets, for ``goal_attention``."""
     layer_norm: bool = False
     """Normalize the pre-activations of the hidden layers."""
     initial_scale: float = 0.6
@@ -155,7 +151,7 @@ class MAPPOSettings(LearnerSettings):
         check_positive(advantage_floor=self.advantage_floor)
         check_non_negative(entropy_coeff=self.entropy_coeff)
         check_non_negative(reward_weight=self.reward_weight)
-        check_whole(0, lr_decay_frames=self.lr_decay_frames, own_features=self.own_features)
+        check_whole(0, lr_decay_frames=self.lr_decay_frames)
         check_number(**dict(self.bonuses))
         if not 0 < self.min_scale < self.initial_scale < 1:
             raise ValueError(
@@ -166,8 +162,6 @@ class MAPPOSettings(LearnerSettings):
             raise ValueError(
                 f"The hidden layers of a recurrent policy have one width, got {self.num_cells}."
             )
-        if self.recurrent and self.goal_attention:
-            raise ValueError("goal_attention has no memory: recurrent must be False.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from torchrl.modules import TanhModule
 
 from torchrl_alita.layout import ACTION, LOGITS, OBSERVATION, PARAM, Layout, layout_of
 from torchrl_alita.modules._mlp import multi_agent_mlp
+from torchrl_alita.modules.goals import goal_attention_of
 from torchrl_alita.modules.one_hot import GumbelOneHot
 
 __all__ = ["make_actor"]
@@ -28,6 +29,8 @@ def make_actor(
     num_cells: Sequence[int] = (128, 128),
     share_params: bool = False,
     layer_norm: bool = True,
+    goal_attention: bool = False,
+    own_features: int = 4,
     temperature: float = 1.0,
     device: torch.device | str | None = None,
 ) -> TensorDictSequential:
@@ -48,6 +51,10 @@ def make_actor(
         num_cells: width of each hidden layer. Default: (128, 128), the paper's.
         share_params: one policy for all agents. Default: False, the paper's.
         layer_norm: Default: True, the paper's.
+        goal_attention: a :class:`torchrl_alita.modules.GoalAttention` in the perceptrons'
+            place, of the first of ``num_cells`` in width. It has no index, no LayerNorm, and
+            is shared.
+        own_features: leading features of an observation that are no offsets, for it.
         temperature: of the gradient of one-hot actions, positive.
         device: of the parameters. Default: the environment's.
 
@@ -58,7 +65,8 @@ def make_actor(
     Raises:
         KeyError: if the environment has another layout.
         ValueError: if its actions are neither continuous and bounded nor one-hot, or the
-            temperature is not positive.
+            temperature is not positive, or for ``goal_attention`` its observations have no
+            room for goals.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -68,15 +76,18 @@ def make_actor(
     """
     layout, spec = layout_of(env), action_spec_of(env)
     device = env.device if device is None else device
-    net = multi_agent_mlp(
-        in_features=layout.observation_size,
-        out_features=layout.action_size,
-        num_agents=layout.num_agents,
-        num_cells=num_cells,
-        share_params=share_params,
-        layer_norm=layer_norm,
-        device=device,
-    )
+    if goal_attention:
+        net = goal_attention_of(env, num_cells[0], own_features=own_features, device=device)
+    else:
+        net = multi_agent_mlp(
+            in_features=layout.observation_size,
+            out_features=layout.action_size,
+            num_agents=layout.num_agents,
+            num_cells=num_cells,
+            share_params=share_params,
+            layer_norm=layer_norm,
+            device=device,
+        )
     out_key = LOGITS if layout.discrete else PARAM
     module = TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[out_key])
     return acting(module, layout, spec, temperature=temperature, device=device)

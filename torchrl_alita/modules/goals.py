@@ -6,8 +6,10 @@ import math
 
 import torch
 from torch import nn
+from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, check_whole
+from torchrl_alita.layout import layout_of
 
 __all__ = ["GoalAttention"]
 
@@ -29,9 +31,9 @@ class GoalAttention(nn.Module):
         h'_k = \mathrm{ReLU}(W'' [h_k, c]), \quad
         y = \sum_k \mathrm{softmax}_k(w^\top h'_k)\, U h'_k + V c
 
-    where d_jk is the distance of agent j to goal k, and g_j a token of agent j. The agent knows no index, and the order of
-    goals and of other agents does not matter: who goes where can only depend on where all of
-    them are. A perceptron with an index learns fixed roles instead, agent i to goal i.
+    where d_jk is the distance of agent j to goal k, and g_j a token of agent j. The agent knows
+    no index, and the order of goals and of other agents does not matter: who goes where can
+    only depend on where all of them are. A perceptron with an index learns fixed roles instead, agent i to goal i.
 
     Sets are pooled as in Deep Sets (https://arxiv.org/abs/1703.06114), goals weighed as in
     attention (https://arxiv.org/abs/1706.03762).
@@ -104,6 +106,33 @@ class GoalAttention(nn.Module):
         votes = self.vote(_relu_of_both(self.token, tokens, context))
         weight = torch.softmax(votes[..., :1], -2)
         return (weight * votes[..., 1:]).sum(-2) + self.common(context)
+
+
+def goal_attention_of(
+    env: EnvBase, width: int, *, own_features: int, device: torch.device | str | None
+) -> GoalAttention:
+    """The network of an environment's observations and actions.
+
+    Raises:
+        KeyError: if the environment has another layout.
+        ValueError: if its observations have no room for goals.
+    """
+    layout = layout_of(env)
+    num_others = layout.num_agents - 1
+    num_goals, odd = divmod(layout.observation_size - own_features - 2 * num_others, 2)
+    if odd or num_goals < 1:
+        raise ValueError(
+            f"An observation of {layout.observation_size} features has no room for "
+            f"{own_features} of an agent, offsets to {num_others} others and to goals."
+        )
+    return GoalAttention(
+        own_features=own_features,
+        num_goals=num_goals,
+        num_others=num_others,
+        out_features=layout.action_size,
+        width=width,
+        device=device,
+    )
 
 
 def _length(offsets: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ from torchrl_alita.layout import (
 from torchrl_alita.modules._mlp import multi_agent_mlp
 from torchrl_alita.modules.actors import action_spec_of
 from torchrl_alita.modules.clipped_normal import ClippedNormal
-from torchrl_alita.modules.goals import GoalAttention
+from torchrl_alita.modules.goals import goal_attention_of
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
 from torchrl_alita.modules.recurrent import MultiAgentGRU
 
@@ -120,7 +120,7 @@ def make_stochastic_actor(
     if recurrent:
         net = _recurrent(env, out_key, num_cells, share_params=share_params, device=device)
     elif goal_attention:
-        net = _goal_attention(env, num_cells, own_features=own_features, device=device)
+        net = goal_attention_of(env, num_cells[0], own_features=own_features, device=device)
         net = TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[out_key])
     else:
         net = TensorDictModule(
@@ -185,31 +185,6 @@ def _recurrent(
         hidden_size=num_cells[0],
         share_params=share_params,
         out_key=out_key,
-        device=device,
-    )
-
-
-def _goal_attention(
-    env: EnvBase,
-    num_cells: Sequence[int],
-    *,
-    own_features: int,
-    device: torch.device | str | None,
-) -> GoalAttention:
-    layout = layout_of(env)
-    num_others = layout.num_agents - 1
-    num_goals, odd = divmod(layout.observation_size - own_features - 2 * num_others, 2)
-    if odd or num_goals < 1:
-        raise ValueError(
-            f"An observation of {layout.observation_size} features has no room for "
-            f"{own_features} of an agent, offsets to {num_others} others and to goals."
-        )
-    return GoalAttention(
-        own_features=own_features,
-        num_goals=num_goals,
-        num_others=num_others,
-        out_features=layout.action_size,
-        width=num_cells[0],
         device=device,
     )
 

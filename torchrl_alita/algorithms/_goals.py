@@ -1,0 +1,27 @@
+"""Settings of policies that share out goals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchrl_alita._checks import check_whole
+from torchrl_alita._settings import Settings
+
+__all__ = ["GoalSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalSettings(Settings):
+    """Goal attention; for classes of settings that add a learner's, ``recurrent`` among them."""
+
+    goal_attention: bool = False
+    """Policies that weigh goals by where everybody stands, see
+    :class:`torchrl_alita.modules.GoalAttention`; of the first of num_cells in width."""
+    own_features: int = 4
+    """Leading features of an observation that are no offsets, for ``goal_attention``."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole(0, own_features=self.own_features)
+        if self.recurrent and self.goal_attention:
+            raise ValueError("goal_attention has no memory: recurrent must be False.")
