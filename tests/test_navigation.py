@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import pytest
 import torch
+from scripts import ROOT, load
+from tensordict import TensorDict
 
 from torchrl_alita.envs import get_task, make_env
-
-EVALUATION_SEED = 1_000_003
-
-
-def script_return(*, avoid: float) -> float:
-    """Of 100 episodes: landmarks shared out at the first step, then a damped spring to them.
-
-    Below a distance of 0.33 a teammate pushes away with this force.
-    """
-    env = make_env("vmas/spread", num_envs=100, seed=EVALUATION_SEED)
-    env.set_seed(EVALUATION_SEED)
-    state, total, goal = env.reset(), torch.zeros(100, 1), None
-    orders = torch.tensor(list(permutations(range(3))))
-    for _ in range(100):
-        _, velocity, landmarks, others = state["agents", "observation"].split([2, 2, 6, 4], -1)
-        landmarks, others = landmarks.unflatten(-1, (3, 2)), others.unflatten(-1, (2, 2))
-        if goal is None:
-            lengths = landmarks.norm(dim=-1)
-            sums = [lengths[:, range(3), order].sum(-1) for order in orders]
-            goal = orders[torch.stack(sums, -1).argmin(-1)]
-        offset = landmarks.gather(2, goal[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
-        distance = others.norm(dim=-1, keepdim=True)
-        away = -(others / distance * (distance < 0.33)).sum(-2)
-        force = (10 * offset - 2 * velocity).clamp(-1, 1) + avoid * away
-        state["agents", "action"] = force.clamp(-1, 1)
-        state = env.step(state)["next"]
-        total += state["agents", "reward"].mean(1)
-    return total.mean().item()
+from torchrl_alita.training import evaluate
 
 
-def test_the_ceiling_of_cooperative_navigation_is_what_a_script_earns():
-    assert script_return(avoid=2.0) == pytest.approx(get_task("vmas/spread").ceiling, abs=0.5)
+@pytest.fixture
+def teams(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return load("benchmarks", "scripted_teams")
 
 
-def test_a_script_that_touches_its_teammates_earns_less():
-    assert script_return(avoid=0.0) == pytest.approx(-111.4, abs=0.5)
+def earned(teams, name: str) -> float:
+    task = get_task("vmas/spread")
+    env = make_env(task, num_envs=100)
+    result, _ = evaluate(
+        teams.NAVIGATION[name], env, task.metrics, horizon=100, seed=teams.EVALUATION_SEED
+    )
+    return result["return_mean"]
+
+
+def test_the_ceiling_of_cooperative_navigation_is_what_a_script_earns(teams):
+    name = "a script: the same, steering around teammates"
+    assert earned(teams, name) == pytest.approx(get_task("vmas/spread").ceiling, abs=0.5)
+
+
+def test_scripts_that_know_less_earn_less(teams):
+    assert earned(teams, "a script: the best assignment") == pytest.approx(-111.4, abs=0.5)
+    assert earned(teams, "a script: agent i to landmark i") == pytest.approx(-163.8, abs=0.5)
+    assert earned(teams, "a script: stand still") == pytest.approx(-573.3, abs=0.5)
+
+
+def test_landmarks_are_shared_out_by_the_least_sum_of_distances(teams):
+    """Agents at 0, 1 and 2 on a line, landmarks at 2, 0 and 1: numbers 1, 2 and 0 are right."""
+    agents, landmarks = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([2.0, 0.0, 1.0])
+    offset = torch.zeros(3, 3, 2)
+    offset[..., 0] = landmarks - agents[:, None]
+    others = torch.zeros(3, 2, 2)
+    others[..., 0] = torch.tensor([[1.0, 2.0], [-1.0, 1.0], [-2.0, -1.0]])
+    own = torch.stack([agents, *torch.zeros(3, 3)], -1)
+    observation = torch.cat([own, offset.flatten(1), others.flatten(1)], -1)
+    batch = TensorDict({"agents": {"observation": observation[None]}}, [1])
+    teams.NAVIGATION["a script: the best assignment"](batch)
+    assert batch["agents", "goal"].tolist() == [[1, 2, 0]]
+    assert batch["agents", "action"].abs().max() == 0

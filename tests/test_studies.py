@@ -147,7 +147,7 @@ def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):
 
 def test_the_scripts_attack_one_enemy_and_else_walk_east():
     """Ten actions: four ways, stop, five enemies."""
-    smax_scripts = load("benchmarks", "smax_scripts")
+    teams = load("benchmarks", "scripted_teams")
     mask = torch.tensor(
         [
             [1, 1, 1, 1, 1, 0, 1, 1, 0, 0],  # two enemies in reach
@@ -158,9 +158,9 @@ def test_the_scripts_attack_one_enemy_and_else_walk_east():
         dtype=torch.bool,
     )
     # They fight the battles that the runs are evaluated in.
-    assert smax_scripts.EVALUATION_SEED == loop._EVALUATION_SEED
-    for last_one, attacked in ((False, 6), (True, 7)):
+    assert teams.EVALUATION_SEED == loop._EVALUATION_SEED
+    for script, attacked in zip(teams.BATTLES.values(), (6, 7), strict=True):
         batch = TensorDict({"agents": {"action_mask": mask}}, [])
-        action = smax_scripts.scripted(last_one)(batch)["agents", "action"]
+        action = script(batch)["agents", "action"]
         assert action.sum(-1).tolist() == [1.0] * 4
         assert action.argmax(-1).tolist() == [attacked, 1, 4, 4]

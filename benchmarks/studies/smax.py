@@ -2,7 +2,7 @@
 
 Source: Sec. 4.1.1 of https://arxiv.org/abs/2108.12581, whose battles are SMAC's, of 2 million
 steps; those of SMAX are others, and win rates cannot be compared. The rows of two scripts, which
-learn nothing, are made by benchmarks/smax_scripts.py.
+learn nothing, are made by benchmarks/scripted_teams.py.
 """
 
 from studies.spread import NO_F, NO_IM

@@ -178,7 +178,7 @@ def spread_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:
         over the landmarks, mean over the episode, in units of the arena's half
         width. ``contacts_per_episode``: pairs of agents that overlap, summed over
         the steps. ``occupied_share``: share of the landmarks with an agent's
-        center within 0.1 at the end.
+        center within 0.1 at the end; ``near_share``: within 0.2.
 
     Raises:
         KeyError: if the episodes hold no next observation.
@@ -187,7 +187,7 @@ def spread_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:
         >>> from torchrl_alita.envs import make_env
         >>> env = make_env("vmas/spread", num_envs=2, n_agents=3, seed=0)
         >>> sorted(spread_metrics(env.rollout(5)))
-        ['contacts_per_episode', 'landmark_distance', 'occupied_share']
+        ['contacts_per_episode', 'landmark_distance', 'near_share', 'occupied_share']
     """
     _, landmarks, others = _spread_geometry(episodes[next_key(OBSERVATION)])
     nearest = landmarks.norm(dim=-1).amin(-2)
@@ -197,6 +197,7 @@ def spread_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:
         "landmark_distance": nearest.sum(-1).mean(),
         "contacts_per_episode": contacts.sum(-1).mean(),
         "occupied_share": (nearest[:, -1] < _OCCUPIED_WITHIN).float().mean(),
+        "near_share": (nearest[:, -1] < 2 * _OCCUPIED_WITHIN).float().mean(),
     }
 
 
