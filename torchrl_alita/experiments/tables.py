@@ -90,7 +90,8 @@ class Column:
             The figure, or nothing where the column is no metric of it.
         """
         value = metrics.get(self.value) if isinstance(self.value, str) else None
-        return "" if value is None else f"{value:,.{self.digits}f}"
+        # No "-0.00".
+        return "" if value is None else f"{round(value, self.digits) + 0.0:,.{self.digits}f}"
 
 
 def best(metric: str) -> Callable[[Row], float | None]:
