@@ -326,6 +326,13 @@ class Learner:
     def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
 
+    def observe(self, rollout: TensorDictBase) -> None:
+        """Called by the training loop with what was just collected, before the updates.
+
+        Args:
+            rollout: ``[B, T]``, in order of time.
+        """
+
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """One step of every network.
 

@@ -19,7 +19,15 @@ from torchrl_alita.algorithms._influence import InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms.maddpg import MADDPG, MADDPGSettings
 from torchrl_alita.data import ConditionalSampler, Replay
-from torchrl_alita.layout import ACTION, DIVERSITY_PENALTY, NOVELTY, OBSERVATION, next_key
+from torchrl_alita.layout import (
+    ACTION,
+    DIVERSITY_PENALTY,
+    INTRINSIC_REWARD,
+    NOVELTY,
+    OBSERVATION,
+    REWARD,
+    next_key,
+)
 from torchrl_alita.modules import Autoencoder, make_influence_network
 from torchrl_alita.objectives import (
     AtPolicy,
@@ -33,7 +41,7 @@ from torchrl_alita.objectives import (
     Trained,
 )
 from torchrl_alita.team import Team
-from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
+from torchrl_alita.transforms import BonusScale, DiversityPenalty, NoveltyReward, TotalReward
 
 __all__ = ["ALITA", "ALITASettings"]
 
@@ -74,6 +82,9 @@ class ALITASettings(InfluenceSettings, MADDPGSettings):
     num_action_samples: int | Literal["all"] | None = None
     """Joint actions of the others over which an influenced value is averaged. Default: 1 for
     continuous actions; all for one-hot ones, or 1 where there are more than 32."""
+    bonus_unit: Literal["reward", "own_return"] = "reward"
+    """Of novelty and penalty: reward is the paper's; own_return makes each coefficient a share of
+    the reward's discounted return, by the running sizes of both returns, see ``BonusScale``."""
     autoencoder_cells: tuple[int, ...] = (128, 64, 12, 3, 12, 64, 128)
     """Width of each hidden layer of the novelty's autoencoder (the paper: these). A code of 3
     numbers cannot reconstruct long observations, of which the novelty then never vanishes."""
@@ -187,9 +198,15 @@ class ALITA(MADDPG):
             omega=settings.omega,
             distance="brier" if self.layout.discrete else "squared",
         ).to(self.device)
-        self.total_reward = TotalReward(
-            {NOVELTY: settings.novelty_coeff, DIVERSITY_PENALTY: settings.diversity_coeff}
-        ).to(self.device)
+        coeffs = {NOVELTY: settings.novelty_coeff, DIVERSITY_PENALTY: settings.diversity_coeff}
+        self.scale = None
+        if settings.bonus_unit == "own_return":
+            # The reward's own size is measured beside those of the bonuses.
+            self.scale = BonusScale({REWARD: 0.0, **coeffs}, gamma=settings.gamma).to(self.device)
+            coeffs = {INTRINSIC_REWARD: 1.0}
+        self.total_reward = TotalReward(coeffs).to(self.device)
+        if self.scale is not None:
+            self.modules |= {"bonus_scale": self.scale, "total_reward": self.total_reward}
         self.modules["novelty_loss"] = self.novelty_loss
         self.optimizers["autoencoder"] = make_optimizer(
             self.novelty_loss, lr=settings.autoencoder_lr
@@ -274,6 +291,21 @@ class ALITA(MADDPG):
             logs.update(self._train_estimator(estimator, batch))
         return logs.update(self._step(batches["batch"], batches["recent"]))
 
+    @torch.no_grad()
+    def observe(self, rollout: TensorDictBase) -> None:
+        """Follow the sizes of the bonuses' returns, with ``bonus_unit="own_return"``.
+
+        Args:
+            rollout: ``[B, T]``, in order of time, that goes on where the last one ended.
+
+        Raises:
+            ValueError: if it is of other environments than the last one.
+            KeyError: if it lacks a key.
+        """
+        if self.scale is not None:
+            self.scale.update(self.diversity(self.novelty(rollout)))
+            self.total_reward.coeffs.copy_(self.scale.scale[:1])
+
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self._rewarded(batch)  # Eq. 10, 11
         # Of one-hot actions every term has draws of its own.
@@ -304,7 +336,8 @@ class ALITA(MADDPG):
         return losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
 
     def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:
-        return self.total_reward(self.diversity(self.novelty(batch)))
+        batch = self.diversity(self.novelty(batch))
+        return self.total_reward(batch if self.scale is None else self.scale(batch))
 
     def _targeted(self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase) -> TensorDictBase:
         """A batch with what all updates of an estimator on it are drawn to."""

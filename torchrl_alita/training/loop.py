@@ -280,6 +280,7 @@ class _Session:
         check_finite(collected, self.frames)
         self.buffers.extend(collected)
         self._begin_episode(collected)
+        self.algorithm.observe(collected)
         if self.algorithm.exploration is None:
             self.noise.step()
         logs = TensorDict()
