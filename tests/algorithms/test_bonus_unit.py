@@ -48,7 +48,7 @@ def test_a_coefficient_is_a_share_of_the_rewards_return():
     torch.testing.assert_close(found["total_reward"], expected)
 
 
-@pytest.mark.parametrize("unit, scale_free", [("own_return", True), ("reward", False)])
+@pytest.mark.parametrize(("unit", "scale_free"), [("own_return", True), ("reward", False)])
 def test_rewards_ten_times_as_large_leave_the_shares_as_they_are(unit, scale_free):
     totals = []
     for factor in (1.0, 10.0):
