@@ -60,7 +60,7 @@ from torchrl.objectives import RNDLoss
 from torchrl_alita import ALITA, Autoencoder, NoveltyLoss, NoveltyReward
 from torchrl_alita.envs.games import MatrixGame
 from torchrl_alita.functional import brier_distance, diversity_penalty
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 CELLS = "coverage.jsonl"
 PAGE = ROOT / "docs" / "coverage.md"

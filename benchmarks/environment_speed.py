@@ -41,7 +41,7 @@ from torchrl.envs.utils import step_mdp
 
 from torchrl_alita.envs import PushBox, SecretRoom
 from torchrl_alita.envs.smax import SMAXEnv
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "environment_speed.json"

@@ -46,7 +46,7 @@ from torchrl.modules import AdditiveGaussianModule
 from torchrl_alita.algorithms import ALITA, MADDPG, ALITASettings, Learner, MADDPGSettings
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import ACTION
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"

@@ -86,7 +86,7 @@ from torchrl_alita.objectives.joint_actions import (
     enumerate_joint_actions,
     uniform_joint_actions,
 )
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

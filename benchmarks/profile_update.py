@@ -58,12 +58,12 @@ from torchrl_alita.algorithms import ALITA, MADDPG, get_algorithm
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import ACTION, DONE, REWARD, next_key
 from torchrl_alita.metrics import exploration_metrics
+from torchrl_alita.saving import machine
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training import TrainingSettings
 from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.learning import check_finite
 from torchrl_alita.training.logging import MetricsFile
-from torchrl_alita.training.loop import check_finite
-from torchrl_alita.training.run import machine
 
 RESULT = RESULTS / "profile.jsonl"
 PAGE = ROOT / "docs" / "speed.md"

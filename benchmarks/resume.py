@@ -36,13 +36,8 @@ import tyro
 from pages import RESULTS, ROOT, table, versions, write_between
 
 from torchrl_alita.envs import MarkovGame, game_task
-from torchrl_alita.training import (
-    checkpoint_difference,
-    find_checkpoint,
-    make_config,
-    train,
-)
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import checkpoint_difference, find_checkpoint, machine
+from torchrl_alita.training import make_config, train
 
 CHECKPOINT_INTERVAL = 100
 OPTIONS = (

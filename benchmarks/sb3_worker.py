@@ -28,8 +28,8 @@ from tensordict import TensorDictBase
 
 from torchrl_alita.envs import make_env
 from torchrl_alita.envs.pybullet import pybullet_metrics
+from torchrl_alita.saving import machine
 from torchrl_alita.training import evaluate
-from torchrl_alita.training.run import machine
 
 # The training loop's.
 EVALUATION_SEED = 1_000_003

@@ -23,8 +23,8 @@ from torch.nn.functional import one_hot
 from torchrl_alita.envs import get_task, make_env
 from torchrl_alita.experiments import Row, append_row, read_rows
 from torchrl_alita.layout import ACTION, OBSERVATION
+from torchrl_alita.saving import machine
 from torchrl_alita.training import evaluate
-from torchrl_alita.training.run import machine
 
 # The training loop's.
 EVALUATION_SEED = 1_000_003

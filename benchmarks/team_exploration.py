@@ -27,7 +27,7 @@ import tyro
 
 from torchrl_alita.envs import PushBox
 from torchrl_alita.modules import TeamExploration
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 RESULT = Path(__file__).parent / "results" / "team_exploration.json"
 ALWAYS_RANDOM = [

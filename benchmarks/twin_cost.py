@@ -36,10 +36,10 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita import SAC, TAC, TD3, TwinALITA
 from torchrl_alita.algorithms import DDPG
+from torchrl_alita.saving import machine
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training import TrainingSettings
 from torchrl_alita.training.buffers import Buffers
-from torchrl_alita.training.run import machine
 
 PUBLISHED = {
     "form": "published",

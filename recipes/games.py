@@ -23,7 +23,8 @@ from torchrl_alita.envs import (
     register_task,
 )
 from torchrl_alita.exact import joint_policy, joint_values, team_optimum
-from torchrl_alita.training import Config, TrainingSettings, launch, load_policy, read_config
+from torchrl_alita.saving import load_policy, read_config
+from torchrl_alita.training import Config, TrainingSettings, launch
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from torchrl_alita.envs import (
     secret_room_task,
 )
 from torchrl_alita.envs.smax import smax_task
-from torchrl_alita.training import Checkpoints, Config, train
+from torchrl_alita.saving import Checkpoints
+from torchrl_alita.training import Config, train
 
 # Three agents, seven environments, five steps a batch: with a horizon of six, the checkpoint
 # after two batches falls on the fourth step of an episode. The buffers are full by then.

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import resume_runs
 
+from torchrl_alita.saving import write_whole
+from torchrl_alita.training import figures
 from torchrl_alita.training import logging as run_logging
-from torchrl_alita.training import loop
-from torchrl_alita.training.files import write_whole
 from torchrl_alita.training.logging import Loggers, MetricsFile
 
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     for name in ("save_curves", "save_gif", "save_heat_map"):
-        monkeypatch.setattr(loop, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(figures, name, lambda *args, **kwargs: None)
 
 
 class Unreachable:

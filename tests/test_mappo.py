@@ -27,7 +27,8 @@ from torchrl_alita.modules import (
     make_stochastic_actor,
     make_team_value,
 )
-from torchrl_alita.training import Config, TrainingSettings, checkpoint_difference, loop, train
+from torchrl_alita.saving import checkpoint_difference
+from torchrl_alita.training import Config, TrainingSettings, figures, train
 
 ENV = TargetEnv()
 SMALL = MAPPOSettings(num_cells=(13,), value_num_cells=(11,), num_epochs=2, minibatch_size=8)
@@ -521,7 +522,7 @@ RUNS = {
 def test_a_run_that_is_resumed_is_the_one_that_never_stopped(name, tmp_path, monkeypatch):
     """The checkpoint falls into the middle of an episode."""
     for picture in ("save_curves", "save_gif", "save_heat_map"):
-        monkeypatch.setattr(loop, picture, lambda *args, **kwargs: None)
+        monkeypatch.setattr(figures, picture, lambda *args, **kwargs: None)
     settings = replace(SMALL, lr_decay_frames=200, **RUNS[name])
     training = partial(
         TrainingSettings, n_agents=2, num_envs=7, horizon=6, frames_per_batch=35, seed=3,

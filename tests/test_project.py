@@ -25,9 +25,10 @@ LEVELS = {
     "optim": 2,
     "transforms": 2, "objectives": 2, "exact": 2,
     "algorithms": 3,
-    "training": 4,
-    "experiments": 5,
-    "__main__": 6,
+    "saving": 4,
+    "training": 5,
+    "experiments": 6,
+    "__main__": 7,
 }  # fmt: skip
 OPTIONAL = ("vmas", "wandb", "tyro", "matplotlib", "PIL", "tqdm", "tensorboard", "gym")
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -30,7 +30,8 @@ from torchrl_alita.envs.pybullet import (
     pybullet_metrics,
     pybullet_task,
 )
-from torchrl_alita.training import checkpoint_difference, evaluate
+from torchrl_alita.saving import checkpoint_difference
+from torchrl_alita.training import evaluate
 from torchrl_alita.transforms import LastAction
 
 needs_pybullet = pytest.mark.skipif(

@@ -16,13 +16,8 @@ from scripts import load
 from torchrl_alita.__main__ import main
 from torchrl_alita.algorithms import ALGORITHMS
 from torchrl_alita.envs import get_task, make_env
-from torchrl_alita.training import (
-    TrainingSettings,
-    evaluate,
-    load_policy,
-    make_config,
-    parse_arguments,
-)
+from torchrl_alita.saving import load_policy
+from torchrl_alita.training import TrainingSettings, evaluate, make_config, parse_arguments
 
 ROOT = Path(__file__).parent.parent
 TRAINING = [

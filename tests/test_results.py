@@ -21,7 +21,7 @@ from torchrl_alita.experiments import (
     row_of_run,
     write_rows,
 )
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 
 def make_row(**changes) -> Row:

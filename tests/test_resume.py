@@ -36,20 +36,19 @@ from torchrl_alita.envs import (
     get_task,
     make_env,
 )
-from torchrl_alita.training import (
+from torchrl_alita.saving import (
     Checkpoints,
+    CollectorState,
     RandomState,
     checkpoint_difference,
     find_checkpoint,
     init_policy,
     load_policy,
-    loop,
     read_component,
-    train,
     verify_checkpoint,
 )
-from torchrl_alita.training.checkpoint import SCHEMA
-from torchrl_alita.training.collector_state import CollectorState
+from torchrl_alita.saving.checkpoint import SCHEMA
+from torchrl_alita.training import figures, train
 from torchrl_alita.training.figures import save_gif
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +57,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     for name in ("save_curves", "save_gif", "save_heat_map"):
-        monkeypatch.setattr(loop, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(figures, name, lambda *args, **kwargs: None)
 
 
 def rows(run_dir: Path) -> list[dict]:
@@ -326,7 +325,7 @@ class Hostile:
 
 def reseal(file: Path) -> None:
     """What somebody who alters a file on purpose does too."""
-    from torchrl_alita.training.checkpoint import _seal
+    from torchrl_alita.saving.checkpoint import _seal
 
     file.with_name("sha256.json").write_text(json.dumps(_seal(file)))
 
@@ -397,7 +396,7 @@ def test_policies_that_do_not_fit_are_refused_without_resume(run_dir):
     with pytest.raises(ValueError, match="do not fit"):
         load_policy(run_dir, env)
     (run_dir / "config.json").write_text(json.dumps({"algorithm": {"name": "own"}}))
-    with pytest.raises(ValueError, match="training"):
+    with pytest.raises(ValueError, match="Unknown algorithm 'own'"):
         load_policy(run_dir, env)
 
 

@@ -11,7 +11,7 @@ import torch
 from scripts import load
 from tensordict import TensorDict
 
-from torchrl_alita.training import loop
+from torchrl_alita.training import evaluation
 
 worker = load("benchmarks", "sb3_worker")
 recipe = load("recipes", "robots")
@@ -41,7 +41,7 @@ def test_the_outside_checks_have_the_settings_of_our_recipe():
     assert ours.policy_noise == theirs["target_policy_noise"]
     assert ours.noise_clip == theirs["target_noise_clip"]
     assert worker.Config.evaluation_episodes == recipe.TRAINING.evaluation_episodes
-    assert worker.EVALUATION_SEED == loop._EVALUATION_SEED
+    assert worker.EVALUATION_SEED == evaluation.EVALUATION_SEED
 
 
 @needs_baselines

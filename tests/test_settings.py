@@ -31,14 +31,8 @@ from torchrl_alita.algorithms import (
 from torchrl_alita.envs import Task, register_task
 from torchrl_alita.envs.registry import TASKS
 from torchrl_alita.modules import make_actor
-from torchrl_alita.training import (
-    Config,
-    TrainingSettings,
-    config_from_plain,
-    load_policy,
-    plain_config,
-    train,
-)
+from torchrl_alita.saving import load_policy
+from torchrl_alita.training import Config, TrainingSettings, config_from_plain, plain_config, train
 from torchrl_alita.training.buffers import Buffers
 
 PACKAGE = Path(torchrl_alita.__file__).parent

@@ -17,8 +17,9 @@ from torchrl.envs import ExplorationType, set_exploration_type
 
 from torchrl_alita import DDPG, PPO, SAC, TAC, TD3, TwinALITA
 from torchrl_alita.envs import Task
-from torchrl_alita.training import Config, init_policy, train
-from torchrl_alita.training.loop import _Session
+from torchrl_alita.saving import init_policy
+from torchrl_alita.training import Config, train
+from torchrl_alita.training.loop import Run
 
 ENV = TargetEnv(n_agents=1)
 SMALL = {"num_cells": (13,)}
@@ -271,21 +272,21 @@ def test_every_algorithm_trains_in_the_loop_and_leaves_a_run(tmp_path, make):
 def test_a_policy_that_explores_by_itself_gets_no_noise(tmp_path):
     noises = {}
     for make in (TD3, SAC):
-        session = _Session(tiny(tmp_path / make.__name__, algorithm=make), make, task())
-        batch = next(iter(session.collector))
-        step = session.noise(batch[:, 0].clone())
+        run = Run(tiny(tmp_path / make.__name__, algorithm=make), make, task())
+        batch = next(iter(run.collection))
+        step = run.collection.noise(batch[:, 0].clone())
         noises[make] = (step["agents", "action"] - batch["agents", "action"][:, 0]).abs().max()
     assert noises[TD3] > 0
     assert noises[SAC] == 0
 
 
 def test_what_is_collected_on_policy_has_its_probabilities_and_is_not_stored(tmp_path):
-    session = _Session(tiny(tmp_path / "run", random_frames=0, algorithm=PPO), PPO, task())
-    batch = next(iter(session.collector))
+    run = Run(tiny(tmp_path / "run", random_frames=0, algorithm=PPO), PPO, task())
+    batch = next(iter(run.collection))
     assert batch["agents", "action_log_prob"].std() > 0
-    session.learn(batch)
-    assert not session.buffers.drawn
-    assert session.algorithm.updates == 1
+    run.learning.learn(batch)
+    assert not run.learning.buffers.drawn
+    assert run.learning.algorithm.updates == 1
 
 
 def test_an_evaluation_that_ends_with_its_last_episode_has_the_same_return(tmp_path):
@@ -293,9 +294,9 @@ def test_an_evaluation_that_ends_with_its_last_episode_has_the_same_return(tmp_p
     results = {}
     for stop in (False, True):
         config = tiny(tmp_path / str(stop), horizon=12, stop_evaluations=stop)
-        session = _Session(config, TD3, task(terminates=True))
-        session.evaluation_env.horizon = 4
-        results[stop] = session.evaluate(session.algorithm.actor)
+        run = Run(config, TD3, task(terminates=True))
+        run.evaluation.env.horizon = 4
+        results[stop] = run.evaluation.evaluate(run.learning.algorithm.actor)
     assert results[True][1].shape == (3, 4)
     assert results[False][1].shape == (3, 12)
     for name in ("return_mean", "return_std"):

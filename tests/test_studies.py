@@ -23,7 +23,7 @@ from torchrl_alita.experiments import (
     sections,
     study_text,
 )
-from torchrl_alita.training import loop
+from torchrl_alita.training import evaluation
 
 SHARE = "evaluation/share"
 
@@ -158,7 +158,7 @@ def test_the_scripts_attack_one_enemy_and_else_walk_east():
         dtype=torch.bool,
     )
     # They fight the battles that the runs are evaluated in.
-    assert teams.EVALUATION_SEED == loop._EVALUATION_SEED
+    assert teams.EVALUATION_SEED == evaluation.EVALUATION_SEED
     for script, attacked in zip(teams.BATTLES.values(), (6, 7), strict=True):
         batch = TensorDict({"agents": {"action_mask": mask}}, [])
         action = script(batch)["agents", "action"]

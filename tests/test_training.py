@@ -28,12 +28,8 @@ from torchrl_alita.envs import (
     spread_metrics,
 )
 from torchrl_alita.envs.registry import TASKS
-from torchrl_alita.training import (
-    Config,
-    evaluate,
-    preserve_random_state,
-    train,
-)
+from torchrl_alita.saving import preserve_random_state
+from torchrl_alita.training import Config, evaluate, train
 from torchrl_alita.training.evaluation import episode_returns
 from torchrl_alita.training.figures import save_curves, save_gif
 from torchrl_alita.training.logging import MetricsFile

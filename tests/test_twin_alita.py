@@ -44,15 +44,10 @@ from torchrl_alita import (
     make_actor,
 )
 from torchrl_alita.envs import TakeTurns, Task
-from torchrl_alita.training import (
-    Config,
-    checkpoint_difference,
-    load_policy,
-    read_component,
-    train,
-)
+from torchrl_alita.saving import checkpoint_difference, load_policy, read_component
+from torchrl_alita.training import Config, train
 from torchrl_alita.training.buffers import Buffers
-from torchrl_alita.training.loop import _Session
+from torchrl_alita.training.loop import Run
 
 ENV = TargetEnv(n_agents=1)
 TURNS = Team.in_turns()
@@ -587,7 +582,7 @@ def test_a_run_counts_both_agents_frames_and_says_which_agent_was_chosen(tmp_pat
 def test_the_better_agent_is_chosen_on_other_episodes_than_the_reported_ones(tmp_path, better):
     """One policy acts as it is told, the other does the opposite."""
     seen = []
-    session = _Session(tiny(tmp_path / "run"), TwinALITA, task(seen))
+    run = Run(tiny(tmp_path / "run"), TwinALITA, task(seen))
 
     def told(sign: float):
         def act(tensordict: TensorDict) -> TensorDict:
@@ -597,11 +592,10 @@ def test_the_better_agent_is_chosen_on_other_episodes_than_the_reported_ones(tmp
         return act
 
     policies = [told(1.0 if agent == better else -1.0) for agent in (0, 1)]
-    session.algorithm.candidates = lambda: policies
-    logged, _ = session.evaluate_chosen()
-    assert logged["selection/chosen"] == better
-    assert logged["evaluation/return_mean"] == pytest.approx(0, abs=1e-5)
-    assert logged[f"selection/return_{1 - better}"] < -1
+    result, selection, _ = run.evaluation.measure(policies)
+    assert selection["chosen"] == better
+    assert result["return_mean"] == pytest.approx(0, abs=1e-5)
+    assert selection[f"return_{1 - better}"] < -1
     assert [len(episodes) for episodes in seen] == [2, 2, 3]
     first, second, reported = (episodes["agents", "observation"][:2, 0] for episodes in seen)
     assert (first == second).all()
@@ -624,11 +618,11 @@ def test_the_policy_of_a_checkpoint_is_of_the_agent_chosen_until_then(tmp_path, 
 
 
 def test_evaluation_leaves_the_turns_of_training_alone(tmp_path):
-    session = _Session(tiny(tmp_path / "run"), TwinALITA, task())
-    next(iter(session.collector))
-    before = session.algorithm.turns.turn.clone()
-    session.evaluate_chosen()
-    assert (session.algorithm.turns.turn == before).all()
+    run = Run(tiny(tmp_path / "run"), TwinALITA, task())
+    next(iter(run.collection))
+    before = run.learning.algorithm.turns.turn.clone()
+    run.evaluation.measure(run.learning.algorithm.candidates())
+    assert (run.learning.algorithm.turns.turn == before).all()
     assert before.flatten().tolist() == [1] * 5
 
 

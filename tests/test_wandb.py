@@ -12,7 +12,13 @@ import pytest
 import resume_runs
 import torch
 
-from torchrl_alita.training import config_from_plain, loop, parse_arguments, plain_config
+from torchrl_alita.training import (
+    config_from_plain,
+    evaluation,
+    figures,
+    parse_arguments,
+    plain_config,
+)
 from torchrl_alita.training.logging import Loggers, MetricsFile, WandbSettings
 
 yaml = pytest.importorskip("yaml", reason="it comes with the extra wandb")
@@ -28,7 +34,7 @@ def _offline(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
     for name in ("save_curves", "save_heat_map"):
-        monkeypatch.setattr(loop, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(figures, name, lambda *args, **kwargs: None)
 
 
 def train(run_dir, **changes) -> dict:
@@ -64,11 +70,11 @@ def test_a_run_is_read_back_as_it_was_logged(tmp_path):
 
 
 def test_two_runs_of_a_process_are_two_and_an_error_closes_the_first(tmp_path, monkeypatch):
-    evaluate = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *args, **kwargs: 1 / 0)
+    evaluate = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(tmp_path / "first")
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
     train(tmp_path / "second")
     (first,), (second,) = offline_runs(tmp_path / "first"), offline_runs(tmp_path / "second")
     assert first.run.run_id != second.run.run_id

@@ -31,6 +31,7 @@ from torchrl_alita.algorithms.registry import (
     algorithm_of,
     get_algorithm,
     register_algorithm,
+    settings_from_plain,
 )
 from torchrl_alita.algorithms.reinforce import Reinforce, ReinforceSettings
 from torchrl_alita.algorithms.sac import SAC, SACSettings
@@ -94,4 +95,5 @@ __all__ = [
     "algorithm_of",
     "get_algorithm",
     "register_algorithm",
+    "settings_from_plain",
 ]

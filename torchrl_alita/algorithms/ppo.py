@@ -19,7 +19,7 @@ from torchrl_alita._checks import (
     check_share,
 )
 from torchrl_alita.algorithms._learner import make_optimizer
-from torchrl_alita.algorithms._single import (
+from torchrl_alita.algorithms._single_agent import (
     SingleAgent,
     SingleAgentSettings,
     read_agents_layout,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings
 from torchrl_alita.algorithms.a2c import A2C
@@ -25,7 +27,13 @@ from torchrl_alita.algorithms.td3 import TD3
 from torchrl_alita.algorithms.trpo import TRPO
 from torchrl_alita.algorithms.twin_alita import TwinALITA
 
-__all__ = ["ALGORITHMS", "algorithm_of", "get_algorithm", "register_algorithm"]
+__all__ = [
+    "ALGORITHMS",
+    "algorithm_of",
+    "get_algorithm",
+    "register_algorithm",
+    "settings_from_plain",
+]
 
 ALGORITHMS: dict[str, type[Learner]] = {}
 
@@ -97,6 +105,26 @@ def algorithm_of(settings: LearnerSettings) -> str:
         if algorithm.Settings is type(settings):
             return name
     raise ValueError(f"No algorithm is registered with {type(settings).__name__}.")
+
+
+def settings_from_plain(plain: Mapping[str, Any]) -> LearnerSettings:
+    """The settings that config.json has under ``"algorithm"``.
+
+    Args:
+        plain: the algorithm's ``"name"``, and its options.
+
+    Raises:
+        ValueError: if it names no algorithm, or one that is not registered.
+        TypeError: for an option that is not known, or of another type.
+
+    Examples:
+        >>> settings_from_plain({"name": "maddpg", "gamma": 0.9}).gamma
+        0.9
+    """
+    if "name" not in plain:
+        raise ValueError("The config names no algorithm.")
+    options = {name: value for name, value in plain.items() if name != "name"}
+    return get_algorithm(plain["name"]).Settings(**options)
 
 
 register_algorithm("alita", ALITA)

@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, check_positive
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
-from torchrl_alita.algorithms._single import SingleAgent, SingleOffPolicySettings
+from torchrl_alita.algorithms._single_agent import SingleAgent, SingleOffPolicySettings
 from torchrl_alita.modules import make_critic, make_gaussian_actor, make_value
 from torchrl_alita.objectives import TsallisLoss
 

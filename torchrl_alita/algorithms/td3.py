@@ -13,7 +13,7 @@ from torchrl.objectives import TD3Loss, ValueEstimators
 
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
-from torchrl_alita.algorithms._single import (
+from torchrl_alita.algorithms._single_agent import (
     SingleAgent,
     SingleOffPolicySettings,
     read_agents_layout,

@@ -17,7 +17,7 @@ from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._influence import InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
-from torchrl_alita.algorithms._single import SingleAgent, scalars
+from torchrl_alita.algorithms._single_agent import SingleAgent, scalars
 from torchrl_alita.algorithms.td3 import TD3Settings, critic_losses, td3_loss
 from torchrl_alita.data import ConditionalSampler, Replay
 from torchrl_alita.envs import TakeTurns

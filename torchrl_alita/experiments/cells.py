@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from torchrl_alita.experiments.results import Row, row_of_run
-from torchrl_alita.training import find_checkpoint
-from torchrl_alita.training.files import write_whole
+from torchrl_alita.saving import find_checkpoint, write_whole
 
 __all__ = ["Attempt", "Cell", "CellFolder", "run_cell"]
 

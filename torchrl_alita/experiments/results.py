@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchrl_alita.training.files import write_whole
+from torchrl_alita.saving import write_whole
 
 try:
     import fcntl

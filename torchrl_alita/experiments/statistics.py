@@ -18,7 +18,7 @@ import numpy as np
 
 from torchrl_alita._extras import import_extra
 from torchrl_alita.experiments.results import Row
-from torchrl_alita.training.files import write_whole
+from torchrl_alita.saving import write_whole
 
 __all__ = [
     "FEWEST_RUNS",

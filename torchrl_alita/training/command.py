@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from torchrl_alita._settings import field_docs, type_hints
 from torchrl_alita.algorithms import ALGORITHMS, get_algorithm
 from torchrl_alita.envs import get_task, task_names
+from torchrl_alita.saving import read_config
 from torchrl_alita.training.config import (
     Config,
     TrainingSettings,
@@ -24,8 +25,7 @@ from torchrl_alita.training.config import (
     make_config,
     unknown_option,
 )
-from torchrl_alita.training.loop import start
-from torchrl_alita.training.run import read_config
+from torchrl_alita.training.loop import Run, start
 
 __all__ = [
     "OneLineParser",
@@ -79,10 +79,10 @@ def launch(defaults: Mapping[str, Config], arguments: Sequence[str] | None = Non
         config = parse_arguments(sys.argv[1:] if arguments is None else arguments, defaults)
         quiet_libraries()
         context = start(config)
-        session = context.__enter__()
+        run = context.__enter__()
     except REFUSALS as error:
         raise SystemExit(refused(error, "recipe")) from None
-    return _run(context, session)
+    return _finish(context, run)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -95,17 +95,17 @@ def main(arguments: Sequence[str]) -> int:
         config = parse_arguments(arguments)
         quiet_libraries()
         context = start(config)
-        session = context.__enter__()
+        run = context.__enter__()
     except REFUSALS as error:
         return refused(error)
-    _run(context, session)
+    _finish(context, run)
     return 0
 
 
-def _run(context: Any, session: Any) -> dict[str, Any]:
+def _finish(context: Any, run: Run) -> dict[str, Any]:
     """Train to the end, and print the trained team beside a random one."""
     try:
-        summary = session.run_to_end()
+        summary = run.to_end()
     except BaseException:
         if not context.__exit__(*sys.exc_info()):
             raise

@@ -20,6 +20,7 @@ from torchrl_alita.algorithms import (
     LearnerSettings,
     algorithm_of,
     get_algorithm,
+    settings_from_plain,
 )
 from torchrl_alita.envs import Task, get_task
 from torchrl_alita.training.logging import LoggerName, WandbSettings
@@ -232,18 +233,17 @@ def config_from_plain(plain: Mapping[str, Any]) -> Config:
     """
     if lacking := {"task", "training", "algorithm"} - plain.keys():
         raise ValueError(f"The config has no {', '.join(sorted(lacking))}; it is of no such run.")
-    task, algorithm = dict(plain["task"]), dict(plain["algorithm"])
+    task = dict(plain["task"])
     name, known = task.pop("name"), None
     if task:
         known = type(get_task(name).settings)(**{k: _tuples(v) for k, v in task.items()})
-    settings = get_algorithm(algorithm.pop("name")).Settings
     training = dict(plain["training"])
     wandb = WandbSettings(**{k: _tuples(v) for k, v in training.pop("wandb", {}).items()})
     return Config(
         task=name,
         task_settings=known,
         training=TrainingSettings(**training, wandb=wandb),
-        algorithm=settings(**algorithm),
+        algorithm=settings_from_plain(plain["algorithm"]),
     )
 
 

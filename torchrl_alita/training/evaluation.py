@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, ExplorationType
 
+from torchrl_alita.algorithms import Learner
+from torchrl_alita.envs import Task, environment_state, make_env
 from torchrl_alita.layout import DONE, REWARD, next_key
 from torchrl_alita.modules._acting import Acting
-from torchrl_alita.training.random_state import preserve_random_state
+from torchrl_alita.saving import preserve_random_state
+from torchrl_alita.training.collection import with_memory
+from torchrl_alita.training.config import TrainingSettings
 
-__all__ = ["evaluate"]
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate"]
+
+# Evaluations start from the same states, which no training seed is near, and what is
+# chosen among several policies is chosen on others.
+EVALUATION_SEED = 1_000_003
+_SELECTION_SEED = 2_000_003
 
 
 def episode_returns(episodes: TensorDictBase) -> torch.Tensor:
@@ -74,3 +84,101 @@ def evaluate(
         **(metrics(episodes) if metrics else {}),
     }
     return {name: float(value) for name, value in values.items()}, episodes
+
+
+class Evaluation:
+    """How good a run's policies are, in environments of their own.
+
+    Where an algorithm has several policies, the best counts. It is chosen on other episodes
+    than those that are reported.
+
+    Args:
+        task: whose metrics are reported.
+        training: how many episodes.
+        options: of the task's environments: agents, device, horizon.
+    """
+
+    def __init__(self, task: Task, training: TrainingSettings, options: dict[str, Any]):
+        self._task, self._training, self._options = task, training, options
+        self.env = make_env(
+            task, num_envs=training.evaluation_episodes, seed=EVALUATION_SEED, **options
+        )
+        self.selection_env: EnvBase | None = None
+
+    def prepare(self, algorithm: Learner) -> None:
+        """Make the environments such that an algorithm's policies can act in them.
+
+        Args:
+            algorithm: whose policies are evaluated from here on.
+        """
+        self.env = with_memory(self.env, algorithm)
+        if len(algorithm.candidates()) > 1:
+            episodes = self._training.selection_episodes
+            env = make_env(self._task, num_envs=episodes, seed=_SELECTION_SEED, **self._options)
+            self.selection_env = with_memory(env, algorithm)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """What of it a checkpoint has: the environments that can give their state."""
+        environments = {"evaluation_environment": self.env}
+        if self.selection_env is not None:
+            environments["selection_environment"] = self.selection_env
+        states = {name: environment_state(env) for name, env in environments.items()}
+        return {name: state for name, state in states.items() if state is not None}
+
+    def measure(
+        self, candidates: Sequence[TensorDictModuleBase]
+    ) -> tuple[dict[str, float], dict[str, float], TensorDictBase]:
+        """The best of some policies: its metrics, how it was chosen, its episodes ``[B, T]``.
+
+        Args:
+            candidates: of which one alone is not chosen.
+        """
+        if len(candidates) == 1:
+            result, episodes = self.evaluate(candidates[0])
+            return result, {}, episodes
+        returns = [
+            self.evaluate(policy, env=self.selection_env, seed=_SELECTION_SEED)[0]["return_mean"]
+            for policy in candidates
+        ]
+        chosen = returns.index(max(returns))
+        result, episodes = self.evaluate(candidates[chosen])
+        selection = {f"return_{k}": value for k, value in enumerate(returns)}
+        return result, selection | {"chosen": chosen}, episodes
+
+    def evaluate(
+        self,
+        policy: Callable[[TensorDictBase], TensorDictBase] | None,
+        *,
+        env: EnvBase | None = None,
+        seed: int = EVALUATION_SEED,
+    ) -> tuple[dict[str, float], TensorDictBase]:
+        """As :func:`evaluate`, with the run's settings.
+
+        Args:
+            policy: or None, for a random team.
+            env: Default: that of the evaluations.
+            seed: of the initial states.
+        """
+        return evaluate(
+            policy,
+            self.env if env is None else env,
+            self._task.metrics,
+            horizon=self._options["horizon"],
+            seed=seed,
+            stop_when_done=self._training.stop_evaluations,
+        )
+
+    def explore(self, policy: TensorDictModuleBase) -> TensorDictBase:
+        """Episodes ``[B, T]`` of a policy that explores.
+
+        Args:
+            policy: with its noise.
+        """
+        with preserve_random_state():
+            self.env.set_seed(EVALUATION_SEED)
+            return self.env.rollout(
+                self._options["horizon"],
+                Acting(policy, ExplorationType.RANDOM),
+                break_when_any_done=False,
+            )

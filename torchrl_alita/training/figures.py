@@ -11,8 +11,11 @@ from torchrl_alita._extras import import_extra
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+    from tensordict import TensorDictBase
 
-__all__ = ["save_curves", "save_gif", "save_heat_map"]
+    from torchrl_alita.envs import Task
+
+__all__ = ["Pictures", "save_curves", "save_gif", "save_heat_map"]
 
 
 def save_curves(
@@ -112,3 +115,57 @@ def save_heat_map(
     figure.colorbar(image, ax=list(panels), label="visits")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
+
+
+class Pictures:
+    """The pictures of a run.
+
+    Args:
+        directory: in which they are written.
+        task: that draws an episode.
+        title: of the figures.
+    """
+
+    def __init__(self, directory: Path, task: Task, title: str):
+        self.directory, self._task, self._title = directory, task, title
+
+    def curves(
+        self,
+        curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        *,
+        seed: int,
+        baselines: Mapping[str, float],
+    ) -> None:
+        """curve.png, see :func:`save_curves`.
+
+        Args:
+            curves: frames and values by metric.
+            seed: of the run.
+            baselines: value of a random team by metric.
+        """
+        title = f"{self._title}, seed {seed}"
+        save_curves(self.directory / "curve.png", curves, title=title, baselines=baselines)
+
+    def visits(self, maps: Mapping[str, torch.Tensor], walls: torch.Tensor | None) -> None:
+        """visits.png, see :func:`save_heat_map`, if the task has a map.
+
+        Args:
+            maps: numbers of visits by name, or none.
+            walls: where nobody can be.
+        """
+        if maps:
+            save_heat_map(self.directory / "visits.png", maps, title=self._title, walls=walls)
+
+    def episode(self, name: str, episode: TensorDictBase) -> None:
+        """The task's picture of an episode. One that fails costs the picture, not the run.
+
+        Args:
+            name: of the GIF file.
+            episode: ``[T]``.
+        """
+        if self._task.draw is None:
+            return
+        try:
+            save_gif(self.directory / name, self._task.draw(episode))
+        except Exception as error:
+            print(f"No {name}: {type(error).__name__}: {error}")

@@ -19,7 +19,7 @@ from torchrl.record.loggers.utils import get_logger
 
 from torchrl_alita._checks import check_choice
 from torchrl_alita._extras import import_extra
-from torchrl_alita.training.files import write_whole
+from torchrl_alita.saving import write_whole
 
 __all__ = [
     "LoggerName",

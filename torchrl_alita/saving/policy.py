@@ -9,10 +9,14 @@ import torch
 from torch import nn
 from torchrl.envs import EnvBase
 
-from torchrl_alita.algorithms import Learner, get_algorithm
-from torchrl_alita.training.checkpoint import find_checkpoint, read_component
-from torchrl_alita.training.config import config_from_plain
-from torchrl_alita.training.run import read_config
+from torchrl_alita.algorithms import (
+    Learner,
+    algorithm_of,
+    get_algorithm,
+    settings_from_plain,
+)
+from torchrl_alita.saving.checkpoint import find_checkpoint, read_component
+from torchrl_alita.saving.run_directory import read_config
 
 __all__ = ["init_policy", "load_policy"]
 
@@ -65,9 +69,10 @@ def load_policy(
         torch.Size([2, 3, 3, 2])
     """
     checkpoint = find_checkpoint(path)
-    config = config_from_plain(read_config(checkpoint.parent.parent))
-    algorithm = get_algorithm(config.algorithm_name)
-    policy = algorithm.make_policy(env, config.algorithm, device=device)
+    config = read_config(checkpoint.parent.parent)
+    settings = settings_from_plain(config.get("algorithm", {}))
+    algorithm = get_algorithm(algorithm_of(settings))
+    policy = algorithm.make_policy(env, settings, device=device)
     _load(policy, _chosen(_saved(checkpoint), checkpoint), checkpoint)
     return policy
 

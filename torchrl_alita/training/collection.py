@@ -1,0 +1,152 @@
+"""What a run collects: environments, policies that explore, what they have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase
+from torchrl.modules import AdditiveGaussianModule, EGreedyModule
+
+from torchrl_alita.algorithms import Learner
+from torchrl_alita.envs import Task, environment_state
+from torchrl_alita.layout import ACTION, ACTION_MASK
+from torchrl_alita.metrics import exploration_metrics
+from torchrl_alita.modules import TeamExploration
+from torchrl_alita.saving import CollectorState
+from torchrl_alita.training.config import Config
+
+__all__ = ["Collection", "make_exploration", "with_memory"]
+
+
+class Collection:
+    """Batches ``[B, T]`` of a run, to its end, by policies that explore.
+
+    Args:
+        config: of the run.
+        env: in which the algorithm is trained.
+        algorithm: whose policies act.
+        task: whose events are counted.
+    """
+
+    def __init__(self, config: Config, env: EnvBase, algorithm: Learner, task: Task):
+        self.env = env
+        self.noise = make_exploration(config, algorithm)
+        self.policy = TensorDictSequential(algorithm.actor, self.noise)
+        self.exploration = exploration_metrics(env, events=task.events(env) if task.events else ())
+        # An algorithm that hands over its exploration moves it on by itself.
+        self._shrinks = algorithm.exploration is None
+        training = config.training
+        # The frames that a collector draws by itself no exploration module can shape.
+        random_frames = getattr(config.algorithm, "random_frames", 0)
+        self.collector = Collector(
+            env,
+            self.policy,
+            frames_per_batch=training.frames_per_batch,
+            total_frames=training.total_frames,
+            init_random_frames=random_frames if training.exploration == "independent" else 0,
+            track_traj_ids=False,
+            auto_register_policy_transforms=False,
+        )
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        return iter(self.collector)
+
+    def explored(self, collected: TensorDictBase) -> dict[str, float]:
+        """What all batches so far have explored; the noise shrinks by a step."""
+        if self._shrinks:
+            self.noise.step()
+        return {name: float(value) for name, value in self.exploration(collected).items()}
+
+    @property
+    def exact(self) -> bool:
+        """Whether the environment can give its state, in the middle of an episode too."""
+        return environment_state(self.env) is not None
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """What of it a checkpoint has."""
+        parts = {
+            "noise": self.noise,
+            "exploration": self.exploration,
+            "collector": CollectorState(self.collector, mid_episode=self.exact),
+        }
+        return parts | ({"environment": environment_state(self.env)} if self.exact else {})
+
+    def begin_episodes(self, seed: int) -> None:
+        """Set every environment back."""
+        self.env.set_seed(seed)
+        self.collector.reset()
+
+
+def with_memory(env: EnvBase, algorithm: Learner) -> EnvBase:
+    """An environment in which the algorithm's policies can act.
+
+    Args:
+        env: to which transforms are appended.
+        algorithm: that says which.
+    """
+    for transform in algorithm.env_transforms():
+        env = env.append_transform(transform)
+    return env
+
+
+class _NoNoise(TensorDictModuleBase):
+    """For a policy that explores by itself."""
+
+    in_keys: list = []
+    out_keys: list = []
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict
+
+    def step(self) -> None:
+        """Nothing shrinks."""
+
+
+def make_exploration(
+    config: Config, algorithm: Learner
+) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise:
+    """What follows the policies in training, so that they explore.
+
+    Noise on continuous actions, a share of random one-hot ones; both shrink.
+
+    Args:
+        config: of the run.
+        algorithm: whose policies explore.
+
+    Returns:
+        A module that reads and writes the actions, with a ``step``.
+    """
+    if algorithm.exploration is not None:
+        return algorithm.exploration
+    if algorithm.stochastic:
+        return _NoNoise()
+    training, settings = config.training, config.algorithm
+    steps = settings.noise_frames // training.frames_per_batch
+    common = {
+        "spec": algorithm.action_spec,
+        "annealing_num_steps": max(1, steps),
+        "action_key": ACTION,
+        "device": algorithm.device,
+    }
+    start, end = settings.noise_start, settings.noise_end
+    masked = algorithm.layout.discrete and algorithm.layout.masked
+    mask = ACTION_MASK if masked else None
+    if training.exploration == "team":
+        return TeamExploration(
+            **common,
+            agreement=training.agreement,
+            persistence=training.persistence,
+            spread=training.spread,
+            burst_length=training.burst_length,
+            eps_init=start,
+            eps_end=end,
+            action_mask_key=mask,
+        )
+    if algorithm.layout.discrete:
+        return EGreedyModule(eps_init=start, eps_end=end, action_mask_key=mask, **common)
+    return AdditiveGaussianModule(sigma_init=start, sigma_end=end, **common)

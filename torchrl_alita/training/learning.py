@@ -1,0 +1,122 @@
+"""What a run learns: an algorithm, its replays, and how far both have come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+
+from torchrl_alita.algorithms import Learner
+from torchrl_alita.layout import DONE, next_key
+from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.config import Config
+
+__all__ = ["Learning", "check_finite"]
+
+
+class Learning:
+    """Updates of an algorithm, from what is collected.
+
+    Args:
+        config: of the run.
+        algorithm: that learns.
+
+    Raises:
+        ValueError: if a sequence does not fit into the buffer.
+    """
+
+    def __init__(self, config: Config, algorithm: Learner):
+        self.algorithm = algorithm
+        self.buffers = Buffers(config, algorithm)
+        self.progress: dict[str, Any] = {
+            "frames": 0, "updates": 0, "episodes": 0, "wall_seconds": 0.0
+        }  # fmt: skip
+        self._num_envs = config.training.num_envs
+        self._random_frames = getattr(config.algorithm, "random_frames", 0)
+        per_update = getattr(config.algorithm, "frames_per_update", None)
+        self._updates = 1 if algorithm.on_policy else config.training.frames_per_batch // per_update
+
+    def learn(self, collected: TensorDictBase) -> dict[str, float]:
+        """Store a batch and make the updates that it pays for.
+
+        Args:
+            collected: ``[B, T]``.
+
+        Returns:
+            The last update's logs, or nothing while actions are random.
+
+        Raises:
+            ValueError: at a NaN or infinity; the key and the frame are named.
+        """
+        self.progress["frames"] += collected.numel()
+        check_finite(collected, self.progress["frames"])
+        self.buffers.extend(collected)
+        self._begin_episode(collected)
+        self.algorithm.observe(collected)
+        if self.progress["frames"] <= self._random_frames or not self._ready:
+            return {}
+        for batches in self._batches(collected):
+            logs = self.algorithm.update(batches)
+            self.progress["updates"] += 1
+        check_finite(logs, self.progress["frames"])
+        logs.update(self.algorithm.health(collected))
+        return {name: float(value) for name, value in logs.items()}
+
+    @property
+    def _ready(self) -> bool:
+        return self.algorithm.on_policy or self.buffers.ready
+
+    def _batches(self, collected: TensorDictBase) -> Iterator[dict[str, TensorDictBase]]:
+        """What each of the updates that a collected batch pays for is made of."""
+        for _ in range(self._updates):
+            yield {"rollout": collected} if self.algorithm.on_policy else self.buffers.sample()
+
+    def _begin_episode(self, collected: TensorDictBase) -> None:
+        """Tell the algorithm that an episode begins, once for as many as there are environments.
+
+        Environments end their episodes at different steps: with each of them alone, what is
+        set back at an episode's start would be set back at every batch.
+        """
+        ended = int(collected[next_key(DONE)].sum())
+        before = self.progress["episodes"] // self._num_envs
+        self.progress["episodes"] += ended
+        if self.progress["episodes"] // self._num_envs > before:
+            self.algorithm.start_episode()
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """What of it a checkpoint has."""
+        return {
+            "algorithm": self.algorithm,
+            # Also in the algorithm: for those who want nothing else of it.
+            "policy": self.algorithm.actor,
+            "buffers": self.buffers,
+            "progress": self.progress,
+        }
+
+
+def check_finite(values: TensorDictBase, frame: int) -> None:
+    """Stop at the first NaN or infinity.
+
+    Args:
+        values: a batch or logs.
+        frame: environment steps made so far.
+
+    Raises:
+        ValueError: if an entry is not finite; its key and the frame are named.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> check_finite(TensorDict({"reward": torch.tensor([1.0, torch.nan])}), 7)
+        Traceback (most recent call last):
+        ...
+        ValueError: 1 of 2 values of reward are not finite, at frame 7.
+    """
+    for key, value in values.items(True, True):
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            bad = int((~torch.isfinite(value)).sum())
+            raise ValueError(
+                f"{bad} of {value.numel()} values of {key} are not finite, at frame {frame}."
+            )
