@@ -40,6 +40,7 @@ __all__ = [
     "ParticleSettings",
     "PhysicalDeception",
     "SpeakerListener",
+    "UnpaidSpeaker",
     "draw_particles",
     "navigation_metrics",
     "physical_deception_metrics",
@@ -473,6 +474,36 @@ class SpeakerListener(ParticleEnv):
         return -2 * away.expand(-1, 2).clone()
 
 
+class UnpaidSpeaker(SpeakerListener):
+    """Cooperative communication whose speaker is paid nothing, batched.
+
+    Only the listener is paid for coming near the goal. The speaker has no reason of its own to say
+    where it is: it learns a language if it values what its teammate gets. Ours; everything else is
+    :class:`SpeakerListener`.
+
+    Args:
+        num_envs: as of :class:`ParticleEnv`.
+        continuous_actions: as of :class:`ParticleEnv`.
+        horizon: as of :class:`ParticleEnv`.
+        positions_first: as of :class:`ParticleEnv`.
+        device: as of :class:`ParticleEnv`.
+        seed: as of :class:`ParticleEnv`.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Examples:
+        >>> env = UnpaidSpeaker(5, seed=0)
+        >>> (env.rollout(3)["next", "agents", "reward"] < 0)[0, 0].flatten()
+        tensor([False,  True])
+    """
+
+    def _pay(self) -> torch.Tensor:
+        reward = super()._pay()
+        reward[:, 0] = 0
+        return reward
+
+
 class PhysicalDeception(ParticleEnv):
     r"""Physical deception: N good agents reach a goal that an adversary must not find, batched.
 
@@ -798,6 +829,19 @@ register_task(
         2,
         floor=-81.4,
         ceiling=-12.1,
+        goal=True,
+    ),
+)
+register_task(
+    "mpe/unpaid_speaker",
+    _task(
+        UnpaidSpeaker,
+        speaker_listener_metrics,
+        lambda n: {},
+        2,
+        # Half of those above: the mean over both agents.
+        floor=-40.7,
+        ceiling=-6.05,
         goal=True,
     ),
 )
