@@ -1,0 +1,323 @@
+"""How well BenchMARL's teams play after the same time, on the states of our own evaluations.
+
+    python benchmarks/peer_quality.py           # the table and the picture, from the results
+    python benchmarks/peer_quality.py --train   # make the runs that are missing first
+
+MADDPG, IDDPG, IPPO and MAPPO of BenchMARL learn cooperative navigation (VMAS simple_spread, three
+agents, episodes of 100 steps), each with BenchMARL's defaults and with settings that were chosen
+among two trials on another seed, by the score at their end. A run ends after 120 processor
+seconds of training or one million environment steps. It is one process with one thread;
+evaluations and imports do not count. Interrupted series go on with the run that was not finished.
+
+The peer is installed once, into a virtual environment of its own. It plays its greedy episodes
+from the initial states of the package's evaluations, and the package computes the figures of
+merit: both see the same random team, which is checked in every run. A run whose weights are no
+longer finite ends there, and has no figures at its end.
+
+Rows are those of the other studies; a processor second of training is a metric of the curve.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from pages import FIGURES, RESULTS, ROOT
+from tensordict import TensorDict
+from throughput import PEERS, peer_python, requirements
+
+from torchrl_alita.envs import get_task
+from torchrl_alita.experiments import (
+    RETURN,
+    Row,
+    append_row,
+    normalized_score,
+    read_rows,
+)
+from torchrl_alita.training.run import machine
+
+STUDY = "peer_quality"
+WORKER = Path(__file__).with_name("peer_quality_worker.py")
+RESULT = RESULTS / "peer_quality.jsonl"
+TRIALS = RESULTS / "peer_quality_trials.jsonl"
+PAGE = ROOT / "docs" / "navigation.md"
+PICTURE = FIGURES / "peer_quality.png"
+TITLE, _ = PEERS["benchmarl"]
+TASK = get_task("vmas/spread")
+SECONDS = "training/processor_seconds"
+FINITE = "training/finite"
+WORK = {
+    "n_agents": 3,
+    "horizon": 100,
+    "episodes": 100,
+    # That of the package's evaluations.
+    "evaluation_seed": 1_000_003,
+    "frames": 1_000_000,
+    "limit": 120.0,
+    "interval": 8.0,
+}
+TRIAL_SEED, TRIAL_LIMIT = 100, 60.0
+ERROR_LINES = 30
+CLOSE = 1e-3
+
+_OFF_POLICY = {
+    "lr": 1e-3,
+    "gamma": 0.95,
+    "polyak_tau": 0.05,
+    "clip_grad_val": 0.5,
+    "exploration_eps_init": 0.9,
+    "exploration_eps_end": 0.1,
+    "exploration_anneal_frames": 125_000,
+    "off_policy_n_envs_per_worker": 100,
+    "off_policy_collected_frames_per_batch": 1_000,
+    "off_policy_n_optimizer_steps": 40,
+    "off_policy_train_batch_size": 128,
+    "off_policy_init_random_frames": 5_000,
+}
+_ON_POLICY = {
+    "lr": 1e-3,
+    "on_policy_n_envs_per_worker": 512,
+    "on_policy_collected_frames_per_batch": 12_800,
+    "on_policy_n_minibatch_iters": 6,
+    "on_policy_minibatch_size": 1_600,
+}
+_SMALL = {"num_cells": (128, 128), "activation_class": "ReLU"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What differs from BenchMARL's defaults, by the part of its configuration."""
+
+    experiment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_PAIRS = {
+    "off-policy": {
+        "a network for each agent": Settings(
+            _OFF_POLICY | {"share_policy_params": False}, {"share_param_critic": False}, _SMALL
+        ),
+        "shared networks": Settings(_OFF_POLICY, {}, _SMALL),
+    },
+    "on-policy": {
+        "TanhNormal": Settings(_ON_POLICY, {}, _SMALL),
+        "Normal": Settings(_ON_POLICY, {"use_tanh_normal": False}, _SMALL),
+    },
+}
+ALGORITHMS = {
+    "maddpg": _PAIRS["off-policy"],
+    "iddpg": _PAIRS["off-policy"],
+    "mappo": _PAIRS["on-policy"],
+    "ippo": _PAIRS["on-policy"],
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the peer."""
+
+    study: str
+    variant: str
+    algorithm: str
+    settings: Settings
+    seed: int
+    limit: float
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train."""
+
+    train: bool = False
+    """Make the runs that are missing before the report."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of the runs."""
+    peer_venv: Path = ROOT / ".venv-benchmarl"
+    """Virtual environment of the peer, made if it is missing."""
+
+
+def score(value: float) -> float:
+    """Of a return, between the random team, 0, and the script, 1."""
+    return normalized_score(value, floor=TASK.floor, ceiling=TASK.ceiling)
+
+
+def trials() -> list[Run]:
+    """Two of each algorithm."""
+    return [
+        Run(f"{STUDY}_trials", f"{TITLE} {name.upper()}, {title}", name, settings, TRIAL_SEED,
+            TRIAL_LIMIT)
+        for name, pair in ALGORITHMS.items()
+        for title, settings in pair.items()
+    ]  # fmt: skip
+
+
+def chosen(name: str, rows: Iterable[Row]) -> tuple[str, Settings]:
+    """The trial of an algorithm with the best score at its end; one that was lost has none.
+
+    Raises:
+        ValueError: if a trial is missing.
+    """
+    final = {row.variant: row.final.get(RETURN) for row in rows}
+    own = [trial for trial in trials() if trial.algorithm == name]
+    if missing := [trial.variant for trial in own if trial.variant not in final]:
+        raise ValueError(f"These trials are missing: {missing}.")
+    values = {trial.variant: final[trial.variant] for trial in own}
+    ranks = {k: -math.inf if value is None else value for k, value in values.items()}
+    best = max(own, key=lambda trial: ranks[trial.variant])
+    return best.variant.rpartition(", ")[2], best.settings
+
+
+def runs(trial_rows: Sequence[Row], seeds: Sequence[int]) -> list[Run]:
+    """All that the study consists of, one seed after the other."""
+    return [
+        Run(STUDY, f"{TITLE} {name.upper()}, {title}", name, settings, seed, WORK["limit"])
+        for seed in seeds
+        for title in ("tuned", "defaults")
+        for name in ALGORITHMS
+        for settings in [chosen(name, trial_rows)[1] if title == "tuned" else Settings()]
+    ]
+
+
+def missing(wanted: Iterable[Run], rows: Iterable[Row]) -> list[Run]:
+    """Runs that have no row."""
+    known = {(row.variant, row.seed) for row in rows}
+    return [run for run in wanted if (run.variant, run.seed) not in known]
+
+
+def figures_of(episodes: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
+    """Figures of merit of episodes ``[B, T, ...]`` of full length; None where one is not finite."""
+    size = episodes["reward"].shape[:2]
+    after = TensorDict(
+        {"agents": {name: episodes[name] for name in ("observation", "reward")}}, batch_size=size
+    )
+    values = {
+        "return_mean": episodes["reward"].mean((-1, -2)).sum(1).mean(),
+        **TASK.metrics(TensorDict({"next": after}, batch_size=size)),
+    }
+    found = {f"evaluation/{name}": float(value) for name, value in values.items()}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def point(report: Mapping[str, Any]) -> dict[str, Any]:
+    """One evaluation, as the curve of a row has it."""
+    finite = report["episodes"] is not None
+    metrics = figures_of(torch.load(report["episodes"])) if finite else {}
+    return {
+        "frames": report["frames"],
+        "wall_seconds": report["wall_seconds"],
+        "metrics": {**metrics, SECONDS: report["processor_seconds"], FINITE: float(finite)},
+    }
+
+
+def work_of(run: Run, folder: Path) -> dict[str, Any]:
+    """What the worker is told."""
+    parts = dataclasses.asdict(run.settings)
+    return {
+        **WORK,
+        **parts,
+        "limit": run.limit,
+        "algorithm": run.algorithm,
+        "seed": run.seed,
+        "folder": str(folder),
+    }
+
+
+def row_of(run: Run, reports: Sequence[Mapping[str, Any]]) -> Row:
+    """The row of a run, from what its worker has said.
+
+    Raises:
+        RuntimeError: if the worker's random team is not that of the package.
+    """
+    versions, random, *evaluations = reports
+    random = figures_of(torch.load(random["random"]))
+    if abs(random[RETURN] - TASK.floor) > abs(TASK.floor) * CLOSE:
+        raise RuntimeError(
+            f"The random team must have a return of {TASK.floor}, got {random[RETURN]}: the "
+            f"peer's evaluations have other states."
+        )
+    curve = [point(report) for report in evaluations]
+    own = machine()
+    parts = dataclasses.asdict(run.settings)
+    known = ("system", "processor", "cores", "gpu")
+    return Row(
+        study=run.study,
+        variant=run.variant,
+        task="vmas/spread",
+        algorithm=f"benchmarl/{run.algorithm}",
+        seed=run.seed,
+        frames=curve[-1]["frames"],
+        settings={f"{part}.{k}": value for part in parts for k, value in parts[part].items()},
+        command=f"python benchmarks/peer_quality.py --train --seeds {run.seed}",
+        commit=own["commit"],
+        versions=versions,
+        machine={**{name: own[name] for name in known}, "threads": 1},
+        wall_seconds=curve[-1]["wall_seconds"],
+        process_seconds=curve[-1]["metrics"][SECONDS],
+        curve=curve,
+        final=curve[-1]["metrics"],
+        references={"random": random},
+    )
+
+
+def make(run: Run, python: Path) -> Row:
+    """Train the peer in a process of its own.
+
+    Raises:
+        RuntimeError: if it has failed, with the last lines of its errors.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment.pop("PYTHONPATH", None)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(python), str(WORKER), json.dumps(work_of(run, Path(folder)))]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
+        reports = [json.loads(line) for line in process.stdout.splitlines()]
+        if process.returncode:
+            said = process.stderr.splitlines()[-ERROR_LINES:]
+            ended = f"{run.variant}, seed {run.seed}, ended with {process.returncode}:"
+            raise RuntimeError("\n".join([ended, *said]))
+        return row_of(run, reports)
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The rows of a file; none where there is no file."""
+    return read_rows(path) if path.exists() else []
+
+
+def complete(path: Path, wanted: Iterable[Run], python: Path) -> None:
+    """Make the runs that have no row in a file, and add their rows."""
+    for run in missing(wanted, rows_in(path)):
+        row = make(run, python)
+        append_row(path, row)
+        value = row.final.get(RETURN)
+        said = "lost: its weights are not finite" if value is None else f"score {score(value):.2f}"
+        print(
+            f"{run.variant}, seed {run.seed}: {said}, {row.frames:,} frames, "
+            f"{row.process_seconds:.0f} processor seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def train(config: Config) -> None:
+    """Make what is missing: trials, and then the runs with their choice."""
+    python = peer_python(config.peer_venv, requirements("benchmarl"))
+    complete(TRIALS, trials(), python)
+    complete(RESULT, runs(read_rows(TRIALS), config.seeds), python)
+
+
+if __name__ == "__main__":
+    config = tyro.cli(Config)
+    if config.train:
+        train(config)
