@@ -1,0 +1,1 @@
+"""ALITA inside other libraries: BenchMARL, and TorchRL's Trainer."""
