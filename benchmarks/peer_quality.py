@@ -5,7 +5,7 @@
 
 MADDPG, IDDPG, IPPO and MAPPO of BenchMARL learn cooperative navigation (VMAS simple_spread, three
 agents, episodes of 100 steps), each with BenchMARL's defaults and with settings that were chosen
-among two trials on another seed, by the score at their end. A run ends after 120 processor
+among two trials of 30 seconds on another seed, by the score at their end. A run ends after 120 processor
 seconds of training or one million environment steps. It is one process with one thread;
 evaluations and imports do not count. Interrupted series go on with the run that was not finished.
 
@@ -67,7 +67,7 @@ WORK = {
     "limit": 120.0,
     "interval": 8.0,
 }
-TRIAL_SEED, TRIAL_LIMIT = 100, 60.0
+TRIAL_SEED, TRIAL_LIMIT = 100, 30.0
 ERROR_LINES = 30
 CLOSE = 1e-3
 

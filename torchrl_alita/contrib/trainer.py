@@ -1,0 +1,162 @@
+"""Every algorithm of the package inside TorchRL's Trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictSequential
+from torch import nn
+from torchrl.trainers import OptimizationStepper, Trainer
+
+from torchrl_alita.algorithms import Learner
+from torchrl_alita.layout import DONE, next_key
+from torchrl_alita.training import Config, make_exploration
+from torchrl_alita.training.buffers import Buffers
+
+__all__ = ["AlgorithmStepper"]
+
+
+class AlgorithmStepper(OptimizationStepper):
+    """Trains an algorithm of the package inside :class:`torchrl.trainers.Trainer`.
+
+    The trainer collects, logs and saves. The stepper keeps the algorithm's replay buffers, which
+    are more than one where it reads conditional or recent batches, fills them with what the
+    trainer has collected, and makes one update each time the trainer asks for one. An on-policy
+    algorithm is given the batch as it was collected. No buffer, optimizer or target updater of
+    the trainer is needed; an environment of a recurrent algorithm needs its
+    ``env_transforms()``.
+
+    Source: torchrl.trainers.OptimizationStepper; the algorithms are those of
+    https://arxiv.org/abs/2108.12581 and of its baselines.
+
+    Args:
+        config: of the run. Its ``training`` must have the numbers of environments and of frames
+            that the collector has.
+        algorithm: that ``config.build`` has made, or one of your own with these settings.
+
+    Attributes:
+        policy: what the collector acts with, exploration included.
+        losses: all networks that are trained, for the trainer's ``loss_module``.
+        updates_per_batch: for the trainer's ``optim_steps_per_batch``.
+
+    Raises:
+        ValueError: if the algorithm has other settings than the config, or a sequence does not
+            fit into a buffer.
+
+    Examples:
+        >>> from torchrl.collectors import Collector
+        >>> from torchrl.trainers import Trainer
+        >>> from torchrl_alita import make_env
+        >>> from torchrl_alita.training import make_config
+        >>> config = make_config(
+        ...     "alita", "vmas/spread",
+        ...     {"num_envs": 5, "total_frames": 60, "frames_per_batch": 20,
+        ...      "algorithm.frames_per_update": 10, "algorithm.random_frames": 20,
+        ...      "algorithm.batch_size": 8},
+        ... )
+        >>> env = make_env("vmas/spread", num_envs=5, seed=0)
+        >>> stepper = AlgorithmStepper(config, config.build(env))
+        >>> collector = Collector(
+        ...     env, stepper.policy, frames_per_batch=20, total_frames=60,
+        ...     auto_register_policy_transforms=False,
+        ... )
+        >>> trainer = Trainer(
+        ...     collector=collector, total_frames=60, frame_skip=1,
+        ...     optim_steps_per_batch=stepper.updates_per_batch, loss_module=stepper.losses,
+        ...     optimization_stepper=stepper, progress_bar=False,
+        ... )
+        >>> trainer.train()
+        >>> stepper.algorithm.updates
+        4
+    """
+
+    def __init__(self, config: Config, algorithm: Learner):
+        if algorithm.settings != config.algorithm:
+            raise ValueError(
+                f"The algorithm must have the config's settings, {config.algorithm}, got "
+                f"{algorithm.settings}."
+            )
+        self.config, self.algorithm = config, algorithm
+        self.exploration = make_exploration(config, algorithm)
+        self.policy = TensorDictSequential(algorithm.actor, self.exploration)
+        self.losses = nn.ModuleDict(algorithm.modules)
+        self.buffers = Buffers(config, algorithm)
+        self.progress = {"frames": 0, "episodes": 0}
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Updates for each batch that is collected."""
+        if self.algorithm.on_policy:
+            return 1
+        return self.config.training.frames_per_batch // self.config.algorithm.frames_per_update
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough has been collected for an update."""
+        if self.algorithm.on_policy:
+            return True
+        return self.progress["frames"] > self.config.algorithm.random_frames and self.buffers.ready
+
+    def register(self, trainer: Trainer, name: str = "optimization_stepper") -> None:
+        """Called by the trainer: it will save the stepper, and hand it what is collected."""
+        super().register(trainer, name)
+        trainer.register_op("batch_process", self.store)
+
+    def store(self, batch: TensorDictBase) -> None:
+        """Take over a batch ``[B, T]`` that was collected.
+
+        Args:
+            batch: of the trainer's collector.
+
+        Raises:
+            KeyError: if the batch lacks what the algorithm reads.
+        """
+        self.buffers.extend(batch)
+        if self.algorithm.exploration is None:
+            self.exploration.step()
+        num_envs = self.config.training.num_envs
+        before = self.progress["episodes"] // num_envs
+        self.progress["frames"] += batch.numel()
+        self.progress["episodes"] += int(batch[next_key(DONE)].sum())
+        # Once for as many episodes as there are environments, as in the package's own loop.
+        if self.progress["episodes"] // num_envs > before:
+            self.algorithm.start_episode()
+
+    def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
+        """One update.
+
+        Args:
+            trainer: that asks for it.
+            sub_batch: what was collected, ``[B, T]``; read by on-policy algorithms.
+
+        Returns:
+            Detached scalars to log: those of the algorithm's ``update``, and none before the
+            first update.
+        """
+        if not self.ready:
+            return TensorDict()
+        if self.algorithm.on_policy:
+            return self.algorithm.update({"rollout": sub_batch})
+        return self.algorithm.update(self.buffers.sample())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training has changed, replay buffers included."""
+        return {
+            "algorithm": self.algorithm.state_dict(),
+            "exploration": self.exploration.state_dict(),
+            "buffers": self.buffers.state_dict(),
+            "progress": dict(self.progress),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            KeyError: if the state is of another algorithm; the parts are named.
+            ValueError: if what is stored does not fit into the buffers.
+        """
+        self.algorithm.load_state_dict(state_dict["algorithm"])
+        self.exploration.load_state_dict(state_dict["exploration"])
+        self.buffers.load_state_dict(state_dict["buffers"])
+        self.progress = dict(state_dict["progress"])
