@@ -45,7 +45,7 @@ from torchrl_alita.experiments import (
     normalized_score,
     read_rows,
 )
-from torchrl_alita.training.run import machine
+from torchrl_alita.saving import machine
 
 STUDY = "peer_quality"
 WORKER = Path(__file__).with_name("peer_quality_worker.py")

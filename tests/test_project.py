@@ -28,6 +28,7 @@ LEVELS = {
     "saving": 4,
     "training": 5,
     "experiments": 6,
+    "contrib": 6,
     "__main__": 7,
 }  # fmt: skip
 OPTIONAL = ("vmas", "wandb", "tyro", "matplotlib", "PIL", "tqdm", "tensorboard", "gym")

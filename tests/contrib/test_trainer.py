@@ -71,8 +71,7 @@ def make_trainer(config: Config, **options) -> Trainer:
         # Replay of D_t, and clones that are set back.
         (
             "alita",
-            OFF_POLICY
-            | {"algorithm.estimator": "clones", "algorithm.conditional_batch_size": 32},
+            OFF_POLICY | {"algorithm.estimator": "clones", "algorithm.conditional_batch_size": 32},
             6,
         ),
         # Sequences, with a burn-in.

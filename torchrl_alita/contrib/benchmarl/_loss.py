@@ -15,7 +15,7 @@ from torchrl_alita.algorithms import ALITA, MADDPG, MADDPGSettings
 from torchrl_alita.layout import PARAM
 from torchrl_alita.objectives._loss import house_loss
 
-__all__ = ["MADDPG_SETTINGS", "ALITA_SETTINGS", "GroupLoss", "with_policy"]
+__all__ = ["ALITA_SETTINGS", "MADDPG_SETTINGS", "GroupLoss", "with_policy"]
 
 # What BenchMARL's experiment does not say itself. Steps, discount, targets, noise, batches and
 # the policies' networks are its own; it has no place for estimators that are trained by
