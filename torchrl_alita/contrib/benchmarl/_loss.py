@@ -78,8 +78,8 @@ class GroupLoss(LossModule):
         """The losses, and beside them, detached, what there is to log."""
         # BenchMARL has one batch for all.
         losses = self.learner._losses(*[tensordict] * len(self.learner.replays()))
-        if "loss_influence" in losses.keys():
-            influence = losses.pop("loss_influence")
+        influence = losses.pop("loss_influence", None)
+        if influence is not None:
             losses.set("influence", influence.detach())
             losses.set("loss_actor", losses.get("loss_actor") + influence)
         # BenchMARL follows one gradient after the other. That of the actors goes through the
