@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,14 +38,17 @@ from fakes import (
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
+from torchrl.collectors import MultiSyncCollector
 from torchrl.data import (
     Bounded,
+    Composite,
     LazyTensorStorage,
     ListStorage,
     ReplayBuffer,
     TensorDictPrioritizedReplayBuffer,
+    Unbounded,
 )
-from torchrl.envs import ExplorationType, set_exploration_type
+from torchrl.envs import ExplorationType, ParallelEnv, TransformedEnv, set_exploration_type
 from torchrl.envs.utils import exploration_type
 from torchrl.modules import MultiAgentMLP, recurrent_mode
 from torchrl.objectives import SoftUpdate
@@ -51,12 +56,14 @@ from torchrl.objectives import SoftUpdate
 from torchrl_alita import (
     ALITA,
     MADDPG,
+    Autoencoder,
     BestOf,
     ConditionalSampler,
     DiversityPenalty,
     InfluenceEstimatorLoss,
     InfluenceLoss,
     MADDPGLoss,
+    NoveltyReward,
     TDTarget,
     Team,
     Trained,
@@ -106,18 +113,18 @@ def modes(monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_fault_1_no_loss_changes_a_mode_of_the_process(name, modes):
+def test_fault_01_no_loss_changes_a_mode_of_the_process(name, modes):
     LOSSES[name]()(batch_of(name))
     assert modes == []
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_fault_1_no_transform_changes_a_mode_of_the_process(name, modes):
+def test_fault_01_no_transform_changes_a_mode_of_the_process(name, modes):
     TRANSFORMS[name]()(batch_of(name))
     assert modes == []
 
 
-def test_fault_1_no_evaluation_and_no_sign_of_health_changes_a_mode_of_the_process(modes):
+def test_fault_01_no_evaluation_and_no_sign_of_health_changes_a_mode_of_the_process(modes):
     env = TargetEnv(discrete=True)
     algorithm = ALITA(env, ALITASettings(num_cells=SMALL))
     before = len(modes)
@@ -126,7 +133,7 @@ def test_fault_1_no_evaluation_and_no_sign_of_health_changes_a_mode_of_the_proce
     assert modes[before:] == []
 
 
-def test_fault_1_a_loss_acts_alike_under_every_mode_of_the_process():
+def test_fault_01_a_loss_acts_alike_under_every_mode_of_the_process():
     """One-hot actions: the partner draws, or takes the most probable ones."""
     batch = one_hot_episodes()
     for told in (ExplorationType.DETERMINISTIC, ExplorationType.RANDOM):
@@ -140,7 +147,7 @@ def test_fault_1_a_loss_acts_alike_under_every_mode_of_the_process():
         assert results[0] == results[1] == results[2]
 
 
-def test_fault_1_a_prefetching_buffer_leaves_the_other_threads_their_mode():
+def test_fault_01_a_prefetching_buffer_leaves_the_other_threads_their_mode():
     env = TargetEnv(discrete=True)
     actor = make_actor(env, num_cells=SMALL)
     storage = LazyTensorStorage(64)
@@ -159,7 +166,7 @@ def test_fault_1_a_prefetching_buffer_leaves_the_other_threads_their_mode():
     assert exploration_type() is None
 
 
-def test_fault_1_a_thread_never_sees_the_parameters_that_a_loss_exchanges():
+def test_fault_01_a_thread_never_sees_the_parameters_that_a_loss_exchanges():
     """A buffer reads the policy while a loss runs it with its targets, which are far away."""
     actor = make_actor(TargetEnv(), num_cells=SMALL)
     loss = partner(actor)
@@ -189,7 +196,7 @@ def test_fault_1_a_thread_never_sees_the_parameters_that_a_loss_exchanges():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_fault_2_a_copy_of_a_loss_learns_as_the_original_would(name):
+def test_fault_02_a_copy_of_a_loss_learns_as_the_original_would(name):
     loss, batch = LOSSES[name](), batch_of(name)
     copied = copy.deepcopy(loss)
     trained = dict(copied.named_parameters())
@@ -215,7 +222,7 @@ def test_fault_2_a_copy_of_a_loss_learns_as_the_original_would(name):
             assert own == {id(p) for p in params.parameters()}, attribute
 
 
-def test_fault_2_losses_that_are_copied_together_go_on_sharing_the_policy():
+def test_fault_02_losses_that_are_copied_together_go_on_sharing_the_policy():
     trained = estimator("clones")
     first = trained.partner
     influence = InfluenceLoss(first.actor_network, first, value=Trained(trained))
@@ -236,7 +243,7 @@ def test_fault_2_losses_that_are_copied_together_go_on_sharing_the_policy():
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3"])
-def test_fault_2_a_copy_of_an_influence_goes_with_a_copy_of_torchrls_own_loss(name):
+def test_fault_02_a_copy_of_an_influence_goes_with_a_copy_of_torchrls_own_loss(name):
     stock = stock_partner(name)
     loss = copy.deepcopy(InfluenceLoss(stock.actor_network, stock))
     assert loss.partner is not stock
@@ -245,7 +252,7 @@ def test_fault_2_a_copy_of_an_influence_goes_with_a_copy_of_torchrls_own_loss(na
 
 
 @pytest.mark.parametrize("algorithm", [MADDPG, ALITA])
-def test_fault_2_a_copy_of_an_algorithm_is_refused(algorithm):
+def test_fault_02_a_copy_of_an_algorithm_is_refused(algorithm):
     with pytest.raises(TypeError, match=r"would not learn.*load_state_dict"):
         copy.deepcopy(algorithm(TargetEnv()))
 
@@ -266,7 +273,7 @@ class WideEnv(TargetEnv):
         self.action_spec = spec
 
 
-def test_fault_6_target_actions_are_kept_in_the_range_of_each_entry():
+def test_fault_06_target_actions_are_kept_in_the_range_of_each_entry():
     env = WideEnv()
     torch.manual_seed(0)
     settings = MADDPGSettings(policy_noise=2.0, num_critics=2, num_cells=SMALL)
@@ -280,7 +287,7 @@ def test_fault_6_target_actions_are_kept_in_the_range_of_each_entry():
     assert smoothed[:, 0, 1].min() < 4.6
 
 
-def test_fault_6_the_loss_knows_the_range_from_the_actor():
+def test_fault_06_the_loss_knows_the_range_from_the_actor():
     env = WideEnv()
     actor, critic = make_actor(env, num_cells=SMALL), make_critic(env, num_cells=SMALL)
     loss = MADDPGLoss(actor, critic, policy_noise=0.2)
@@ -304,7 +311,7 @@ def rewarded_otherwise() -> tuple[MADDPGLoss, TensorDict]:
     return loss, batch
 
 
-def test_fault_7_all_that_borrow_learn_from_the_partners_reward():
+def test_fault_07_all_that_borrow_learn_from_the_partners_reward():
     loss, batch = rewarded_otherwise()
     trained = InfluenceEstimatorLoss(loss)
     influence = InfluenceLoss(loss.actor_network, loss, optimum=TDTarget())
@@ -316,14 +323,14 @@ def test_fault_7_all_that_borrow_learn_from_the_partners_reward():
     assert ("next", "agents", "reward") not in influence.in_keys
 
 
-def test_fault_7_a_key_that_is_said_to_the_borrower_itself_wins():
+def test_fault_07_a_key_that_is_said_to_the_borrower_itself_wins():
     loss, batch = rewarded_otherwise()
     trained = InfluenceEstimatorLoss(loss)
     trained.set_keys(reward=("agents", "total"))
     torch.testing.assert_close(trained.value_target(batch), batch["next", "agents", "total"])
 
 
-def test_fault_7_a_discount_that_is_scheduled_later_is_followed():
+def test_fault_07_a_discount_that_is_scheduled_later_is_followed():
     """Q = 1 for each of N * A entries of 1: the target is r + gamma * N * A."""
     ones = torch.ones(N, N, A)
     loss = partner(constant_actor(torch.ones(N, A)), linear_critic(ones))
@@ -342,7 +349,7 @@ def test_fault_7_a_discount_that_is_scheduled_later_is_followed():
         torch.testing.assert_close(own.value_target(batch), reward + 0.5 * N * A)
 
 
-def test_fault_7_how_the_partner_draws_is_followed():
+def test_fault_07_how_the_partner_draws_is_followed():
     """Logits of 0 for both actions: what is most probable is one of them, draws are both."""
     loss = one_hot_partner()
     trained, batch = InfluenceEstimatorLoss(loss), one_hot_episodes()
@@ -355,7 +362,7 @@ def test_fault_7_how_the_partner_draws_is_followed():
     assert (trained.value_target(batch) != greedy).any()
 
 
-def test_fault_7_torchrls_own_loss_tells_its_discount_and_its_reward():
+def test_fault_07_torchrls_own_loss_tells_its_discount_and_its_reward():
     stock = stock_partner("ddpg")
     batch = random_batch()
     flags = batch["next", "terminated"].unsqueeze(-2).expand(B, N, 1)
@@ -370,7 +377,7 @@ def test_fault_7_torchrls_own_loss_tells_its_discount_and_its_reward():
 # 8. A critic without a dimension of features
 
 
-def test_fault_8_a_critic_that_writes_a_number_for_each_agent_gives_the_right_gaps():
+def test_fault_08_a_critic_that_writes_a_number_for_each_agent_gives_the_right_gaps():
     class Flat(nn.Module):
         """The same values without their last dimension."""
 
@@ -403,7 +410,7 @@ def test_fault_8_a_critic_that_writes_a_number_for_each_agent_gives_the_right_ga
 
 
 @pytest.mark.parametrize("name", ["maddpg", "matd3", "maddpg_all", "qmix", "iql", "tsallis"])
-def test_fault_9_weights_of_a_prioritized_buffer_have_one_number_for_each_row(name):
+def test_fault_09_weights_of_a_prioritized_buffer_have_one_number_for_each_row(name):
     batch = batch_of(name)
     weights = torch.linspace(0.5, 1.5, batch.numel()).view(batch.batch_size)
     flat, wide = (
@@ -418,7 +425,7 @@ def test_fault_9_weights_of_a_prioritized_buffer_have_one_number_for_each_row(na
         LOSSES[name]()(batch.set("priority_weight", torch.ones(*batch.batch_size, 2)))
 
 
-def test_fault_9_a_stock_prioritized_loop_moves_its_priorities():
+def test_fault_09_a_stock_prioritized_loop_moves_its_priorities():
     """Rows whose reward no critic expects are drawn more often afterwards."""
     torch.manual_seed(0)
     try:
@@ -443,7 +450,7 @@ def test_fault_9_a_stock_prioritized_loop_moves_its_priorities():
 
 
 @pytest.mark.parametrize("name", ["maddpg", "qmix", "tsallis"])
-def test_fault_9_the_priority_of_a_row_is_its_squared_error(name):
+def test_fault_09_the_priority_of_a_row_is_its_squared_error(name):
     """As with TorchRL's losses, whose td_error is the square too."""
     batch = batch_of(name).set("priority_weight", torch.ones(batch_of(name).batch_size))
     losses = LOSSES[name](reduction="none")(batch)
@@ -451,11 +458,56 @@ def test_fault_9_the_priority_of_a_row_is_its_squared_error(name):
     assert not batch["td_error"].requires_grad
 
 
-def test_fault_9_any_other_batch_stays_as_it_was():
+def test_fault_09_any_other_batch_stays_as_it_was():
     batch = random_batch()
     before = set(batch.keys(True, True))
     partner()(batch)
     assert set(batch.keys(True, True)) == before
+
+
+# 11. Networks of a transform in worker processes
+
+
+def paid_in_a_worker(autoencoder: nn.Module) -> TransformedEnv:
+    return TransformedEnv(TargetEnv(), NoveltyReward(autoencoder, distance="squared"))
+
+
+def test_fault_11_a_bonus_by_a_copy_in_a_collectors_workers_is_refused():
+    actor = make_actor(TargetEnv(), num_cells=SMALL)
+    make = partial(paid_in_a_worker, Autoencoder(O + A, num_cells=(5,)))
+    with pytest.raises(ValueError, match=r"NoveltyReward would be paid by a copy of its Autoenc"):
+        MultiSyncCollector([make], actor, frames_per_batch=4 * B, total_frames=8 * B)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fault_11_a_network_in_shared_memory_is_followed_by_workers():
+    autoencoder = Autoencoder(O + A, num_cells=(5,)).share_memory()
+    make = partial(paid_in_a_worker, autoencoder)
+    env = ParallelEnv(1, make, mp_start_method="fork")
+    try:
+        for _ in range(2):
+            batch = env.rollout(2)
+            paid = batch["next", "agents", "novelty"]
+            today = NoveltyReward(autoencoder)(batch.exclude(("next", "agents", "novelty")))
+            torch.testing.assert_close(paid, today["next", "agents", "novelty"])
+            for param in autoencoder.parameters():
+                param.data.mul_(1.5)
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_fault_11_every_transform_that_reads_a_network_is_refused(name, monkeypatch):
+    """As in a worker process, which TorchRL starts with a function of its own."""
+    transform = TRANSFORMS[name]()
+    running = SimpleNamespace(name="worker", _target=TransformedEnv.__init__)
+    monkeypatch.setattr("multiprocessing.current_process", lambda: running)
+    networks = borrowed(transform)
+    if not any(list(network.parameters()) for network in networks):
+        return
+    spec = Composite(agents=Composite(observation=Unbounded((B, N, O)), shape=(B, N)), shape=(B,))
+    with pytest.raises(ValueError, match="would be paid by a copy"):
+        transform.transform_observation_spec(spec)
 
 
 # 14. A flag of termination for each agent

@@ -137,12 +137,10 @@ def test_a_preset_gives_what_is_not_said():
 
 
 def test_help_lists_tasks_algorithms_and_every_option_with_its_default(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
+    assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in (*ALGORITHMS, "push_box", "vmas/"))
-    with pytest.raises(SystemExit):
-        main(["train", "alita", "--help"])
+    assert main(["train", "alita", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for prefix, kind in (("", TrainingSettings), ("algorithm.", ALGORITHMS["alita"].Settings)):
         for field in fields(kind):

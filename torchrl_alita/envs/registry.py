@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torchrl.envs import EnvBase
+from torchrl.envs import DTypeCastTransform, EnvBase
 
 from torchrl_alita._checks import check_at_least_one, checked_seed
 from torchrl_alita._extras import import_extra
+from torchrl_alita.layout import REWARD
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -306,6 +307,18 @@ def make_env(
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"torch cannot use the device {str(device)!r} here: {error}") from error
     own = {} if task.settings is None else {"settings": task.settings}
-    return task.make(
+    env = task.make(
         num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon, **own
     )
+    return _with_real_rewards(env)
+
+
+def _with_real_rewards(env: EnvBase) -> EnvBase:
+    """Rewards that are whole numbers, or yes and no, as numbers that have a mean."""
+    spec = env.full_reward_spec
+    given = {spec[key].dtype for key in spec.keys(True, True)}
+    for dtype in (dtype for dtype in given if not dtype.is_floating_point):
+        env = env.append_transform(
+            DTypeCastTransform(dtype, torch.get_default_dtype(), in_keys=[REWARD])
+        )
+    return env

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from torchrl_alita._checks import check_non_negative
 
-Bound = float | torch.Tensor | None
+Bound = torch.Tensor | None
+
+
+def checked_bounds(bounds: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the largest action, as tensors of their own.
+
+    Raises:
+        TypeError: if they are no two numbers or tensors.
+    """
+    try:
+        low, high = (torch.as_tensor(bound).detach().clone() for bound in bounds)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"action_bounds must be two, the least and the largest action, got {bounds!r}."
+        ) from None
+    return low, high
 
 
 class TargetNoise(nn.Module):
@@ -18,7 +35,7 @@ class TargetNoise(nn.Module):
     Args:
         policy_noise: standard deviation, in units of the action; 0 for none.
         noise_clip: the noise's largest size.
-        low: least action, a number or ``[N, A]``; None where nobody tells it.
+        low: least action, ``[]`` or ``[N, A]``; None where nobody tells it.
         high: largest action.
 
     Raises:
@@ -38,13 +55,16 @@ class TargetNoise(nn.Module):
         self.policy_noise = float(policy_noise)
         self.noise_clip = float(noise_clip)
         for name, bound in (("low", low), ("high", high)):
-            bound = None if bound is None else torch.as_tensor(bound).detach().clone()
-            self.register_buffer(name, bound)
+            self.register_buffer(name, None if bound is None else bound.detach().clone())
         # Of entries that are padding, both are 0.
         if low is not None and not (
-            bool((self.low <= self.high).all()) and bool((self.low < self.high).any())
+            bool((low <= high).all())
+            and bool((low < high).any())
+            and bool((high - low).isfinite().all())
         ):
-            raise ValueError(f"action_bounds must be the least and the largest, got {low}, {high}.")
+            raise ValueError(
+                f"action_bounds must be the least and the largest, both finite, got {low}, {high}."
+            )
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
         if self.policy_noise == 0:

@@ -18,7 +18,7 @@ from torchrl_alita.objectives._critics import PartnerCritics, critics_values
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._gain import gain_of
 from torchrl_alita.objectives._loss import house_loss
-from torchrl_alita.objectives._target_noise import TargetNoise
+from torchrl_alita.objectives._target_noise import TargetNoise, checked_bounds
 
 __all__ = ["MADDPGLoss"]
 
@@ -169,7 +169,9 @@ class MADDPGLoss(LossModule):
                 f"own_actions={own_actions!r} needs an actor over one-hot actions, with get_dist."
             )
         check_non_negative(logits_coeff=logits_coeff)
-        low, high = action_range(actor_network) if action_bounds is None else action_bounds
+        low, high = (
+            action_range(actor_network) if action_bounds is None else checked_bounds(action_bounds)
+        )
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.critics = PartnerCritics(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ __all__ = ["RunDirectory", "read_config"]
 _MAY_DIFFER = {
     "training": ("progress", "loggers", "wandb", "threads", "total_frames", "keep_checkpoints"),
 }
+# Without a checkpoint they are of no use.
+_BEFORE_CHECKPOINT = ("config.json", "metrics.csv", "wandb.json")
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -41,7 +44,8 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
 class RunDirectory:
     """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
 
-    A directory in which a run ended before its first checkpoint is as good as empty.
+    A directory in which a run was killed before its first checkpoint is as good as empty. As a
+    context, a run that ends in an error before its first checkpoint takes its files away.
 
     Args:
         path: of the directory. Default: ``runs/`` and a name with the time.
@@ -83,9 +87,26 @@ class RunDirectory:
                 raise ValueError(
                     f"{self.path} holds a run already; choose another run_dir, or resume it."
                 )
-            (self.path / "metrics.csv").unlink(missing_ok=True)
+            self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("config.json", config)
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None or self.checkpoints.latest() is not None:
+            return
+        self._clear()
+        # What others have left there stays.
+        for folder in (self.checkpoints.directory, self.path):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _clear(self) -> None:
+        """Remove what a run writes before its first checkpoint."""
+        for name in _BEFORE_CHECKPOINT:
+            (self.path / name).unlink(missing_ok=True)
 
     def _check_resumable(self, config: Mapping[str, Any]) -> None:
         saved, asked = _by_option(read_config(self.path)), _by_option(config)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -30,6 +31,7 @@ from torchrl_alita.training.loop import Run, start
 __all__ = [
     "OneLineParser",
     "check_option",
+    "closing_table",
     "launch",
     "main",
     "parse_arguments",
@@ -73,16 +75,11 @@ def launch(defaults: Mapping[str, Config], arguments: Sequence[str] | None = Non
         As of :func:`torchrl_alita.training.train`.
 
     Raises:
-        SystemExit: with 2 for a wrong option, which one line on stderr names.
+        SystemExit: with 2 for a wrong option, which one line on stderr names; with 130 after
+            Ctrl-C.
     """
-    try:
-        config = parse_arguments(sys.argv[1:] if arguments is None else arguments, defaults)
-        quiet_libraries()
-        context = start(config)
-        run = context.__enter__()
-    except REFUSALS as error:
-        raise SystemExit(refused(error, "recipe")) from None
-    return _finish(context, run)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return _train(arguments, defaults, program="recipe")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,30 +89,65 @@ def main(arguments: Sequence[str]) -> int:
         arguments: what follows on the command line.
     """
     try:
-        config = parse_arguments(arguments)
-        quiet_libraries()
-        context = start(config)
-        run = context.__enter__()
-    except REFUSALS as error:
-        return refused(error)
-    _finish(context, run)
+        _train(arguments)
+    except SystemExit as ended:
+        return ended.code
     return 0
 
 
-def _finish(context: Any, run: Run) -> dict[str, Any]:
-    """Train to the end, and print the trained team beside a random one."""
+def _train(
+    arguments: Sequence[str],
+    defaults: Mapping[str, Config] | None = None,
+    *,
+    program: str = "torchrl-alita",
+) -> dict[str, Any]:
+    """Train as a command line says, and print the trained team beside a random one."""
     try:
-        summary = run.to_end()
-    except BaseException:
-        if not context.__exit__(*sys.exc_info()):
-            raise
-    else:
-        context.__exit__(None, None, None)
-    rows = [f"{'':<24}{'trained':>12}{'random':>12}"]
-    for name, value in summary["evaluation"].items():
-        rows.append(f"{name:<24}{value:>12.3f}{summary['random_team'][name]:>12.3f}")
-    print("\n" + "\n".join(rows) + f"\n\nEverything is in {summary['run_dir']}/")
+        with ExitStack() as opened:
+            try:
+                config = parse_arguments(arguments, defaults)
+                quiet_libraries()
+                run = opened.enter_context(start(config))
+            except REFUSALS as error:
+                raise SystemExit(refused(error, program)) from None
+            summary = run.to_end()
+    except KeyboardInterrupt:
+        print(f"{program}: stopped by Ctrl-C.", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(f"\n{closing_table(summary)}\n\nEverything is in {summary['run_dir']}/")
     return summary
+
+
+def closing_table(summary: Mapping[str, Any]) -> str:
+    """A run's figures of merit, beside those of a random team and the best that is known.
+
+    Args:
+        summary: content of summary.json.
+
+    Returns:
+        The lines; the last one is the share of the way from the random team to the best.
+
+    Examples:
+        >>> means = {"return_mean": -40.0}, {"return_mean": -80.0}
+        >>> summary = {"evaluation": means[0], "random_team": means[1], "ceiling": -30.0}
+        >>> print(closing_table(summary))
+                                     trained      random     ceiling
+        return_mean                  -40.000     -80.000     -30.000
+        score                          0.800       0.000       1.000
+    """
+    trained, random = summary["evaluation"], summary["random_team"]
+    best = summary.get("ceiling")
+    ceilings = {} if best is None else {"return_mean": best}
+    rows = [[name, value, random[name], ceilings.get(name)] for name, value in trained.items()]
+    floor = random["return_mean"]
+    if best is not None and best != floor:
+        rows.append(["score", (trained["return_mean"] - floor) / (best - floor), 0.0, 1.0])
+    titles = ["", "trained", "random", *(["ceiling"] if ceilings else [])]
+    lines = ["".join(f"{title:<24}" if not title else f"{title:>12}" for title in titles)]
+    for name, *values in rows:
+        cells = ["" if value is None else f"{value:.3f}" for value in values[: len(titles) - 1]]
+        lines.append(f"{name:<24}{''.join(f'{cell:>12}' for cell in cells)}".rstrip())
+    return "\n".join(lines)
 
 
 def parse_arguments(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -118,7 +119,7 @@ def save_heat_map(
 
 
 class Pictures:
-    """The pictures of a run.
+    """The pictures of a run. One that fails costs the picture, not what the run has learned.
 
     Args:
         directory: in which they are written.
@@ -144,7 +145,8 @@ class Pictures:
             baselines: value of a random team by metric.
         """
         title = f"{self._title}, seed {seed}"
-        save_curves(self.directory / "curve.png", curves, title=title, baselines=baselines)
+        with _may_fail("curve.png"):
+            save_curves(self.directory / "curve.png", curves, title=title, baselines=baselines)
 
     def visits(self, maps: Mapping[str, torch.Tensor], walls: torch.Tensor | None) -> None:
         """visits.png, see :func:`save_heat_map`, if the task has a map.
@@ -154,18 +156,24 @@ class Pictures:
             walls: where nobody can be.
         """
         if maps:
-            save_heat_map(self.directory / "visits.png", maps, title=self._title, walls=walls)
+            with _may_fail("visits.png"):
+                save_heat_map(self.directory / "visits.png", maps, title=self._title, walls=walls)
 
     def episode(self, name: str, episode: TensorDictBase) -> None:
-        """The task's picture of an episode. One that fails costs the picture, not the run.
+        """The task's picture of an episode, if it draws one.
 
         Args:
             name: of the GIF file.
             episode: ``[T]``.
         """
-        if self._task.draw is None:
-            return
-        try:
-            save_gif(self.directory / name, self._task.draw(episode))
-        except Exception as error:
-            print(f"No {name}: {type(error).__name__}: {error}")
+        if self._task.draw is not None:
+            with _may_fail(name):
+                save_gif(self.directory / name, self._task.draw(episode))
+
+
+@contextmanager
+def _may_fail(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        print(f"No {name}: {type(error).__name__}: {error}")

@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ def start(
     try:
         build = make_algorithm or get_algorithm(algorithm_of(config.algorithm))
         run = Run(_with_compile(config), build, task or config.find_task())
-        with run.loggers:
+        with run.closing:
             yield run
     finally:
         torch.set_num_threads(threads)
@@ -150,12 +150,21 @@ class Run:
         self.progress = self.learning.progress
         if training.init_from is not None and training.resume is None:
             init_policy(algorithm, training.init_from)
-        plain = plain_config(config)
-        self.directory = RunDirectory(
-            training.resume or training.run_dir,
-            config=plain,
-            resume=training.resume is not None,
-            keep_checkpoints=training.keep_checkpoints,
+        with ExitStack() as opened:
+            self._open(opened)
+            self.closing = opened.pop_all()
+
+    def _open(self, opened: ExitStack) -> None:
+        """What the run writes, last of all: an error so far has left nothing."""
+        training = self.config.training
+        plain = plain_config(self.config)
+        self.directory = opened.enter_context(
+            RunDirectory(
+                training.resume or training.run_dir,
+                config=plain,
+                resume=training.resume is not None,
+                keep_checkpoints=training.keep_checkpoints,
+            )
         )
         if training.resume is not None:
             self.directory.checkpoints.load(self.components)
@@ -163,12 +172,14 @@ class Run:
         self._resumed_at = dict(self.progress)
         self._started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.directory.path / "metrics.csv", until=self.frames)
-        self.loggers = Loggers(
-            training.loggers,
-            self.directory.path,
-            config=plain | {"machine": machine()},
-            labels=(config.algorithm_name, config.task),
-            wandb=training.wandb,
+        self.loggers = opened.enter_context(
+            Loggers(
+                training.loggers,
+                self.directory.path,
+                config=plain | {"machine": machine()},
+                labels=(self.config.algorithm_name, self.config.task),
+                wandb=training.wandb,
+            )
         )
 
     @property
@@ -262,6 +273,7 @@ class Run:
             "evaluation": result,
             **({"selection": selection} if selection else {}),
             "random_team": random_result,
+            "ceiling": self._ceiling(),
             "exploration": {
                 # JSON knows no NaN.
                 name: None if value.isnan() else float(value)
@@ -277,6 +289,15 @@ class Run:
             checkpoint=self.directory.checkpoints.latest(),
         )
         return summary | {"run_dir": str(self.directory.path)}
+
+    def _ceiling(self) -> float | None:
+        """Best return that is known of the task, if the run has its agents and its horizon."""
+        training, task = self.config.training, self.task
+        own = training.n_agents in (None, task.n_agents) and training.horizon in (
+            None,
+            task.horizon,
+        )
+        return task.ceiling if own else None
 
     def _draw(
         self, result: Mapping[str, float], baselines: Mapping[str, float], episodes: TensorDictBase

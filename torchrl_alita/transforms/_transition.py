@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
+
 import torch
 from tensordict import NestedKey, TensorDictBase
+from torch import nn
 from torchrl.data import Composite, Unbounded
+
+from torchrl_alita._borrow import borrowed
+
+
+def check_followed(transform: nn.Module) -> None:
+    """Refuse to pay in a worker process by a copy of a network that is trained elsewhere.
+
+    TorchRL's collectors and batched environments hand their workers a copy of the environment;
+    they bring the policy up to date, but no network of a transform. One in shared memory is no
+    copy.
+    """
+    process = multiprocessing.current_process()
+    # What a process of TorchRL's runs; the caller's own may train what it holds.
+    runs = getattr(getattr(process, "_target", None), "__module__", "")
+    if not runs.startswith("torchrl."):
+        return
+    for network in _all_borrowed(transform):
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.device.type != "cpu" or not tensor.is_shared():
+                kind = type(transform).__name__
+                raise ValueError(
+                    f"{kind} would be paid by a copy of its {type(network).__name__} that "
+                    f"does not learn, in the worker process {process.name}: "
+                    f"append it to the replay buffer, or to the environment in the process that trains."
+                )
+
+
+def _all_borrowed(module: nn.Module) -> Iterator[nn.Module]:
+    for part in module.modules():
+        for network in borrowed(part):
+            yield network
+            yield from _all_borrowed(network)
 
 
 def written(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor) -> TensorDictBase:

@@ -122,4 +122,5 @@ class NoveltyReward(Transform):
         return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        _transition.check_followed(self)
         return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0])

@@ -164,6 +164,7 @@ class RNDBonus(Transform):
         return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0][1:])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        _transition.check_followed(self)
         return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
