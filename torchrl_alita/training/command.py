@@ -26,7 +26,7 @@ from torchrl_alita.training.config import (
     make_config,
     unknown_option,
 )
-from torchrl_alita.training.loop import Run, start
+from torchrl_alita.training.loop import start
 
 __all__ = [
     "OneLineParser",
