@@ -429,6 +429,18 @@ def test_fault_22_seeds_of_numpy_are_seeds():
         torch.testing.assert_close(env.reset()["agents", "observation"], first)
 
 
+@pytest.mark.parametrize("task", ["smax/2s3z", "jaxmarl/MPE_simple_spread_v3"])
+def test_fault_22_jax_in_64_bits_is_refused(task):
+    jax = pytest.importorskip("jax", reason="jax is not installed: the extra smax")
+    pytest.importorskip("jaxmarl", reason="jaxmarl is not installed: the extra smax")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(ValueError, match="need JAX in 32 bits, got jax_enable_x64=True"):
+            make_env(task, num_envs=2, seed=0)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
 @pytest.mark.parametrize("bounds", [(1,), ("a", "b"), (1, -1), (0, float("inf")), (0, 1, 2)])
 def test_fault_22_bounds_that_are_none_are_refused_by_name(bounds):
     from constructors import maddpg

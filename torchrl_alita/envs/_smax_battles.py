@@ -107,11 +107,17 @@ def place_of(device: torch.device) -> Any:
     """JAX's device for one of torch.
 
     Raises:
-        ValueError: if JAX does not have it.
+        ValueError: if JAX does not have it, or computes in 64 bits, in which JaxMARL's
+            environments fail.
     """
     import_smax()  # first: it leaves the process as it was
     import jax
 
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "JaxMARL's environments need JAX in 32 bits, got jax_enable_x64=True: leave it out, or "
+            'set jax.config.update("jax_enable_x64", False) before.'
+        )
     index = device.index
     if index is None:
         index = 0 if device.type == "cpu" else torch.cuda.current_device()
