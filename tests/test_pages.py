@@ -6,7 +6,6 @@ import json
 
 import pytest
 from scripts import ROOT, load
-from test_studies import studies  # noqa: F401  a fixture
 
 from torchrl_alita.experiments import write_between
 
@@ -42,7 +41,7 @@ def test_a_scripts_tables_are_what_its_results_say(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_studys_tables_and_pictures_are_those_of_its_rows(studies, name, tmp_path):  # noqa: F811
+def test_a_studys_tables_and_pictures_are_those_of_its_rows(studies, name, tmp_path):
     study = studies.load(name)
     assert is_there(ROOT / study.page, name, studies.text(study, tmp_path))
     drawn = {path.name for path in tmp_path.glob("*.png")}
@@ -51,7 +50,7 @@ def test_a_studys_tables_and_pictures_are_those_of_its_rows(studies, name, tmp_p
     assert drawn == {file for file in committed if not others or not file.startswith(others)}
 
 
-def test_a_changed_result_is_seen(studies, monkeypatch, tmp_path):  # noqa: F811
+def test_a_changed_result_is_seen(studies, monkeypatch, tmp_path):
     study = studies.load("smax_settings")
     copy = tmp_path / "smax_settings.jsonl"
     text = (studies.RESULTS / copy.name).read_text()

@@ -579,7 +579,7 @@ def _registered(name: str) -> Task:
     if name == "spread":
         # The name under which the package's results on cooperative navigation are known.
         # The ceiling: landmarks shared out once, by the least sum of distances, and teammates
-        # steered around (tests/test_navigation.py).
+        # steered around (tests/benchmarks/test_navigation.py).
         return replace(_registered("simple_spread"), floor=-586.3, ceiling=-84.8)
     return _task_of(name, _settings_class(name)())
 

@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from result_rows import make_row
+from scripts import ROOT
 
 from torchrl_alita.experiments import (
-    Row,
     append_row,
     normalized_score,
     read_rows,
@@ -22,30 +22,6 @@ from torchrl_alita.experiments import (
     write_rows,
 )
 from torchrl_alita.saving import machine
-
-
-def make_row(**changes) -> Row:
-    fields = {
-        "study": "spread",
-        "variant": "ALITA, marginal",
-        "task": "vmas/spread",
-        "algorithm": "alita",
-        "seed": 3,
-        "frames": 200,
-        "settings": {"influence_coeff": 0.0},
-        "command": "python recipes/alita_spread.py --influence-coeff 0",
-        "commit": "504cf5b",
-        "versions": {"torch": "2.13.0"},
-        "machine": {"cores": 2},
-        "wall_seconds": 7.5,
-        "process_seconds": None,
-        "curve": [
-            {"frames": 0, "wall_seconds": 0.0, "metrics": {"evaluation/return_mean": -5.0}},
-            {"frames": 200, "wall_seconds": 7.5, "metrics": {"evaluation/return_mean": -2.0}},
-        ],
-        "final": {"evaluation/return_mean": -2.0, "exploration/first_success_frame": None},
-    }
-    return Row(**fields | changes)
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -131,19 +107,14 @@ def test_a_full_disk_costs_the_row_and_leaves_the_file(tmp_path, monkeypatch):
     assert [row.seed for row in read_rows(path)] == [3, 4]
 
 
-def _append_many(path, seeds):
-    for seed in seeds:
-        append_row(path, make_row(seed=seed))
-
-
 def test_processes_that_add_rows_at_once_lose_none(tmp_path):
     path = tmp_path / "spread.jsonl"
     code = (
-        "import sys; sys.path[:0] = sys.argv[3:]; import test_results; from pathlib import Path; "
+        "import sys; sys.path[:0] = sys.argv[3:]; import result_rows; from pathlib import Path; "
         "first = int(sys.argv[2]); "
-        "test_results._append_many(Path(sys.argv[1]), range(first, first + 20))"
+        "result_rows.append_many(Path(sys.argv[1]), range(first, first + 20))"
     )
-    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    folders = [str(ROOT / "tests"), str(ROOT)]
     writers = [
         subprocess.Popen([sys.executable, "-c", code, str(path), str(start), *folders])
         for start in (0, 20)

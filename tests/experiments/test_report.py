@@ -6,10 +6,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from fake_cells import cells
 from PIL import Image
-from test_results import make_row
-from test_studies import SHARE, run
-from test_sweep import cells
+from result_rows import SHARE, make_row, run_of
 
 from torchrl_alita import __main__ as command_line
 from torchrl_alita.experiments import read_marl_eval, run_cells, write_rows
@@ -155,7 +154,7 @@ def test_a_full_disk_is_said_and_the_rows_stay(tmp_path, monkeypatch, capsys):
 
 
 def test_a_metric_that_only_some_runs_have_is_shown_where_it_is(tmp_path):
-    found = [run("x", 0, 1.0, 2.0), run("y", 0, 1.0, 2.0, final={})]
+    found = [run_of("x", 0, 1.0, 2.0), run_of("y", 0, 1.0, 2.0, final={})]
     assert "| y | 1 |  |" in write_report(found, tmp_path).markdown.read_text()
 
 

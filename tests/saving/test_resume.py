@@ -21,7 +21,7 @@ import resume_runs
 import torch
 from fakes import TargetEnv, changed_training
 from PIL import Image
-from scripts import load
+from scripts import ROOT, load
 from tensordict import TensorDict
 from torchrl.collectors import Collector
 from torchrl.envs import RewardSum, StepCounter, TransformedEnv
@@ -50,8 +50,6 @@ from torchrl_alita.saving import (
 from torchrl_alita.saving.checkpoint import SCHEMA
 from torchrl_alita.training import figures, train
 from torchrl_alita.training.figures import save_gif
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

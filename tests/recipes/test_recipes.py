@@ -7,11 +7,10 @@ import subprocess
 import sys
 from dataclasses import fields
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
-from scripts import load
+from scripts import ROOT, load
 
 from torchrl_alita.__main__ import main
 from torchrl_alita.algorithms import ALGORITHMS
@@ -19,7 +18,6 @@ from torchrl_alita.envs import get_task, make_env
 from torchrl_alita.saving import load_policy
 from torchrl_alita.training import TrainingSettings, evaluate, make_config, parse_arguments
 
-ROOT = Path(__file__).parent.parent
 TRAINING = [
     *("--total-frames", "300", "--num-envs", "5", "--horizon", "10", "--frames-per-batch", "50"),
     *("--evaluation-interval", "150", "--evaluation-episodes", "5", "--no-progress"),

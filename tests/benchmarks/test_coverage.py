@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts import load, pages
+from scripts import ROOT, load, pages
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch.nn.functional import one_hot
@@ -20,7 +20,6 @@ from torch.nn.functional import one_hot
 from torchrl_alita import Autoencoder, DiversityPenalty, NoveltyReward
 from torchrl_alita.envs.games import MatrixGame
 
-ROOT = Path(__file__).parent.parent
 # Repetitions, agents, actions.
 R, N, L = 5, 3, 2
 M = L**N

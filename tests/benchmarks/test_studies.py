@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from result_rows import SHARE, make_row, run_of
 from scripts import ROOT, load
 from tensordict import TensorDict
-from test_results import make_row
 
 from torchrl_alita.experiments import (
     Column,
@@ -25,24 +25,6 @@ from torchrl_alita.experiments import (
 )
 from torchrl_alita.training import evaluation
 
-SHARE = "evaluation/share"
-
-
-def run(variant: str, seed: int, *values: float, task: str = "games", every: int = 10, **changes):
-    curve = [
-        {"frames": every * number, "wall_seconds": None, "metrics": {SHARE: value}}
-        for number, value in enumerate(values)
-    ]
-    fields = {"frames": curve[-1]["frames"], "final": {SHARE: values[-1]}, "curve": curve}
-    return make_row(variant=variant, seed=seed, task=task, settings={}, **fields | changes)
-
-
-@pytest.fixture
-def studies(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return load("benchmarks", "study")
-
-
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
 
 
@@ -58,7 +40,7 @@ def test_the_rows_of_a_study_are_its_own(studies, name):
 
 def test_figures_of_a_run_by_hand():
     """Of frames 0 to 40, the last tenth is from 36 on."""
-    row = run("a", 0, 1.0, 5.0, 5.0, 2.0, 4.0)
+    row = run_of("a", 0, 1.0, 5.0, 5.0, 2.0, 4.0)
     figures = [of(SHARE)(row) for of in (best, frames_of_best, last, reached)]
     assert figures == [5.0, 10, 4.0, 4.0]
     assert reached(SHARE, part=0.5)(row) == pytest.approx((5 + 2 + 4) / 3)
@@ -67,10 +49,10 @@ def test_figures_of_a_run_by_hand():
 
 def test_a_table_has_references_first_and_few_seeds_one_by_one():
     rows = [
-        run("a", 0, 1.0, references={"random": {SHARE: 0.25}}),
-        run("a", 1, 0.5),
-        run("a", 2, 0.5, final={}),
-        *(run("b", seed, 0.5) for seed in range(5)),
+        run_of("a", 0, 1.0, references={"random": {SHARE: 0.25}}),
+        run_of("a", 1, 0.5),
+        run_of("a", 2, 0.5, final={}),
+        *(run_of("b", seed, 0.5) for seed in range(5)),
         make_row(variant="a script", frames=0, curve=[], final={SHARE: 0.75}, task="games"),
     ]
     rows[:8] = [make_row(**{**vars(row), "frames": 10}) for row in rows[:8]]
@@ -90,8 +72,8 @@ def len_text(rows) -> str:
 
 def test_sections_are_by_task_and_budget_and_teams_of_scripts_stand_in_each():
     script = make_row(variant="s", frames=0, curve=[], task="t")
-    rows = [run("a", 0, 1.0, 1.0, task="t"), run("a", 0, 1.0, 1.0, 1.0, task="t"), script]
-    other = run("a", 0, 1.0, 1.0, task="u")
+    rows = [run_of("a", 0, 1.0, 1.0, task="t"), run_of("a", 0, 1.0, 1.0, 1.0, task="t"), script]
+    other = run_of("a", 0, 1.0, 1.0, task="u")
     found = sections([*rows, other])
     assert [(key, len(of)) for key, of in found.items()] == [
         (("t", 10), 2), (("t", 20), 2), (("u", 10), 1),
@@ -129,11 +111,11 @@ def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):
         note="Note.",
     )
     # A run ends with a whole batch: at 24 frames of 20. One of 10 frames is another budget.
-    rows = [run("b", 0, 0.0, 3.0, every=24), run("a", 0, 0.0, 1.0, every=10)]
+    rows = [run_of("b", 0, 0.0, 3.0, every=24), run_of("a", 0, 0.0, 1.0, every=10)]
     assert [cell.name for cell in missing_cells(study.cells(), rows)] == [
         "games/a/seed0", "games/a/seed1", "games/b/seed1",
     ]  # fmt: skip
-    rows = [run("b", 0, 0.0, 3.0), run("a", 0, 0.0, 1.0), run("a", 1, 0.0, 3.0)]
+    rows = [run_of("b", 0, 0.0, 3.0), run_of("a", 0, 0.0, 1.0), run_of("a", 1, 0.0, 3.0)]
     text = study_text(study, rows, tmp_path, link="pictures")
     lines = text.splitlines()
     assert lines[2:4] == ["| a | 2 | 1.0, 3.0 |", "| b | 1 | 3.0 |"]

@@ -8,12 +8,11 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
-from scripts import load, pages
+from scripts import ROOT, load, pages
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
@@ -22,7 +21,6 @@ from torchrl_alita.envs import MarkovGame, MatrixGame
 from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
 
 bias = load("benchmarks", "influence_bias")
-ROOT = Path(__file__).parent.parent
 OBSERVATION, ACTION = ("agents", "observation"), ("agents", "action")
 F64 = torch.float64
 

@@ -6,11 +6,11 @@ import itertools
 import json
 import os
 import time
-from pathlib import Path
 
 import pytest
 import resume_runs
 import torch
+from scripts import ROOT
 
 from torchrl_alita.training import (
     config_from_plain,
@@ -149,7 +149,7 @@ def test_the_config_comes_back_from_its_json(tmp_path):
     assert config_from_plain(saved) == config
 
 
-SWEEPS = sorted((Path(__file__).parent.parent / "recipes" / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "recipes" / "sweeps").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

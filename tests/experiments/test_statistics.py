@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from result_rows import make_row
 from scipy import stats
-from test_results import make_row
 
 from torchrl_alita.experiments import (
     Estimate,

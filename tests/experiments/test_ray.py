@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from test_sweep import but_times, cells, histories
+from fake_cells import but_times, cells, histories
 
 from torchrl_alita.experiments import run_cells
 
