@@ -29,7 +29,7 @@ from torchrl_alita.modules import (
     make_recurrent_actor,
     make_team_value,
 )
-from torchrl_alita.objectives import IntrinsicRewardLoss, LIIRLoss
+from torchrl_alita.objectives import IntrinsicRewardLoss, LIIRLoss, meta_weight
 
 DISCRETE = TargetEnv(discrete=True)
 STATE = TargetEnv(discrete=True, has_state=True)
@@ -117,7 +117,7 @@ def by_the_loss(batch: TensorDict, size: float, **options) -> torch.Tensor:
     loss = liir(table_actor(POLICY), REWARDS, **options)
     old = loss.actor_network_params.data.clone()
     logits_of(loss).data.copy_(stepped(REWARDS, batch, size, **options))
-    batch = batch.clone().set(WEIGHT, loss.meta_weight(batch, old))
+    batch = batch.clone().set(WEIGHT, meta_weight(loss, batch, old))
     loss.intrinsic(batch)["loss_intrinsic"].backward()
     gradient = loss.intrinsic.reward_network_params["module", "values"].grad
     return -gradient * size * float(loss.intrinsic_coeff)
@@ -177,7 +177,7 @@ def test_the_weight_of_each_play_is_the_product_of_two_gradients():
     batch = batch.apply(lambda value: value.double() if value.is_floating_point() else value)
     params = [p for p in loss.actor_network_params.values(True, True) if p.requires_grad]
     old = loss.actor_network_params.data.clone()
-    weight = loss.meta_weight(batch, old)
+    weight = meta_weight(loss, batch, old)
     # At the old policies themselves the ratios are 1.
     with torch.no_grad():
         _, _, extrinsic = loss._critic(batch)
@@ -226,7 +226,7 @@ def test_the_policies_train_no_reward_and_the_reward_no_policy():
     params = loss.intrinsic.reward_network_params
     assert all(param.grad is None for param in params.values(True, True))
     loss.zero_grad()
-    batch[WEIGHT] = loss.meta_weight(batch, loss.actor_network_params.data.clone())
+    batch[WEIGHT] = meta_weight(loss, batch, loss.actor_network_params.data.clone())
     loss.intrinsic(batch)["loss_intrinsic"].backward()
     assert any(param.grad is not None for param in params.values(True, True))
     assert all(param.grad is None for param in loss.parameters())
@@ -245,7 +245,7 @@ def test_an_agent_without_a_choice_has_no_weight_whichever_action_it_is_left_wit
         mask[:, :, 1, allowed] = True
         batch["agents", "action"][:, :, 1] = mask[:, :, 1].float()
         batch["agents", "action_mask"] = batch["next", "agents", "action_mask"] = mask
-        weight = loss.meta_weight(batch, loss.actor_network_params.data.clone())
+        weight = meta_weight(loss, batch, loss.actor_network_params.data.clone())
         assert not weight[:, :, 1].any()
         assert bool(weight[:, :, [0, 2]].any())
         other = batch.clone()

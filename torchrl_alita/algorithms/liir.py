@@ -17,7 +17,7 @@ from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._rollout_learner import RolloutLearner, RolloutSettings
 from torchrl_alita.layout import INTRINSIC_REWARD, META_WEIGHT, STATE
 from torchrl_alita.modules import make_counterfactual_critic, make_team_value
-from torchrl_alita.objectives import IntrinsicRewardLoss, LIIRLoss
+from torchrl_alita.objectives import IntrinsicRewardLoss, LIIRLoss, meta_weight
 
 __all__ = ["LIIR", "LIIRSettings"]
 
@@ -57,7 +57,7 @@ class LIIR(RolloutLearner):
 
     Each agent follows the team's reward and one of its own, which is learned: so that the
     policies that follow it earn more of the team's. See
-    :meth:`torchrl_alita.objectives.LIIRLoss.meta_weight` for that gradient, and for how it
+    :func:`torchrl_alita.objectives.meta_weight` for that gradient, and for how it
     differs from the authors' code.
 
     Source: https://arxiv.org/abs/1910.01899, with the authors' defaults but for Adam, a bonus
@@ -142,7 +142,7 @@ class LIIR(RolloutLearner):
         batch = self._by_name(batches)["rollout"]
         old = self.loss.actor_network_params.data.clone()
         logs = super().update(batches)
-        weight = self.loss.meta_weight(batch, old)
+        weight = meta_weight(self.loss, batch, old)
         self._zero_grad()
         logs.update(self._intrinsic_gradient(batch.copy().set(META_WEIGHT, weight)))
         return logs.update(self._follow_all(["intrinsic"]))

@@ -5,10 +5,12 @@ from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.influence import InfluenceLoss
 from torchrl_alita.objectives.influence_score import InfluenceScoreLoss
 from torchrl_alita.objectives.influenced_value import Marginal, Trained
+from torchrl_alita.objectives.intrinsic_reward import IntrinsicRewardLoss
 from torchrl_alita.objectives.lica import LICALoss
-from torchrl_alita.objectives.liir import IntrinsicRewardLoss, LIIRLoss
+from torchrl_alita.objectives.liir import LIIRLoss
 from torchrl_alita.objectives.maddpg import MADDPGLoss
 from torchrl_alita.objectives.maven import MAVENLoss
+from torchrl_alita.objectives.meta_gradient import meta_weight
 from torchrl_alita.objectives.model_of_others import ModelOfOthersLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
@@ -39,4 +41,5 @@ __all__ = [
     "Trained",
     "TsallisLoss",
     "ValueDecompositionLoss",
+    "meta_weight",
 ]

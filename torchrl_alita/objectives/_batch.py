@@ -102,6 +102,11 @@ def row_weights(
     return weights.reshape(rows)
 
 
+def batch_mean(loss: LossModule, batch: TensorDictBase, rows: torch.Tensor) -> torch.Tensor:
+    """Mean over the rows that count, to be logged, ``[*B] -> []``, without gradient."""
+    return loss._reduce_loss(rows.detach(), tensordict=batch, reduction="mean")
+
+
 def write_priority(loss: LossModule, tensordict: TensorDictBase, error: torch.Tensor) -> None:
     """Write the squared error of each row ``[*B]`` into the batch of a prioritized buffer.
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch.distributions import Distribution
+from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import check_same_shape
+from torchrl_alita._checks import (
+    REDUCTIONS,
+    check_choice,
+    check_non_negative,
+    check_same_shape,
+    check_share,
+)
 from torchrl_alita.functional import allowed_actions
 from torchrl_alita.layout import next_key
 from torchrl_alita.modules._acting import distribution_of
+from torchrl_alita.objectives._batch import batch_mean, check_batch, row_mask, unique
 from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
 from torchrl_alita.objectives._functional_call import functional_call
 
@@ -27,34 +36,92 @@ class Policy(NamedTuple):
     written: TensorDictBase
 
 
-def check_actor(actor_network: TensorDictModuleBase) -> None:
-    if not hasattr(actor_network, "get_dist"):
-        raise ValueError("The actor must be one over one-hot actions, with get_dist.")
-
-
-def check_rollout(
-    batch: TensorDictBase,
+def take_over(
+    loss: LossModule,
+    actor_network: TensorDictModuleBase,
+    critics: Mapping[str, TensorDictModuleBase],
     *,
-    action: NestedKey,
-    done: NestedKey,
-    reward: NestedKey | None = None,
+    gamma: float,
+    lmbda: float,
+    reduction: str,
+    **coeffs: float,
 ) -> None:
-    """Raise unless there is a dimension of time, and a reward and a flag for each step.
+    """The networks and the numbers of a loss, checked and registered by their names.
+
+    Args:
+        loss: whose constructor this is.
+        actor_network: policies over one-hot actions.
+        critics: networks that get targets.
+        gamma: in [0, 1].
+        lmbda: in [0, 1].
+        reduction: of the loss.
+        coeffs: at least 0.
 
     Raises:
-        ValueError: if there is not.
-        TypeError: if the flags are not bool.
+        ValueError: if a number is out of range, or the actor has no get_dist.
+        TypeError: if it is none.
     """
-    *rows, num_agents = batch.get(action).shape[:-1]
+    check_share(gamma=gamma, lmbda=lmbda)
+    check_non_negative(**coeffs)
+    check_choice("reduction", reduction, REDUCTIONS)
+    if not hasattr(actor_network, "get_dist"):
+        raise ValueError("The actor must be one over one-hot actions, with get_dist.")
+    loss.convert_to_functional(actor_network, "actor_network", create_target_params=False)
+    for name, network in critics.items():
+        loss.convert_to_functional(network, name, create_target_params=True)
+    for name, value in {"gamma": gamma, "lmbda": lmbda, **coeffs}.items():
+        loss.register_coeff_buffer(name, float(value))
+    loss.reduction = reduction
+
+
+def rollout_in_keys(
+    loss: LossModule, here: list[NestedKey], there: list[NestedKey]
+) -> list[NestedKey]:
+    """All that a loss reads, if it reads some of each step, and some of what follows it.
+
+    Of the next step observations are read as a batch has them, and others by name.
+    """
+    keys = loss.tensor_keys
+    following = following_keys(loss.actor_network, there)
+    own = (keys.reward, keys.terminated, keys.done)
+    return unique([keys.action, *here, *following, *(next_key(key) for key in own)])
+
+
+def check_rollout(loss: LossModule, tensordict: TensorDictBase) -> TensorDictBase:
+    """As ``check_batch``, of a batch in order of time.
+
+    Raises:
+        ValueError: if there is no dimension of time, or an entry is not one for each step.
+        TypeError: if the flags are not bool.
+        KeyError: if an entry is missing.
+    """
+    keys = loss.tensor_keys
+    batch = check_batch(loss, tensordict)
+    *rows, num_agents = batch.get(keys.action).shape[:-1]
     if not rows:
         raise ValueError(
-            f"The batch must be a rollout [*B, T], got actions {tuple(batch.get(action).shape)}."
+            f"The batch must be a rollout [*B, T], got actions {tuple(batch.get(keys.action).shape)}."
         )
-    check_same_shape(batch, next_key(done), (*rows, 1))
-    if batch.get(next_key(done)).dtype != torch.bool:
-        raise TypeError(f"{next_key(done)} must be bool, got {batch.get(next_key(done)).dtype}.")
-    if reward is not None:
-        check_same_shape(batch, next_key(reward), (*rows, num_agents, 1))
+    done = next_key(keys.done)
+    check_same_shape(batch, done, (*rows, 1))
+    if batch.get(done).dtype != torch.bool:
+        raise TypeError(f"{done} must be bool, got {batch.get(done).dtype}.")
+    if hasattr(keys, "reward"):
+        check_same_shape(batch, next_key(keys.reward), (*rows, num_agents, 1))
+    return batch
+
+
+def policy_gradient(
+    loss: LossModule, batch: TensorDictBase, policy: Distribution, advantage: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """``loss_actor`` of advantages ``[*B, N, 1]``, and the entropy to be logged."""
+    entropy = policy.entropy()
+    score = policy.log_prob(batch.get(loss.tensor_keys.action))
+    gain = advantage.squeeze(-1) * score + loss.entropy_coeff * entropy
+    return {
+        "loss_actor": loss._reduce_loss(-gain.mean(-1), tensordict=batch),
+        "entropy": batch_mean(loss, batch, entropy.mean(-1)),
+    }
 
 
 def policy_of(
@@ -77,13 +144,6 @@ def rollout_keys(
     """What actor and critics read of a step besides the action."""
     keys = [*actor.in_keys, *(key for critic in critics for key in critic.in_keys)]
     return [key for key in dict.fromkeys(keys) if key != action]
-
-
-def next_step_keys(
-    actor: TensorDictModuleBase, keys: list[NestedKey], *own: NestedKey
-) -> list[NestedKey]:
-    """What is read of the next step: observations as a batch has them, and others by name."""
-    return [*following_keys(actor, keys), *(next_key(key) for key in own)]
 
 
 @torch.no_grad()
@@ -115,32 +175,22 @@ def next_action(action: torch.Tensor, done: torch.Tensor, there: torch.Tensor) -
 
 def taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     """Value of a one-hot action, ``[*B, N, L], [*B, N, L] -> [*B, N, 1]``."""
+    # A masked value is huge: times zero it is nothing, but only where it is finite.
     return (values * action.to(values.dtype)).sum(-1, keepdim=True)
 
 
-def choosing(
-    batch: TensorDictBase,
-    actor: TensorDictModuleBase,
-    *,
-    action: NestedKey,
-    action_mask: NestedKey,
-    rows: torch.Tensor | None,
-) -> torch.Tensor:
+def choosing(loss: LossModule, batch: TensorDictBase) -> torch.Tensor:
     """Whether an agent had a choice, in rows that are no padding, bool ``[*B, N, 1]``.
 
     The dead of a battle have one action. Without a mask of actions all choose.
-
-    Args:
-        batch: ``[*B]``.
-        actor: reads the mask of actions, or does not.
-        action: key.
-        action_mask: key.
-        rows: bool ``[*B]``, those that are no padding; None for all.
     """
-    if action_mask in actor.in_keys:
-        several = allowed_actions(batch.get(action_mask)).sum(-1, keepdim=True) > 1
+    keys = loss.tensor_keys
+    action = batch.get(keys.action)
+    if keys.action_mask in loss.actor_network.in_keys:
+        several = allowed_actions(batch.get(keys.action_mask)).sum(-1, keepdim=True) > 1
     else:
-        several = torch.ones_like(batch.get(action)[..., :1], dtype=torch.bool)
+        several = torch.ones_like(action[..., :1], dtype=torch.bool)
+    rows = row_mask(loss, batch, action.shape[:-2])
     return several if rows is None else several & rows.unsqueeze(-1).unsqueeze(-1)
 
 

@@ -12,13 +12,7 @@ from torchrl.envs import ExplorationType
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._checks import (
-    REDUCTIONS,
-    check_choice,
-    check_non_negative,
-    check_same_shape,
-    check_share,
-)
+from torchrl_alita._checks import check_same_shape
 from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
@@ -28,22 +22,23 @@ from torchrl_alita.layout import (
     TERMINATED,
     next_key,
 )
-from torchrl_alita.objectives._batch import check_batch, row_mask, unique
-from torchrl_alita.objectives._critics import run
+from torchrl_alita.objectives._batch import batch_mean
 from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._rollout import (
     Policy,
-    check_actor,
     check_rollout,
     choosing,
     next_action,
     next_policy,
-    next_step_keys,
+    policy_gradient,
     policy_of,
+    rollout_in_keys,
     rollout_keys,
     standardize,
+    take_over,
     taken,
 )
+from torchrl_alita.objectives._run import run
 
 __all__ = ["COMALoss"]
 
@@ -148,23 +143,14 @@ class COMALoss(LossModule):
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
-        check_share(gamma=gamma, lmbda=lmbda)
-        check_non_negative(entropy_coeff=entropy_coeff)
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_actor(actor_network)
-        self.convert_to_functional(actor_network, "actor_network", create_target_params=False)
-        self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
-        self.register_coeff_buffer("gamma", float(gamma))
-        self.register_coeff_buffer("lmbda", float(lmbda))
-        self.register_coeff_buffer("entropy_coeff", float(entropy_coeff))
+        critics = {"qvalue_network": qvalue_network}
+        numbers = {"gamma": gamma, "lmbda": lmbda, "entropy_coeff": entropy_coeff}
+        take_over(self, actor_network, critics, reduction=reduction, **numbers)
         self.normalize_advantage = normalize_advantage
-        self.reduction = reduction
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        keys, read = self.tensor_keys, self._read()
-        own = (keys.reward, keys.terminated, keys.done)
-        return unique([keys.action, *read, *next_step_keys(self.actor_network, read, *own)])
+        return rollout_in_keys(self, self._read(), self._read())
 
     def _read(self) -> list[NestedKey]:
         return rollout_keys(self.actor_network, [self.qvalue_network], self.tensor_keys.action)
@@ -192,41 +178,23 @@ class COMALoss(LossModule):
             >>> coma.critic_losses(env.rollout(4))["loss_qvalue"].backward()
         """
         with torch.no_grad():
-            batch = self._batch(tensordict)
+            batch = check_rollout(self, tensordict)
             policy = policy_of(self.actor_network, self.actor_network_params.data, batch)
         return self._critic(batch, policy)[0]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        keys = self.tensor_keys
-        batch = self._batch(tensordict)
-        action = batch.get(keys.action)
+        batch = check_rollout(self, tensordict)
         policy = policy_of(self.actor_network, self.actor_network_params, batch)
         losses, value = self._critic(batch, policy)
-        probabilities = policy.distribution.probs
         advantage = functional.counterfactual_advantage(
-            value.detach(), probabilities.detach(), action
+            value.detach(),
+            policy.distribution.probs.detach(),
+            batch.get(self.tensor_keys.action),
         )
         if self.normalize_advantage:
-            counted = choosing(
-                batch,
-                self.actor_network,
-                action=keys.action,
-                action_mask=keys.action_mask,
-                rows=row_mask(self, batch, action.shape[:-2]),
-            )
-            advantage = standardize(advantage, counted)
-        score = policy.distribution.log_prob(action)
-        entropy = policy.distribution.entropy()
-        gain = advantage.squeeze(-1) * score + self.entropy_coeff * entropy
-        losses.set("loss_actor", self._reduce_loss(-gain.mean(-1), tensordict=batch))
-        return losses.set("entropy", self._log(entropy.unsqueeze(-1), batch))
-
-    def _batch(self, tensordict: TensorDictBase) -> TensorDictBase:
-        keys = self.tensor_keys
-        batch = check_batch(self, tensordict)
-        check_rollout(batch, action=keys.action, reward=keys.reward, done=keys.done)
-        return batch
+            advantage = standardize(advantage, choosing(self, batch))
+        return losses.update(policy_gradient(self, batch, policy.distribution, advantage))
 
     def _critic(self, batch: TensorDictBase, policy: Policy) -> tuple[TensorDictBase, torch.Tensor]:
         """The critics' loss with what is logged, and their values ``[*B, T, N, L]``."""
@@ -240,8 +208,8 @@ class COMALoss(LossModule):
         losses = TensorDict(
             {
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch),
-                "pred_value": self._log(chosen, batch),
-                "target_value": self._log(target, batch),
+                "pred_value": batch_mean(self, batch, chosen.mean((-1, -2))),
+                "target_value": batch_mean(self, batch, target.mean((-1, -2))),
             }
         )
         return losses, value
@@ -265,7 +233,3 @@ class COMALoss(LossModule):
         return functional.lambda_return(
             reward, terminated, done, next_value, self.gamma, self.lmbda
         )
-
-    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
-        value = value.detach().mean((-1, -2))
-        return self._reduce_loss(value, tensordict=batch, reduction="mean")

@@ -11,27 +11,21 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita._checks import (
-    REDUCTIONS,
-    check_choice,
-    check_non_negative,
-    check_same_shape,
-    check_share,
-)
+from torchrl_alita._checks import check_same_shape
 from torchrl_alita.layout import ACTION, DONE, REWARD, TERMINATED, next_key
-from torchrl_alita.objectives._batch import check_batch, row_mask, unique
-from torchrl_alita.objectives._critics import run
+from torchrl_alita.objectives._batch import batch_mean
 from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._rollout import (
     Policy,
-    check_actor,
     check_rollout,
     next_action,
     next_policy,
-    next_step_keys,
     policy_of,
+    rollout_in_keys,
     rollout_keys,
+    take_over,
 )
+from torchrl_alita.objectives._run import run
 
 __all__ = ["LICALoss"]
 
@@ -130,22 +124,13 @@ class LICALoss(LossModule):
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
-        check_share(gamma=gamma, lmbda=lmbda)
-        check_non_negative(entropy_coeff=entropy_coeff)
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_actor(actor_network)
-        self.convert_to_functional(actor_network, "actor_network", create_target_params=False)
-        self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
-        self.register_coeff_buffer("gamma", float(gamma))
-        self.register_coeff_buffer("lmbda", float(lmbda))
-        self.register_coeff_buffer("entropy_coeff", float(entropy_coeff))
-        self.reduction = reduction
+        critics = {"qvalue_network": qvalue_network}
+        numbers = {"gamma": gamma, "lmbda": lmbda, "entropy_coeff": entropy_coeff}
+        take_over(self, actor_network, critics, reduction=reduction, **numbers)
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        keys, read = self.tensor_keys, self._read()
-        own = (keys.reward, keys.terminated, keys.done)
-        return unique([keys.action, *read, *next_step_keys(self.actor_network, read, *own)])
+        return rollout_in_keys(self, self._read(), self._read())
 
     def _read(self) -> list[NestedKey]:
         return rollout_keys(self.actor_network, [self.qvalue_network], self.tensor_keys.action)
@@ -186,15 +171,14 @@ class LICALoss(LossModule):
         joint = batch.copy().set(self.tensor_keys.action, distribution.probs)
         value = self._value(joint, self.qvalue_network_params.data).squeeze(-1)
         entropy = distribution.entropy().mean(-1)
-        mean_entropy = self._mean(entropy.detach(), batch).clamp_min(1e-8)
-        gain = value + self.entropy_coeff / mean_entropy * entropy
+        mean_entropy = batch_mean(self, batch, entropy)
+        gain = value + self.entropy_coeff / mean_entropy.clamp_min(1e-8) * entropy
         losses.set("loss_actor", self._reduce_loss(-gain, tensordict=batch))
-        return losses.set("entropy", self._log(entropy.unsqueeze(-1), batch))
+        return losses.set("entropy", mean_entropy)
 
     def _batch(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.tensor_keys
-        batch = check_batch(self, tensordict)
-        check_rollout(batch, action=keys.action, reward=keys.reward, done=keys.done)
+        batch = check_rollout(self, tensordict)
         rows = batch.get(keys.action).shape[:-2]
         check_same_shape(batch, next_key(keys.terminated), (*rows, 1))
         return batch
@@ -209,8 +193,8 @@ class LICALoss(LossModule):
         return TensorDict(
             {
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch),
-                "pred_value": self._log(value, batch),
-                "target_value": self._log(target, batch),
+                "pred_value": batch_mean(self, batch, value.squeeze(-1)),
+                "target_value": batch_mean(self, batch, target.squeeze(-1)),
             }
         )
 
@@ -233,14 +217,3 @@ class LICALoss(LossModule):
             self.lmbda,
         )
         return target.squeeze(-2)
-
-    def _mean(self, values: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
-        """Over the rows that are no padding."""
-        mask = row_mask(self, batch, values.shape)
-        if mask is None:
-            return values.mean()
-        return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
-
-    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
-        value = value.detach().squeeze(-1)
-        return self._reduce_loss(value, tensordict=batch, reduction="mean")

@@ -13,7 +13,13 @@ from torchrl.objectives import LossModule
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
 from torchrl_alita.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
 from torchrl_alita.modules._acting import action_range, run_network
-from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
+from torchrl_alita.objectives._batch import (
+    batch_mean,
+    check_batch,
+    row_weights,
+    unique,
+    write_priority,
+)
 from torchrl_alita.objectives._critics import PartnerCritics, critics_values
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._gain import gain_of
@@ -263,8 +269,8 @@ class MADDPGLoss(LossModule):
         return TensorDict(
             {
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch, weights=weights),
-                "pred_value": self._log(value, batch),
-                "target_value": self._log(target, batch),
+                "pred_value": batch_mean(self, batch, value.mean((-1, -2))),
+                "target_value": batch_mean(self, batch, target.mean((-1, -2))),
             }
         )
 
@@ -289,7 +295,3 @@ class MADDPGLoss(LossModule):
                 draw=self.own_actions == "policy",
             ),
         )
-
-    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
-        value = value.detach().mean((-1, -2))
-        return self._reduce_loss(value, tensordict=batch, reduction="mean")

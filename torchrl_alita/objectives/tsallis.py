@@ -30,10 +30,17 @@ from torchrl_alita.layout import (
     next_key,
 )
 from torchrl_alita.modules._acting import distribution_of
-from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
-from torchrl_alita.objectives._critics import following_inputs, run
+from torchrl_alita.objectives._batch import (
+    batch_mean,
+    check_batch,
+    row_weights,
+    unique,
+    write_priority,
+)
+from torchrl_alita.objectives._critics import following_inputs
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._loss import house_loss
+from torchrl_alita.objectives._run import run
 
 __all__ = ["TsallisLoss"]
 
@@ -206,8 +213,8 @@ class TsallisLoss(LossModule):
                 "loss_actor": self._reduce_loss(-gain, tensordict=batch, weights=weights),
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch, weights=weights),
                 "loss_value": self._reduce_loss(value_error, tensordict=batch, weights=weights),
-                "entropy": self._log(-surprise.mean(0), batch),
-                "pred_value": self._log(pred_value, batch),
+                "entropy": batch_mean(self, batch, -surprise.mean(0).mean((-1, -2))),
+                "pred_value": batch_mean(self, batch, pred_value.mean((-1, -2))),
             }
         )
 
@@ -250,7 +257,3 @@ class TsallisLoss(LossModule):
             )
         value = run(self.qvalue_network, self.qvalue_network_params, batch, keys.state_action_value)
         return value.detach(), (value - target).square().sum((-1, -2))
-
-    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
-        value = value.mean((-1, -2))
-        return self._reduce_loss(value, tensordict=batch, reduction="mean")

@@ -28,10 +28,17 @@ from torchrl_alita.layout import (
     next_key,
 )
 from torchrl_alita.modules._acting import run_network
-from torchrl_alita.objectives._batch import check_batch, row_weights, unique, write_priority
+from torchrl_alita.objectives._batch import (
+    batch_mean,
+    check_batch,
+    row_weights,
+    unique,
+    write_priority,
+)
 from torchrl_alita.objectives._critics import following_inputs, following_keys, memory_keys
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._loss import house_loss
+from torchrl_alita.objectives._rollout import taken
 
 __all__ = ["ValueDecompositionLoss"]
 
@@ -193,7 +200,7 @@ class ValueDecompositionLoss(LossModule):
         keys = self.tensor_keys
         weights = row_weights(self, batch, batch.get(keys.action).shape[:-2])
         value = self._mixed(
-            batch, _taken(local.get(keys.action_value), batch.get(keys.action)), target=False
+            batch, taken(local.get(keys.action_value), batch.get(keys.action)), target=False
         )
         target = self._target(batch, local)
         error = self._per_row((value - target).square().squeeze(-1))
@@ -201,8 +208,8 @@ class ValueDecompositionLoss(LossModule):
         return TensorDict(
             {
                 "loss_qvalue": self._reduce_loss(error, tensordict=batch, weights=weights),
-                "pred_value": self._log(value, batch),
-                "target_value": self._log(target, batch),
+                "pred_value": batch_mean(self, batch, self._per_row(value.squeeze(-1))),
+                "target_value": batch_mean(self, batch, self._per_row(target.squeeze(-1))),
             }
         )
 
@@ -251,7 +258,7 @@ class ValueDecompositionLoss(LossModule):
             present = following_inputs(network, self._read(), batch, local)
             params = self.local_value_network_params.data
             best = self._local(present, params, recurrent=False).get(keys.action)
-        value = self._mixed(following, _taken(values.get(keys.action_value), best), target=True)
+        value = self._mixed(following, taken(values.get(keys.action_value), best), target=True)
         reward = batch.get(next_key(keys.reward))
         reward = reward if reward.is_floating_point() else reward.to(value.dtype)
         terminated = batch.get(next_key(keys.terminated))
@@ -261,13 +268,3 @@ class ValueDecompositionLoss(LossModule):
             reward.mean(-2, keepdim=True), terminated, value.unsqueeze(-2), self.gamma
         )
         return team.squeeze(-2)
-
-    def _log(self, value: torch.Tensor, batch: TensorDictBase) -> torch.Tensor:
-        value = self._per_row(value.detach().squeeze(-1))
-        return self._reduce_loss(value, tensordict=batch, reduction="mean")
-
-
-def _taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Value of a one-hot action, ``[*B, N, L], [*B, N, L] -> [*B, N, 1]``."""
-    # A masked value is huge: times zero it is nothing, but only where it is finite.
-    return (values * action.to(values.dtype)).sum(-1, keepdim=True)
