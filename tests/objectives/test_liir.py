@@ -21,6 +21,7 @@ from fakes import (
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
+from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import SoftUpdate
 
 from torchrl_alita.modules import (
@@ -179,9 +180,9 @@ def test_the_weight_of_each_play_is_the_product_of_two_gradients():
     old = loss.actor_network_params.data.clone()
     weight = meta_weight(loss, batch, old)
     # At the old policies themselves the ratios are 1.
-    with torch.no_grad():
-        _, _, extrinsic = loss._critic(batch)
-    scores = loss._scores(batch, loss.actor_network_params)
+    _, extrinsic = loss.advantages(batch)
+    with set_recurrent_mode(True), loss.actor_network_params.to_module(actor):
+        scores = actor.get_dist(batch.clone()).log_prob(batch["agents", "action"])
     gain = (extrinsic.mean((-1, -2)) * scores.sum(-1)).mean()
     climb = torch.autograd.grad(gain, params, retain_graph=True)
     for place in itertools.product(range(2), range(3), range(N)):
