@@ -40,7 +40,8 @@ LEARNING = {
     "noise_frames": 20_000_000,
 }
 DEFAULTS = {
-    # The same settings for both sparse games; docs/sparse.md says what they reach.
+    # An agent's own seldom visited states, and its influence on the others' transitions;
+    # docs/sparse.md says what they reach.
     "on_policy_alita": Config(
         task="push_box",
         # Bonuses are weighed against a reward of 1.

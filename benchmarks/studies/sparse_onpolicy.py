@@ -37,7 +37,7 @@ SECONDS = Column("seconds", lambda row: row.wall_seconds, 0)
 STUDY = Study(
     name="sparse_onpolicy",
     page="docs/sparse.md",
-    tasks={"push_box": (6_553_600, ONE), "secret_room": (6_553_600, ONE)},
+    tasks={"push_box": (6_553_600, ONE), "secret_room": (5_046_272, ONE)},
     variants={
         "ALITA-C": Variant(algorithm="on_policy_alita"),
         "without influence": Variant(
