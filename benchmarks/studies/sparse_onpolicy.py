@@ -32,7 +32,7 @@ ONE = {
     "checkpoint_interval": 2_000_000,
 }
 BOXES, SUCCESS = "evaluation/boxes_per_episode", "evaluation/success_share"
-SECONDS = Column("seconds", lambda row: row.wall_seconds, 0)
+SECONDS = Column("processor seconds", lambda row: row.process_seconds, 0)
 
 STUDY = Study(
     name="sparse_onpolicy",

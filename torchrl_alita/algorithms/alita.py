@@ -17,7 +17,7 @@ from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._influence import InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer
-from torchrl_alita.algorithms.maddpg import MADDPG, MADDPGSettings
+from torchrl_alita.algorithms.maddpg import MADDPG, SPREAD, MADDPGSettings
 from torchrl_alita.data import ConditionalSampler, Replay
 from torchrl_alita.layout import (
     ACTION,
@@ -122,6 +122,17 @@ class ALITA(MADDPG):
 
     Settings: ClassVar[type[ALITASettings]] = ALITASettings
     settings: ALITASettings
+    presets: ClassVar[Mapping[str, ALITASettings]] = {
+        # MADDPG's, and coefficients without a unit, docs/navigation.md.
+        "spread": ALITASettings(
+            **SPREAD,
+            influence_unit="own_gradient",
+            bonus_unit="own_return",
+            influence_coeff=0.1,
+            novelty_coeff=0.01,
+            diversity_coeff=0.01,
+        )
+    }
 
     def __init__(
         self,

@@ -1,0 +1,44 @@
+"""MADDPG and ALITA tuned for cooperative navigation, and what each change brings.
+
+The settings were chosen on seed 100; docs/spread.md has those of the paper.
+"""
+
+from studies.navigation import STUDY as ON_POLICY
+from studies.spread import NO_F, NO_IM
+
+from torchrl_alita.experiments import Study, Variant
+
+PRESET = {"preset": "spread"}
+
+STUDY = Study(
+    name="navigation_off_policy",
+    page="docs/navigation.md",
+    tasks={
+        "vmas/spread": (200_000, {"evaluation_interval": 20_000, "checkpoint_interval": 200_000})
+    },
+    variants={
+        "MADDPG": Variant(algorithm="maddpg", settings=PRESET),
+        "ALITA": Variant(algorithm="alita", settings=PRESET),
+        "ALITA, no F": Variant(algorithm="alita", settings={**PRESET, **NO_F}),
+        "ALITA, no IM": Variant(algorithm="alita", settings={**PRESET, **NO_IM}),
+        "MADDPG, perceptrons": Variant(
+            algorithm="maddpg", settings={**PRESET, "algorithm.goal_attention": False}
+        ),
+        "MADDPG, a batch of 1,024 for each 100 frames": Variant(
+            algorithm="maddpg",
+            settings={
+                **PRESET,
+                "algorithm.batch_size": 1_024,
+                "algorithm.frames_per_update": 100,
+            },
+        ),
+        "MADDPG, steps that stay": Variant(
+            algorithm="maddpg", settings={**PRESET, "algorithm.lr_decay_frames": 0}
+        ),
+    },
+    columns=ON_POLICY.columns,
+    panels=ON_POLICY.panels,
+    checks=(("ALITA", "MADDPG"),),
+    seeds=range(10),
+    note=ON_POLICY.note,
+)
