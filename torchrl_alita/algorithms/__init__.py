@@ -1,6 +1,7 @@
 """Algorithms: settings, parts, optimizers and one update."""
 
 from torchrl_alita.algorithms._learner import (
+    AlgorithmSettings,
     Learner,
     LearnerSettings,
     OffPolicySettings,
@@ -35,6 +36,7 @@ from torchrl_alita.algorithms.registry import (
 )
 from torchrl_alita.algorithms.reinforce import Reinforce, ReinforceSettings
 from torchrl_alita.algorithms.sac import SAC, SACSettings
+from torchrl_alita.algorithms.sides import Sides, SidesSettings
 from torchrl_alita.algorithms.tac import TAC, TACSettings
 from torchrl_alita.algorithms.td3 import TD3, TD3Settings
 from torchrl_alita.algorithms.trpo import TRPO, TRPOSettings
@@ -65,6 +67,7 @@ __all__ = [
     "A2CSettings",
     "ACKTRSettings",
     "ALITASettings",
+    "AlgorithmSettings",
     "COMASettings",
     "DDPGSettings",
     "DQNSettings",
@@ -85,6 +88,8 @@ __all__ = [
     "Reinforce",
     "ReinforceSettings",
     "SACSettings",
+    "Sides",
+    "SidesSettings",
     "TACSettings",
     "TD3Settings",
     "TRPOSettings",

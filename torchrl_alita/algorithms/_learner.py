@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +29,7 @@ from torchrl_alita.modules._acting import run_network
 from torchrl_alita.transforms import recurrent_transforms
 
 __all__ = [
+    "AlgorithmSettings",
     "Learner",
     "LearnerSettings",
     "OffPolicySettings",
@@ -43,8 +44,39 @@ CALLS_BEFORE_RECORDING = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnerSettings(Settings):
-    """What every algorithm can set.
+class AlgorithmSettings(Settings):
+    """Base of all algorithms' settings, and how they are written as JSON."""
+
+    def plain(self) -> dict[str, Any]:
+        """The options by name, as JSON has them.
+
+        Examples:
+            >>> LearnerSettings(gamma=0.9).plain()["gamma"]
+            0.9
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, options: Mapping[str, Any]) -> AlgorithmSettings:
+        """The settings that :meth:`plain` has written.
+
+        Args:
+            options: what it gave.
+
+        Raises:
+            TypeError: for an option that is not known, or of another type.
+            ValueError: for a value out of its range.
+
+        Examples:
+            >>> LearnerSettings.from_plain({"gamma": 0.9}) == LearnerSettings(gamma=0.9)
+            True
+        """
+        return cls(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerSettings(AlgorithmSettings):
+    """What every algorithm can set, but :class:`torchrl_alita.algorithms.Sides`, which is several.
 
     Settings of an algorithm are a frozen dataclass; ``dataclasses.replace`` changes values.
 
@@ -214,8 +246,8 @@ class Learner:
         KeyError: if the environment has another layout.
     """
 
-    Settings: ClassVar[type[LearnerSettings]] = LearnerSettings
-    presets: ClassVar[Mapping[str, LearnerSettings]] = {}
+    Settings: ClassVar[type[AlgorithmSettings]] = LearnerSettings
+    presets: ClassVar[Mapping[str, AlgorithmSettings]] = {}
     """Settings with a name, as "paper" for the paper's literal ones."""
     stochastic: ClassVar[bool] = False
     """The policy explores by itself: the loop adds no noise to its actions."""
@@ -232,7 +264,7 @@ class Learner:
     def __init__(
         self,
         env: EnvBase,
-        settings: LearnerSettings | None = None,
+        settings: AlgorithmSettings | None = None,
         *,
         device: torch.device | str | None = None,
     ):

@@ -22,6 +22,7 @@ from torchrl_alita.algorithms.ppo import PPO
 from torchrl_alita.algorithms.qmix import IQL, QMIX, VDN
 from torchrl_alita.algorithms.reinforce import Reinforce
 from torchrl_alita.algorithms.sac import SAC
+from torchrl_alita.algorithms.sides import Sides
 from torchrl_alita.algorithms.tac import TAC
 from torchrl_alita.algorithms.td3 import TD3
 from torchrl_alita.algorithms.trpo import TRPO
@@ -150,3 +151,4 @@ register_algorithm("coma", COMA)
 register_algorithm("lica", LICA)
 register_algorithm("liir", LIIR)
 register_algorithm("maven", MAVEN)
+register_algorithm("sides", Sides)

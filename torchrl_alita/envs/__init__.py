@@ -55,6 +55,7 @@ from torchrl_alita.envs.secret_room import (
     secret_room_metrics,
     secret_room_task,
 )
+from torchrl_alita.envs.sides import SideView, check_sides, sides_by_name, sides_of
 from torchrl_alita.envs.turns import TakeTurns
 from torchrl_alita.envs.vmas import (
     StreamedVmasEnv,
@@ -88,6 +89,7 @@ __all__ = [
     "SecretRoom",
     "SecretRoomEvents",
     "SecretRoomSettings",
+    "SideView",
     "SpeakerListener",
     "StreamedVmasEnv",
     "TakeTurns",
@@ -98,6 +100,7 @@ __all__ = [
     "WorldPoses",
     "agent_returns",
     "as_team",
+    "check_sides",
     "cmae_secret_room_metrics",
     "draw_cmae_secret_room",
     "draw_game",
@@ -124,6 +127,8 @@ __all__ = [
     "secret_room_events",
     "secret_room_metrics",
     "secret_room_task",
+    "sides_by_name",
+    "sides_of",
     "speaker_listener_metrics",
     "spread_metrics",
     "task_names",

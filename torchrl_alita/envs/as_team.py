@@ -235,6 +235,17 @@ class TeamLayout(Transform):
         rows = [numbers < block.action.size for block in self._blocks for _ in range(block.count)]
         return torch.stack(rows).expand(*env.batch_size, -1, -1).clone()
 
+    @property
+    def sides(self) -> dict[str, tuple[int, ...]]:
+        """The agents of each group, see :func:`torchrl_alita.envs.sides_of`."""
+        found: dict[str, tuple[int, ...]] = {}
+        first = 0
+        for block in self._blocks:
+            name = "_".join(block.group) or "agents"
+            found[name] = (*found.get(name, ()), *range(first, first + block.count))
+            first += block.count
+        return found
+
     # What goes in
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -28,6 +28,7 @@ from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.envs._smax_battles import import_smax, new_keys, place_of, placed
 from torchrl_alita.envs.pettingzoo import agent_returns
 from torchrl_alita.envs.registry import Task, register_suite, unknown
+from torchrl_alita.envs.sides import sides_by_name
 from torchrl_alita.layout import ACTION, STATE
 
 __all__ = ["JaxMARLEnv", "jaxmarl_names", "jaxmarl_task"]
@@ -126,6 +127,11 @@ class JaxMARLEnv(EnvBase):
         self._last = self._nothing()
         self._set_seed(seed)
         self._begun = False
+
+    @property
+    def sides(self) -> dict[str, tuple[int, ...]]:
+        """Agents whose names differ by the number alone, see :func:`sides_of`."""
+        return sides_by_name(self.agents)
 
     def _set_specs(self) -> torch.Tensor | None:
         batch, device, game = self.batch_size, self.device, self._game

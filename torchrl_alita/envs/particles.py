@@ -536,6 +536,11 @@ class PhysicalDeception(ParticleEnv):
 
     agent_radius, landmark_radius = 0.15, 0.08
 
+    @property
+    def sides(self) -> dict[str, tuple[int, ...]]:
+        """The adversary and the good agents, see :func:`torchrl_alita.envs.sides_of`."""
+        return {"adversary": (0,), "good": tuple(range(1, self.num_agents))}
+
     def __init__(
         self,
         num_envs: int = 1,

@@ -35,6 +35,7 @@ from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.envs.registry import Task, register_suite
+from torchrl_alita.envs.sides import sides_by_name
 from torchrl_alita.layout import ACTION, REWARD, next_key
 
 if TYPE_CHECKING:
@@ -158,6 +159,11 @@ class PettingZooEnv(EnvBase):
         self.generator = torch.Generator()
         self._blank()
         self._set_seed(seed)
+
+    @property
+    def sides(self) -> dict[str, tuple[int, ...]]:
+        """Agents whose names differ by the number alone, see :func:`sides_of`."""
+        return sides_by_name(self.agents)
 
     def _blank(self) -> None:
         (num_envs,) = self.batch_size

@@ -27,12 +27,14 @@ from torchrl_alita.modules.one_hot import GumbelOneHot
 from torchrl_alita.modules.others import ModelOfOthers, PoliciesOfOthers
 from torchrl_alita.modules.qnetworks import BestAction, make_qnetwork
 from torchrl_alita.modules.recurrent import MultiAgentGRU, make_recurrent_actor
+from torchrl_alita.modules.sides import AllAgents, RandomPolicy, SidesPolicy, side_of
 from torchrl_alita.modules.stacked_linear import StackedLinear
 from torchrl_alita.modules.stochastic import make_stochastic_actor, make_team_value
 from torchrl_alita.modules.team_exploration import TeamExploration
 
 __all__ = [
     "AgentAttention",
+    "AllAgents",
     "AttentionNet",
     "Autoencoder",
     "BestAction",
@@ -44,6 +46,8 @@ __all__ = [
     "ModelOfOthers",
     "MultiAgentGRU",
     "PoliciesOfOthers",
+    "RandomPolicy",
+    "SidesPolicy",
     "StackedLinear",
     "TeamExploration",
     "TrajectoryDiscriminator",
@@ -66,4 +70,5 @@ __all__ = [
     "make_stochastic_actor",
     "make_team_value",
     "make_value",
+    "side_of",
 ]

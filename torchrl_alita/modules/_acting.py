@@ -28,6 +28,7 @@ from torchrl.modules import (
 )
 
 from torchrl_alita._borrow import borrow
+from torchrl_alita.modules.sides import SidesPolicy
 from torchrl_alita.modules.team_exploration import TeamExploration
 
 # They add noise to actions unless a mode of the process says otherwise.
@@ -79,6 +80,9 @@ def run_network(
             are written.
         **options: given to the network, if it is no sequence.
     """
+    if isinstance(network, SidesPolicy):
+        how = {"exploration": exploration, "recurrent": recurrent}
+        return network.run(tensordict, lambda part, batch: run_network(part, batch, **how))
     if isinstance(network, TensorDictSequential):
         modules = list(network.module)
         if not draw and isinstance(modules[-1], ProbabilisticTensorDictModule):

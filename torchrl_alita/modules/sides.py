@@ -1,0 +1,323 @@
+"""Modules of several sides of a game in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
+from torchrl.data import TensorSpec
+
+from torchrl_alita._agents import gather_agents
+from torchrl_alita.layout import ACTION, ACTION_MASK
+
+__all__ = ["AllAgents", "RandomPolicy", "SidesPolicy", "side_of"]
+
+# Under which a side's own entries stand in the whole game's batch.
+_SIDES = "sides"
+_AGENTS = ACTION[0]
+
+
+def side_of(batch: TensorDictBase, agents: Sequence[int], name: str | None = None) -> TensorDict:
+    """A batch as one side has it: the entries of n of its N agents.
+
+    Args:
+        batch: ``[*B]``, in the layout of this package.
+        agents: the side's, in their order.
+        name: of the side, whose own entries, those that its policies have written under
+            ``("sides", name)``, are then where the policies have them. Default: none.
+
+    Returns:
+        ``[*B]``: of every entry ``("agents", ...)`` ``[*B, N, F]`` the side's ``[*B, n, F]``, and
+        all others as they are, under "next" too. No tensor is copied where agents lie side by
+        side.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> batch = make_env("mpe/adversary", num_envs=5).rollout(3)
+        >>> side_of(batch, (1, 2))["next", "agents", "reward"].shape
+        torch.Size([5, 3, 2, 1])
+    """
+    return _side_of(batch, batch.batch_size, agents, name)
+
+
+def _side_of(
+    batch: TensorDictBase, batch_size: torch.Size, agents: Sequence[int], name: str | None
+) -> TensorDict:
+    seen = TensorDict({}, batch_size, device=batch.device)
+    for key, entry in batch.items():
+        if key == _AGENTS:
+            seen.set(key, _some(entry, agents, batch_size))
+        elif key == "next":
+            seen.set(key, _side_of(entry, batch_size, agents, name))
+        elif key != _SIDES:
+            seen.set(key, entry)
+    own = None if name is None else batch.get((_SIDES, name), None)
+    if own is not None:
+        for key in own.keys(True, True):
+            _set(seen, key, own.get(key), len(agents))
+    return seen
+
+
+def _some(entries: TensorDictBase, agents: Sequence[int], batch_size: torch.Size) -> TensorDict:
+    dim = len(batch_size)
+    shape = (*batch_size, len(agents))
+    found = TensorDict({}, shape, device=entries.device)
+    for key, entry in entries.items():
+        if isinstance(entry, TensorDictBase):
+            found.set(key, _some(entry, agents, batch_size))
+        else:
+            found.set(key, gather_agents(entry, agents, dim))
+    return found
+
+
+def _set(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor, count: int) -> None:
+    """Write an entry, into a group of the agents that has a dimension for them."""
+    if not isinstance(key, str) and key[0] == _AGENTS and _AGENTS not in tensordict.keys():
+        shape = (*tensordict.batch_size, count)
+        tensordict.set(_AGENTS, TensorDict({}, shape, device=tensordict.device))
+    tensordict.set(key, value)
+
+
+class SidesPolicy(TensorDictModuleBase):
+    """The policies of several sides in one module, ``[*B, N, O] -> [*B, N, A]``.
+
+    Each side's policies see what :func:`side_of` gives them and write their agents' actions into
+    ``("agents", "action")``. Whatever else they write stands under ``("sides", name)``, so that
+    the sides' networks can differ in all things. With modules of some sides alone, as with noise,
+    the others' actions stay as they are.
+
+    Args:
+        sides: the indices of each side's agents.
+        policies: of each side, or of some: a module of the side's n agents; an
+            :class:`AllAgents`; or any callable that writes ``("agents", "action")``
+            ``[*B, n, A]`` into the side's batch.
+
+    Raises:
+        ValueError: if a policy is of a side that does not exist; when called, if a policy writes
+            no action, or one of another shape.
+
+    Examples:
+        >>> from torchrl_alita.envs import SideView, make_env, sides_of
+        >>> from torchrl_alita.modules import make_actor
+        >>> env = make_env("mpe/adversary", num_envs=5)
+        >>> sides = sides_of(env)
+        >>> parts = {name: make_actor(SideView(env, sides[name])) for name in sides}
+        >>> policy = SidesPolicy(sides, parts)
+        >>> batch = env.rollout(3, policy)
+        >>> batch["agents", "action"].shape, batch["sides", "good", "agents", "logits"].shape
+        (torch.Size([5, 3, 3, 5]), torch.Size([5, 3, 2, 5]))
+    """
+
+    def __init__(
+        self,
+        sides: Mapping[str, Sequence[int]],
+        policies: Mapping[str, Callable[[TensorDictBase], TensorDictBase]],
+    ):
+        super().__init__()
+        if unknown := [name for name in policies if name not in sides]:
+            raise ValueError(f"Unknown sides {unknown}; the sides are {sorted(sides)}.")
+        self.sides = {name: tuple(agents) for name, agents in sides.items()}
+        self.policies = nn.ModuleDict(
+            {name: _as_module(policies[name]) for name in sides if name in policies}
+        )
+        self.in_keys = list(
+            dict.fromkeys(
+                self.outside(name, key)
+                for name, policy in self.policies.items()
+                for key in policy.in_keys
+                if self.reads_game(name, key)
+            )
+        )
+        self.out_keys = [
+            *([ACTION] if self.policies else []),
+            *(
+                self.outside(name, key, own=True)
+                for name, policy in self.policies.items()
+                for key in self._own_keys(policy)
+            ),
+        ]
+
+    @staticmethod
+    def _own_keys(policy: TensorDictModuleBase) -> list[NestedKey]:
+        """What a policy writes beside the actions."""
+        if isinstance(policy, AllAgents):
+            return []
+        return [key for key in map(unravel_key, policy.out_keys) if key != ACTION]
+
+    def reads_game(self, name: str, key: NestedKey) -> bool:
+        """Whether a side's key is of the game, and not what its own policies have written."""
+        key = unravel_key(key)
+        policy = self.policies[name] if name in self.policies else None
+        own = [] if policy is None else self._own_keys(policy)
+        return key not in own and _following(key) not in own
+
+    def outside(self, name: str, key: NestedKey, *, own: bool = False) -> NestedKey:
+        """Where the whole game's batch has a side's entry.
+
+        Args:
+            name: of the side.
+            key: of the entry, as the side has it.
+            own: it is written by the side's policies.
+
+        Examples:
+            >>> SidesPolicy({"good": (0, 1)}, {}).outside("good", ("agents", "logits"), own=True)
+            ('sides', 'good', 'agents', 'logits')
+        """
+        if not own:
+            return key
+        path = (key,) if isinstance(key, str) else tuple(key)
+        if path[0] == "next":
+            return ("next", _SIDES, name, *path[1:])
+        return (_SIDES, name, *path)
+
+    def view(self, batch: TensorDictBase, name: str) -> TensorDict:
+        """The batch of one side, see :func:`side_of`."""
+        return side_of(batch, self.sides[name], name)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Actions, and what else the policies write."""
+        return self.run(tensordict, lambda policy, batch: policy(batch))
+
+    def run(
+        self,
+        tensordict: TensorDictBase,
+        call: Callable[[TensorDictModuleBase, TensorDictBase], TensorDictBase],
+    ) -> TensorDictBase:
+        """As :meth:`forward`, with policies that are called in a way of one's own.
+
+        Args:
+            tensordict: written to.
+            call: calls a policy on a batch and returns what it gives.
+        """
+        actions = {}
+        for name, policy in self.policies.items():
+            if isinstance(policy, AllAgents):
+                whole = call(policy.policy, tensordict.exclude(_SIDES)).get(ACTION)
+                actions[name] = gather_agents(whole, self.sides[name], tensordict.ndim)
+                continue
+            seen = call(policy, self.view(tensordict, name))
+            actions[name] = self._checked(name, seen, tensordict)
+            for key in self._own_keys(policy):
+                if seen.get(key, None) is not None:
+                    self._keep(tensordict, name, key, seen.get(key))
+        return tensordict.set(ACTION, self._joined(tensordict, actions)) if actions else tensordict
+
+    def _keep(
+        self, tensordict: TensorDictBase, name: str, key: NestedKey, value: torch.Tensor
+    ) -> None:
+        path = self.outside(name, key, own=True)
+        cut = path.index(name) + 1
+        group = path[:cut]
+        if tensordict.get(group, None) is None:
+            shape = tensordict.batch_size
+            tensordict.set(group, TensorDict({}, shape, device=tensordict.device))
+        _set(tensordict.get(group), path[cut:], value, len(self.sides[name]))
+
+    def _checked(
+        self, name: str, seen: TensorDictBase, tensordict: TensorDictBase
+    ) -> torch.Tensor:
+        action = seen.get(ACTION, None)
+        if action is None:
+            raise ValueError(f"The policy of the side {name!r} writes no {ACTION}.")
+        lead = (*tensordict.batch_size, len(self.sides[name]))
+        if action.shape[:-1] != lead:
+            raise ValueError(
+                f"The policy of the side {name!r} must write actions of {lead} and their size, got "
+                f"{tuple(action.shape)}."
+            )
+        return action
+
+    def _joined(
+        self, tensordict: TensorDictBase, actions: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """All agents' actions, in the order of the agents."""
+        order = [agent for name in actions for agent in self.sides[name]]
+        parts = list(actions.values())
+        total = sum(len(agents) for agents in self.sides.values())
+        if left := [agent for agent in range(total) if agent not in order]:
+            parts.append(gather_agents(tensordict.get(ACTION), left, tensordict.ndim))
+            order += left
+        joined = torch.cat(parts, -2)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return gather_agents(joined, back, joined.ndim - 2)
+
+
+def _following(key: NestedKey) -> NestedKey:
+    return ("next", key) if isinstance(key, str) else ("next", *key)
+
+
+def _as_module(policy: Callable[[TensorDictBase], TensorDictBase]) -> nn.Module:
+    return policy if isinstance(policy, TensorDictModuleBase) else _Plain(policy)
+
+
+class _Plain(TensorDictModuleBase):
+    """A callable as a module."""
+
+    in_keys: list = []
+    out_keys = [ACTION]
+
+    def __init__(self, function: Callable[[TensorDictBase], TensorDictBase]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return self.function(tensordict)
+
+
+class AllAgents(TensorDictModuleBase):
+    """The policies of all N agents, of which a side takes its own agents' actions.
+
+    Args:
+        policy: of all agents, as an algorithm for the whole game has trained it.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env, sides_of
+        >>> from torchrl_alita.modules import make_actor
+        >>> env = make_env("mpe/adversary", num_envs=5)
+        >>> everybody = AllAgents(make_actor(env))
+        >>> SidesPolicy(sides_of(env), {"adversary": everybody}).out_keys
+        [('agents', 'action')]
+    """
+
+    def __init__(self, policy: TensorDictModuleBase):
+        super().__init__()
+        self.policy = policy
+        self.in_keys, self.out_keys = policy.in_keys, policy.out_keys
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """What the policies write."""
+        return self.policy(tensordict)
+
+
+class RandomPolicy(TensorDictModuleBase):
+    """Acts uniformly at random, among the allowed actions if they are masked.
+
+    Args:
+        spec: of the actions of all agents, ``[N, A]``.
+        masked: read ``("agents", "action_mask")``.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> env = make_env("mpe/speaker_listener", num_envs=5)
+        >>> policy = RandomPolicy(env.full_action_spec_unbatched["agents", "action"], masked=True)
+        >>> env.rollout(3, policy)["agents", "action"].shape
+        torch.Size([5, 3, 2, 5])
+    """
+
+    def __init__(self, spec: TensorSpec, *, masked: bool = False):
+        super().__init__()
+        self.spec = spec
+        self.in_keys = [ACTION_MASK] if masked else []
+        self.out_keys = [ACTION]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write actions."""
+        if not self.in_keys:
+            return tensordict.set(ACTION, self.spec.rand(tensordict.batch_size))
+        mask = tensordict.get(ACTION_MASK)
+        scores = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
+        drawn = nn.functional.one_hot(scores.argmax(-1), mask.shape[-1])
+        return tensordict.set(ACTION, drawn.to(self.spec.dtype))
