@@ -1,4 +1,4 @@
-"""The command line: ``torchrl-alita train``, ``sweep`` and ``report``."""
+"""The command line: ``torchrl-alita train``, ``sweep``, ``report`` and ``cross-play``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ __all__ = ["main"]
 COMMANDS = {
     "train": ("torchrl_alita.training.command", "train one team"),
     "sweep": ("torchrl_alita.experiments.sweep", "train many, side by side"),
+    "cross-play": (
+        "torchrl_alita.training.cross_play",
+        "trained sides of a game against each other",
+    ),
     "report": ("torchrl_alita.experiments.report", "tables, curves and a page of their results"),
 }
 
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if arguments is None else [*arguments]) or ["--help"]
     if name in COMMANDS:
         return import_module(COMMANDS[name][0]).main(rest)
-    known = "\n".join(f"  {key:8} {does}" for key, (_, does) in COMMANDS.items())
+    known = "\n".join(f"  {key:10} {does}" for key, (_, does) in COMMANDS.items())
     if name in ("-h", "--help"):
         print(f"usage: torchrl-alita COMMAND [options]\n\n{known}\n\nCOMMAND --help says more.")
         return 0

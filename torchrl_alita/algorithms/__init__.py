@@ -36,7 +36,7 @@ from torchrl_alita.algorithms.registry import (
 )
 from torchrl_alita.algorithms.reinforce import Reinforce, ReinforceSettings
 from torchrl_alita.algorithms.sac import SAC, SACSettings
-from torchrl_alita.algorithms.sides import Sides, SidesSettings
+from torchrl_alita.algorithms.sides import Sides, SidesSettings, fixed_policy
 from torchrl_alita.algorithms.tac import TAC, TACSettings
 from torchrl_alita.algorithms.td3 import TD3, TD3Settings
 from torchrl_alita.algorithms.trpo import TRPO, TRPOSettings
@@ -98,6 +98,7 @@ __all__ = [
     "TwinALITASettings",
     "VDNSettings",
     "algorithm_of",
+    "fixed_policy",
     "get_algorithm",
     "register_algorithm",
     "settings_from_plain",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from torchrl_alita.algorithms._learner import Learner, LearnerSettings
+from torchrl_alita.algorithms._learner import AlgorithmSettings, Learner
 from torchrl_alita.algorithms.a2c import A2C
 from torchrl_alita.algorithms.acktr import ACKTR
 from torchrl_alita.algorithms.alita import ALITA
@@ -88,7 +88,7 @@ def get_algorithm(name: str) -> type[Learner]:
     return ALGORITHMS[name]
 
 
-def algorithm_of(settings: LearnerSettings) -> str:
+def algorithm_of(settings: AlgorithmSettings) -> str:
     """The name of the algorithm that settings are of.
 
     Args:
@@ -108,7 +108,7 @@ def algorithm_of(settings: LearnerSettings) -> str:
     raise ValueError(f"No algorithm is registered with {type(settings).__name__}.")
 
 
-def settings_from_plain(plain: Mapping[str, Any]) -> LearnerSettings:
+def settings_from_plain(plain: Mapping[str, Any]) -> AlgorithmSettings:
     """The settings that config.json has under ``"algorithm"``.
 
     Args:
@@ -125,7 +125,7 @@ def settings_from_plain(plain: Mapping[str, Any]) -> LearnerSettings:
     if "name" not in plain:
         raise ValueError("The config names no algorithm.")
     options = {name: value for name, value in plain.items() if name != "name"}
-    return get_algorithm(plain["name"]).Settings(**options)
+    return get_algorithm(plain["name"]).Settings.from_plain(options)
 
 
 register_algorithm("alita", ALITA)

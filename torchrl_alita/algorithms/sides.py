@@ -10,10 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torchrl.data import Composite
-from torchrl.envs import EnvBase, InitTracker, TensorDictPrimer, Transform
-from torchrl.modules.utils import get_primers_from_module
+from torchrl.envs import EnvBase, Transform
 
 # The registry, which imports this module, builds the sides' algorithms.
 from torchrl_alita.algorithms import registry
@@ -25,11 +22,11 @@ from torchrl_alita.algorithms._learner import (
 )
 from torchrl_alita.data import Replay
 from torchrl_alita.envs import SideView, check_sides, sides_of
-from torchrl_alita.layout import ACTION, LAST_ACTION, layout_of
+from torchrl_alita.layout import ACTION, layout_of
 from torchrl_alita.modules import RandomPolicy, SidesPolicy, side_of
-from torchrl_alita.transforms import LastAction
+from torchrl_alita.transforms import recurrent_transforms
 
-__all__ = ["Sides", "SidesSettings"]
+__all__ = ["Sides", "SidesSettings", "fixed_policy"]
 
 RANDOM = "random"
 Policy = Callable[[TensorDictBase], TensorDictBase]
@@ -129,6 +126,11 @@ class SidesSettings(AlgorithmSettings):
         return self._first("buffer_size")
 
     @property
+    def batch_size(self) -> int | None:
+        """Transitions of the first side's batch; each side draws as many as its own settings say."""
+        return self._first("batch_size")
+
+    @property
     def random_frames(self) -> int:
         """Environment steps at the start in which all sides act at random: the most of any."""
         return max((getattr(own, "random_frames", 0) for own in self.learning.values()), default=0)
@@ -172,10 +174,7 @@ class SidesSettings(AlgorithmSettings):
         """
 
         def follows(own: Any) -> Any:
-            if isinstance(own, str):
-                return own
-            own = dict(own)
-            return registry.get_algorithm(own.pop("name")).Settings.from_plain(own)
+            return own if isinstance(own, str) else registry.settings_from_plain(own)
 
         sides = {name: follows(own) for name, own in options["sides"].items()}
         return cls(sides=sides, agents=options.get("agents", {}))
@@ -192,9 +191,10 @@ class Sides(Learner):
 
     .. math:: Q_i(o_1, \dots, o_n, a_1, \dots, a_n),
 
-    with the observations and actions of that side; the others are a part of its environment. What
-    a critic of all agents would see of the opponents is in no observation; where the game has a
-    ``"state"`` (``critic_input="state"``, ``value_input="state"``) that is the whole game's.
+    with the observations and actions of that side; the opponents are a part of its environment.
+    (The authors' code of MADDPG shows a critic the opponents too.) Where the game has a
+    ``"state"``, as for ``critic_input="state"`` and ``value_input="state"``, it is the whole
+    game's.
 
     All sides that learn must do so in one way: from stored transitions, which they then draw
     batches from one buffer of, each with its own size; or on-policy, from what all sides have
@@ -355,24 +355,21 @@ class Sides(Learner):
 
     def env_transforms(self) -> list[Transform]:
         """What must be appended to an environment in which the policies act."""
-        remembering = {
-            name: primers
-            for name, policy in self.actor.policies.items()
-            if (primers := get_primers_from_module(policy, warn=False)) is not None
-        }
-        if not remembering:
-            return []
-        reads = [key for policy in self.actor.policies.values() for key in policy.in_keys]
-        specs = Composite(
-            sides=Composite({name: primer.primers for name, primer in remembering.items()})
-        )
-        last_action = [LastAction()] if LAST_ACTION in reads else []
-        return [InitTracker(), *last_action, TensorDictPrimer(specs, expand_specs=True)]
+        return [recurrent_transforms(self.actor)] if self.actor.recurrent else []
 
     def start_episode(self) -> None:
         """Called by the training loop when an episode starts."""
         for learner in self.learners.values():
             learner.start_episode()
+
+    def observe(self, rollout: TensorDictBase) -> None:
+        """Called by the training loop with what was just collected, before the updates.
+
+        Args:
+            rollout: ``[B, T]``, of the whole game, in order of time.
+        """
+        for name, learner in self.learners.items():
+            learner.observe(self.actor.view(rollout, name))
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """An update of each side that learns, on its agents' part of the batches.
@@ -443,16 +440,16 @@ def _sides_in(env: EnvBase, settings: SidesSettings) -> dict[str, tuple[int, ...
     if unknown := [name for name in given if name not in names]:
         raise ValueError(f"Agents are given of {unknown}, which follow nothing; sides: {names}.")
     own = {} if len(given) == len(names) and names else sides_of(env)
-    if missing := [name for name in own if name not in names and not given]:
-        raise ValueError(
-            f"The game has the sides {own}; say what {missing[0]!r} follows, as in "
-            f"--side.{missing[0]} maddpg."
-        )
     for name in names:
         if name not in given and name not in own:
             near = get_close_matches(name, own, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"Unknown side {name!r}.{hint} The game has the sides {own}.")
+    if missing := [name for name in own if name not in names and not given]:
+        raise ValueError(
+            f"The game has the sides {own}; say what {missing[0]!r} follows, as in "
+            f"--side.{missing[0]} maddpg."
+        )
     sides = {name: given.get(name, own.get(name)) for name in names}
     return check_sides(sides, layout_of(env).num_agents)
 
@@ -485,12 +482,25 @@ def fixed_policy(
     """What a fixed side does: at random, or by a script.
 
     Args:
-        follows: ``"random"``, or ``"module:function"``.
-        view: the environment as the side sees it.
-        device: of the policy.
+        follows: ``"random"``, or ``"module:function"``, a function that writes
+            ``("agents", "action")`` ``[*B, n, A]`` into the side's batch and returns it.
+        view: the environment as the side sees it, a :class:`torchrl_alita.envs.SideView`.
+        device: of the policy. Default: the environment's.
+
+    Returns:
+        A callable of the side's batch.
 
     Raises:
         ValueError: for any other text, or a function that is not there.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> view = SideView(make_env("mpe/adversary"), (0,))
+        >>> fixed_policy("maddgp", view)
+        Traceback (most recent call last):
+        ...
+        ValueError: 'maddgp' is neither an algorithm, 'random', nor 'module:function' or a run's
+        directory. Did you mean 'maddpg'?
     """
     if follows == RANDOM:
         spec = view.full_action_spec_unbatched[ACTION].to(device or view.device)

@@ -71,9 +71,7 @@ def sides_of(env: EnvBase) -> dict[str, tuple[int, ...]]:
     return {"agents": tuple(range(num_agents))} if own is None else dict(own)
 
 
-def check_sides(
-    sides: Mapping[str, Sequence[int]], num_agents: int
-) -> dict[str, tuple[int, ...]]:
+def check_sides(sides: Mapping[str, Sequence[int]], num_agents: int) -> dict[str, tuple[int, ...]]:
     """Sides of which each has agents, and every agent is on one.
 
     Args:

@@ -75,7 +75,7 @@ def _some(entries: TensorDictBase, agents: Sequence[int], batch_size: torch.Size
 
 def _set(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor, count: int) -> None:
     """Write an entry, into a group of the agents that has a dimension for them."""
-    if not isinstance(key, str) and key[0] == _AGENTS and _AGENTS not in tensordict.keys():
+    if not isinstance(key, str) and key[0] == _AGENTS and tensordict.get(_AGENTS, None) is None:
         shape = (*tensordict.batch_size, count)
         tensordict.set(_AGENTS, TensorDict({}, shape, device=tensordict.device))
     tensordict.set(key, value)
@@ -120,38 +120,41 @@ class SidesPolicy(TensorDictModuleBase):
         if unknown := [name for name in policies if name not in sides]:
             raise ValueError(f"Unknown sides {unknown}; the sides are {sorted(sides)}.")
         self.sides = {name: tuple(agents) for name, agents in sides.items()}
-        self.policies = nn.ModuleDict(
+        self.num_agents = sum(map(len, self.sides.values()))
+        self.of_side = nn.ModuleDict(
             {name: _as_module(policies[name]) for name in sides if name in policies}
         )
         self.in_keys = list(
             dict.fromkeys(
                 self.outside(name, key)
-                for name, policy in self.policies.items()
+                for name, policy in self.of_side.items()
                 for key in policy.in_keys
                 if self.reads_game(name, key)
             )
         )
         self.out_keys = [
-            *([ACTION] if self.policies else []),
+            *([ACTION] if self.of_side else []),
             *(
                 self.outside(name, key, own=True)
-                for name, policy in self.policies.items()
+                for name, policy in self.of_side.items()
                 for key in self._own_keys(policy)
             ),
         ]
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether a side's policies have a memory."""
+        return any(key[0] == "next" for key in self.out_keys if isinstance(key, tuple))
+
     @staticmethod
     def _own_keys(policy: TensorDictModuleBase) -> list[NestedKey]:
         """What a policy writes beside the actions."""
-        if isinstance(policy, AllAgents):
-            return []
         return [key for key in map(unravel_key, policy.out_keys) if key != ACTION]
 
     def reads_game(self, name: str, key: NestedKey) -> bool:
         """Whether a side's key is of the game, and not what its own policies have written."""
         key = unravel_key(key)
-        policy = self.policies[name] if name in self.policies else None
-        own = [] if policy is None else self._own_keys(policy)
+        own = self._own_keys(self.of_side[name]) if name in self.of_side else []
         return key not in own and _following(key) not in own
 
     def outside(self, name: str, key: NestedKey, *, own: bool = False) -> NestedKey:
@@ -161,6 +164,9 @@ class SidesPolicy(TensorDictModuleBase):
             name: of the side.
             key: of the entry, as the side has it.
             own: it is written by the side's policies.
+
+        Returns:
+            The key.
 
         Examples:
             >>> SidesPolicy({"good": (0, 1)}, {}).outside("good", ("agents", "logits"), own=True)
@@ -174,8 +180,11 @@ class SidesPolicy(TensorDictModuleBase):
         return (_SIDES, name, *path)
 
     def view(self, batch: TensorDictBase, name: str) -> TensorDict:
-        """The batch of one side, see :func:`side_of`."""
-        return side_of(batch, self.sides[name], name)
+        """The batch of one side, see :func:`side_of`; of an :class:`AllAgents` that of all agents."""
+        agents = self.sides[name]
+        if name in self.of_side and isinstance(self.of_side[name], AllAgents):
+            agents = range(self.num_agents)
+        return side_of(batch, agents, name)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Actions, and what else the policies write."""
@@ -193,33 +202,21 @@ class SidesPolicy(TensorDictModuleBase):
             call: calls a policy on a batch and returns what it gives.
         """
         actions = {}
-        for name, policy in self.policies.items():
-            if isinstance(policy, AllAgents):
-                whole = call(policy.policy, tensordict.exclude(_SIDES)).get(ACTION)
-                actions[name] = gather_agents(whole, self.sides[name], tensordict.ndim)
-                continue
-            seen = call(policy, self.view(tensordict, name))
-            actions[name] = self._checked(name, seen, tensordict)
+        for name, policy in self.of_side.items():
+            inner = policy.policy if isinstance(policy, AllAgents) else policy
+            seen = call(inner, self.view(tensordict, name))
+            action = seen.get(ACTION, None)
+            if inner is not policy and action is not None:
+                action = gather_agents(action, self.sides[name], tensordict.ndim)
+            actions[name] = self._checked(name, action, tensordict)
             for key in self._own_keys(policy):
                 if seen.get(key, None) is not None:
-                    self._keep(tensordict, name, key, seen.get(key))
+                    tensordict.set(self.outside(name, key, own=True), seen.get(key))
         return tensordict.set(ACTION, self._joined(tensordict, actions)) if actions else tensordict
 
-    def _keep(
-        self, tensordict: TensorDictBase, name: str, key: NestedKey, value: torch.Tensor
-    ) -> None:
-        path = self.outside(name, key, own=True)
-        cut = path.index(name) + 1
-        group = path[:cut]
-        if tensordict.get(group, None) is None:
-            shape = tensordict.batch_size
-            tensordict.set(group, TensorDict({}, shape, device=tensordict.device))
-        _set(tensordict.get(group), path[cut:], value, len(self.sides[name]))
-
     def _checked(
-        self, name: str, seen: TensorDictBase, tensordict: TensorDictBase
+        self, name: str, action: torch.Tensor | None, tensordict: TensorDictBase
     ) -> torch.Tensor:
-        action = seen.get(ACTION, None)
         if action is None:
             raise ValueError(f"The policy of the side {name!r} writes no {ACTION}.")
         lead = (*tensordict.batch_size, len(self.sides[name]))
@@ -236,8 +233,7 @@ class SidesPolicy(TensorDictModuleBase):
         """All agents' actions, in the order of the agents."""
         order = [agent for name in actions for agent in self.sides[name]]
         parts = list(actions.values())
-        total = sum(len(agents) for agents in self.sides.values())
-        if left := [agent for agent in range(total) if agent not in order]:
+        if left := [agent for agent in range(self.num_agents) if agent not in order]:
             parts.append(gather_agents(tensordict.get(ACTION), left, tensordict.ndim))
             order += left
         joined = torch.cat(parts, -2)

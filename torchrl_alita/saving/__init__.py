@@ -10,7 +10,7 @@ from torchrl_alita.saving.checkpoint import (
 )
 from torchrl_alita.saving.collector_state import CollectorState
 from torchrl_alita.saving.files import write_whole
-from torchrl_alita.saving.policy import init_policy, load_policy
+from torchrl_alita.saving.policy import build_learner, init_policy, load_policy, load_side
 from torchrl_alita.saving.random_state import (
     RandomState,
     preserve_random_state,
@@ -23,10 +23,12 @@ __all__ = [
     "CollectorState",
     "RandomState",
     "RunDirectory",
+    "build_learner",
     "checkpoint_difference",
     "find_checkpoint",
     "init_policy",
     "load_policy",
+    "load_side",
     "machine",
     "preserve_random_state",
     "read_component",

@@ -10,15 +10,18 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms import (
+    AlgorithmSettings,
     Learner,
+    SidesSettings,
     algorithm_of,
     get_algorithm,
     settings_from_plain,
 )
+from torchrl_alita.modules import AllAgents
 from torchrl_alita.saving.checkpoint import find_checkpoint, read_component
 from torchrl_alita.saving.run_directory import read_config
 
-__all__ = ["init_policy", "load_policy"]
+__all__ = ["build_learner", "init_policy", "load_policy", "load_side"]
 
 # Of agents that take turns, each is saved under this and its index.
 _IN_TURNS = "policies."
@@ -69,12 +72,91 @@ def load_policy(
         torch.Size([2, 3, 3, 2])
     """
     checkpoint = find_checkpoint(path)
-    config = read_config(checkpoint.parent.parent)
-    settings = settings_from_plain(config.get("algorithm", {}))
+    settings = _settings_of(checkpoint)
     algorithm = get_algorithm(algorithm_of(settings))
-    policy = algorithm.make_policy(env, settings, device=device)
+    fixed = _policies_of_runs(env, settings, device)
+    policy = algorithm.make_policy(env, settings, device=device, **fixed)
     _load(policy, _chosen(_saved(checkpoint), checkpoint), checkpoint)
     return policy
+
+
+def load_side(
+    path: str | Path,
+    side: str,
+    env: EnvBase,
+    *,
+    device: torch.device | str | None = None,
+) -> nn.Module:
+    """The policies that one side of a game has in a run.
+
+    Args:
+        path: of a run, or of a checkpoint in it. It is one of :class:`torchrl_alita.algorithms.Sides`
+            with a side of this name, or one of all agents by one algorithm.
+        side: name of the side.
+        env: the whole game.
+        device: of the parameters. Default: the environment's.
+
+    Returns:
+        The side's policies; of a run of all agents these, in an
+        :class:`torchrl_alita.modules.AllAgents`.
+
+    Raises:
+        ValueError: as of :func:`load_policy`, or if the run has no side of this name.
+
+    Examples:
+        >>> load_side("no/such/run", "good", None)
+        Traceback (most recent call last):
+        ...
+        ValueError: no/such/run is neither a checkpoint nor a run that has one.
+    """
+    checkpoint = find_checkpoint(path)
+    settings = _settings_of(checkpoint)
+    if not isinstance(settings, SidesSettings):
+        return AllAgents(load_policy(checkpoint, env, device=device))
+    known = dict(settings.sides)
+    if side not in known:
+        raise ValueError(f"{path} has the sides {sorted(known)}, not {side!r}.")
+    policy = load_policy(checkpoint, env, device=device)
+    return policy.of_side[side]
+
+
+def build_learner(env: EnvBase, settings: AlgorithmSettings) -> Learner:
+    """The algorithm of settings, with what it needs of earlier runs.
+
+    Args:
+        env: an environment in the layout of this package.
+        settings: of a registered algorithm.
+
+    Raises:
+        ValueError: if the settings do not fit the environment, or a run that they name cannot be
+            read.
+
+    Examples:
+        >>> from torchrl_alita.algorithms import MADDPGSettings, SidesSettings
+        >>> from torchrl_alita.envs import make_env
+        >>> sides = {"good": MADDPGSettings(), "adversary": "no/such/run"}
+        >>> build_learner(make_env("mpe/adversary"), SidesSettings(sides=sides))
+        Traceback (most recent call last):
+        ...
+        ValueError: 'no/such/run' is neither an algorithm, 'random', nor 'module:function' or a
+        run's directory.
+    """
+    fixed = _policies_of_runs(env, settings, None)
+    return get_algorithm(algorithm_of(settings))(env, settings, **fixed)
+
+
+def _policies_of_runs(
+    env: EnvBase, settings: AlgorithmSettings, device: torch.device | str | None
+) -> dict[str, dict[str, nn.Module]]:
+    """What an algorithm is given beside its settings: policies of the runs that these name."""
+    if not isinstance(settings, SidesSettings):
+        return {}
+    policies = {
+        name: load_side(follows, name, env, device=device)
+        for name, follows in settings.fixed.items()
+        if Path(follows).is_dir()
+    }
+    return {"policies": policies}
 
 
 def init_policy(algorithm: Learner, path: str | Path) -> None:
@@ -96,6 +178,11 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
     _load(algorithm.actor, _saved(checkpoint), checkpoint)
     for params, targets in algorithm.policy_params():
         targets.data.update_(params.data)
+
+
+def _settings_of(checkpoint: Path) -> AlgorithmSettings:
+    config = read_config(checkpoint.parent.parent)
+    return settings_from_plain(config.get("algorithm", {}))
 
 
 def _saved(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from torchrl_alita.training.config import (
     make_config,
     plain_config,
 )
+from torchrl_alita.training.cross_play import cross_play
 from torchrl_alita.training.evaluation import evaluate
 from torchrl_alita.training.logging import WandbSettings
 from torchrl_alita.training.loop import Run, start, train
@@ -19,6 +20,7 @@ __all__ = [
     "TrainingSettings",
     "WandbSettings",
     "config_from_plain",
+    "cross_play",
     "evaluate",
     "launch",
     "make_config",

@@ -75,10 +75,11 @@ class Buffers:
             self.replay = buffer(size, settings.batch_size)
         for name, stream in self.streams.items():
             batch_size = stream.batch_size or settings.batch_size
+            same = stream.batch_size in (None, self.replay.batch_size)
             if stream.window is not None:
                 window = min(stream.window, training.total_frames)
                 self.drawn[name] = buffer(window, batch_size)
-            elif stream.sampler is not None:
+            elif stream.sampler is not None or not same:
                 self.drawn[name] = ReplayBuffer(
                     storage=self.replay.storage, sampler=stream.sampler, batch_size=batch_size
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -11,15 +12,15 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
-from torchrl_alita.algorithms import Learner
-from torchrl_alita.envs import Task, environment_state
-from torchrl_alita.layout import ACTION, ACTION_MASK
+from torchrl_alita.algorithms import Learner, Sides
+from torchrl_alita.envs import Task, environment_state, sides_of
+from torchrl_alita.layout import ACTION, ACTION_MASK, REWARD, next_key
 from torchrl_alita.metrics import exploration_metrics
-from torchrl_alita.modules import TeamExploration
+from torchrl_alita.modules import SidesPolicy, TeamExploration
 from torchrl_alita.saving import CollectorState
 from torchrl_alita.training.config import Config
 
-__all__ = ["Collection", "make_exploration", "with_memory"]
+__all__ = ["Collection", "make_exploration", "sides_played", "with_memory"]
 
 
 class Collection:
@@ -34,6 +35,7 @@ class Collection:
 
     def __init__(self, config: Config, env: EnvBase, algorithm: Learner, task: Task):
         self.env = env
+        self._sides = sides_played(env, algorithm)
         self.noise = make_exploration(config, algorithm)
         self.policy = TensorDictSequential(algorithm.actor, self.noise)
         self.exploration = exploration_metrics(env, events=task.events(env) if task.events else ())
@@ -60,6 +62,15 @@ class Collection:
         if self._shrinks:
             self.noise.step()
         return {name: float(value) for name, value in self.exploration(collected).items()}
+
+    def rewards(self, collected: TensorDictBase) -> dict[str, float]:
+        """Mean reward of a batch, and of each side of a game."""
+        reward = collected[next_key(REWARD)]
+        of_sides = {
+            f"reward_mean_{name}": float(reward[..., list(agents), :].mean())
+            for name, agents in self._sides.items()
+        }
+        return {"reward_mean": float(reward.mean())} | of_sides
 
     @property
     def exact(self) -> bool:
@@ -94,6 +105,17 @@ def with_memory(env: EnvBase, algorithm: Learner) -> EnvBase:
     return env
 
 
+def sides_played(env: EnvBase, algorithm: Learner) -> dict[str, tuple[int, ...]]:
+    """The sides of a game, if there are several: as an algorithm has them, or the environment.
+
+    Args:
+        env: the game.
+        algorithm: that is trained in it.
+    """
+    sides = algorithm.sides if isinstance(algorithm, Sides) else sides_of(env)
+    return sides if len(sides) > 1 else {}
+
+
 class _NoNoise(TensorDictModuleBase):
     """For a policy that explores by itself."""
 
@@ -107,9 +129,18 @@ class _NoNoise(TensorDictModuleBase):
         """Nothing shrinks."""
 
 
+class _SidesNoise(SidesPolicy):
+    """The noise of each side that learns, on its own agents' actions."""
+
+    def step(self) -> None:
+        """Let all shrink."""
+        for noise in self.of_side.values():
+            noise.step()
+
+
 def make_exploration(
     config: Config, algorithm: Learner
-) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise:
+) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise | _SidesNoise:
     """What follows the policies in training, so that they explore.
 
     Noise on continuous actions, a share of random one-hot ones; both shrink.
@@ -125,6 +156,12 @@ def make_exploration(
         return algorithm.exploration
     if algorithm.stochastic:
         return _NoNoise()
+    if isinstance(algorithm, Sides):
+        own = {
+            name: make_exploration(replace(config, algorithm=learner.settings), learner)
+            for name, learner in algorithm.learners.items()
+        }
+        return _SidesNoise(algorithm.sides, own)
     training, settings = config.training, config.algorithm
     steps = settings.noise_frames // training.frames_per_batch
     common = {

@@ -16,10 +16,11 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from torchrl_alita._settings import field_docs, type_hints
-from torchrl_alita.algorithms import ALGORITHMS, get_algorithm
+from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, get_algorithm
 from torchrl_alita.envs import get_task, task_names
 from torchrl_alita.saving import read_config
 from torchrl_alita.training.config import (
+    SIDE,
     Config,
     TrainingSettings,
     config_from_plain,
@@ -156,7 +157,8 @@ def parse_arguments(
     """The config of a command line; with --resume, that of the run and the command line.
 
     Options of how it is trained have no prefix, those of the algorithm begin with
-    ``--algorithm.``, those of the task with ``--task.``. A yes or no is ``--algorithm.normalize``,
+    ``--algorithm.``, those of the task with ``--task.``. Of the algorithm ``sides``,
+    ``--side.NAME`` is what a side follows and ``--side.NAME.`` precedes its options. A yes or no is ``--algorithm.normalize``,
     ``--algorithm.no-normalize`` or ``--algorithm.normalize=true``; several values are
     ``64 64`` or ``[64,64]``.
 
@@ -201,7 +203,7 @@ def parse_arguments(
         )
     name = base.algorithm_name if name is None else name
     task = first.task or base.task
-    base = make_config(name, task, preset=first.preset, default=base)
+    base = make_config(name, task, _sides_in(arguments), preset=first.preset, default=base)
     parser = _parser(base)
     given = vars(parser.parse_args(_normal(arguments, base)))
     named = ("task", "preset", "help")
@@ -231,11 +233,28 @@ def check_option(algorithm: str, name: str) -> None:
         algorithm.influence_coeff?
     """
     part, _, option = name.replace("-", "_").rpartition(".")
+    if part.split(".")[0] == SIDE and get_algorithm(algorithm).Settings is SidesSettings:
+        # Which options a side has follows from its algorithm, which is an option itself.
+        return
     kinds = {"": TrainingSettings, "algorithm": get_algorithm(algorithm).Settings}
     prefix = f"{part}." if part else ""
     known = [field.name for field in dataclasses.fields(kinds[part])]
     if option not in known:
         raise ValueError(unknown_option(f"{prefix}{option}", [f"{prefix}{k}" for k in known]))
+
+
+def _sides_in(arguments: Sequence[str]) -> dict[str, str]:
+    """What each side follows, by ``"side.NAME"``: it decides which options there are."""
+    found = {}
+    for i, argument in enumerate(arguments):
+        if match := re.fullmatch(rf"--({SIDE}\.\w+)(?:=(.+))?", argument):
+            option, value = match.groups()
+            if value is None:
+                value = arguments[i + 1] if i + 1 < len(arguments) else "--"
+            if value.startswith("--"):
+                raise ValueError(f"--{option} must be followed by what the side follows.")
+            found[option] = value
+    return found
 
 
 def _peek(arguments: Sequence[str]) -> argparse.Namespace:
@@ -251,6 +270,10 @@ def _parts(config: Config) -> dict[str, Any]:
     """Settings by the prefix of their options."""
     own = config.task_settings or get_task(config.task).settings
     parts = {"": config.training, "algorithm.": config.algorithm, "task.": own}
+    if isinstance(config.algorithm, SidesSettings):
+        del parts["algorithm."]
+        learning = config.algorithm.learning.items()
+        parts |= {f"{SIDE}.{name}.": settings for name, settings in learning}
     return {prefix: settings for prefix, settings in parts.items() if settings is not None} | {
         "wandb.": config.training.wandb
     }
@@ -276,6 +299,8 @@ def _parser(config: Config) -> OneLineParser:
         "task.": f"task: {config.task}",
         "wandb.": "Weights & Biases",
     }
+    if isinstance(config.algorithm, SidesSettings):
+        titles |= _add_sides(parser, config.algorithm)
     for prefix, settings in _parts(config).items():
         group = parser.add_argument_group(titles[prefix])
         hints, docs = type_hints(type(settings)), field_docs(type(settings))
@@ -293,6 +318,32 @@ def _parser(config: Config) -> OneLineParser:
                 help=f"{docs.get(field.name, '')} (default: {_shown(value)})".replace("%", "%%"),
             )
     return parser
+
+
+def _add_sides(parser: OneLineParser, settings: SidesSettings) -> dict[str, str]:
+    """What each side follows, and which agents it has; titles of the learning sides' options."""
+    group = parser.add_argument_group("sides", "Give --side.NAME for each side of the game.")
+    agents = dict(settings.agents)
+    for name, follows in settings.sides:
+        shown = follows if isinstance(follows, str) else algorithm_of(follows)
+        group.add_argument(
+            f"--{SIDE}.{name}",
+            dest=f"{SIDE}.{name}",
+            metavar="NAME",
+            help="An algorithm; or of a fixed side random, module:function, or the directory of a "
+            f"run (default: {shown})",
+        )
+        group.add_argument(
+            f"--{SIDE}.{name}.agents",
+            dest=f"{SIDE}.{name}.agents",
+            nargs="+",
+            metavar=("N", ""),
+            help=f"Its agents (default: {_shown(agents[name]) if name in agents else 'the game says'})",
+        )
+    return {
+        f"{SIDE}.{name}.": f"side {name}: {algorithm_of(own)}"
+        for name, own in settings.learning.items()
+    }
 
 
 class _Help(argparse.HelpFormatter):
@@ -344,7 +395,7 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
             continue
         name, equals, value = argument[2:].partition("=")
         name = name.replace("_", "-")
-        positive = re.sub(r"^((?:algorithm|task|wandb)\.)?no-", r"\1", name)
+        positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
         follows = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
         if not equals and name in flags and follows not in ("true", "false", "none"):
             found.append(f"--{name}=true")

@@ -15,9 +15,11 @@ from torchrl.envs import EnvBase
 from torchrl_alita._checks import check_at_least_one, check_whole
 from torchrl_alita._settings import Settings, parse_option, type_hints
 from torchrl_alita.algorithms import (
+    ALGORITHMS,
+    AlgorithmSettings,
     ALITASettings,
     Learner,
-    LearnerSettings,
+    SidesSettings,
     algorithm_of,
     get_algorithm,
     settings_from_plain,
@@ -30,6 +32,8 @@ __all__ = ["Config", "TrainingSettings", "config_from_plain", "make_config", "pl
 LARGEST_SEED = 2**32 - 1  # NumPy's
 # What a dotted option begins with; one of training has no part.
 PARTS = ("training", "algorithm", "task", "wandb")
+# Likewise, before the name of a side.
+SIDE = "side"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +140,7 @@ class Config(Settings):
     """The task's own options, of the class of its settings. Default: those."""
     training: TrainingSettings = field(default=TrainingSettings())
     """How it is trained."""
-    algorithm: LearnerSettings = field(default=ALITASettings())
+    algorithm: AlgorithmSettings = field(default=ALITASettings())
     """Settings of the algorithm, which they name."""
 
     def __post_init__(self):
@@ -212,7 +216,7 @@ def plain_config(config: Config) -> dict[str, Any]:
     plain = {
         "task": {"name": config.task, **(dataclasses.asdict(options) if options else {})},
         "training": training,
-        "algorithm": {"name": config.algorithm_name, **dataclasses.asdict(config.algorithm)},
+        "algorithm": {"name": config.algorithm_name, **config.algorithm.plain()},
     }
     return json.loads(json.dumps(plain, default=str))
 
@@ -265,7 +269,11 @@ def make_config(
         algorithm: name of the algorithm. Default: the default's.
         task: name of the task. Default: the default's.
         options: values, or texts that mean them, by ``"total_frames"`` for how it is trained,
-            ``"algorithm.influence_coeff"`` and ``"task.size"``.
+            ``"algorithm.influence_coeff"`` and ``"task.size"``. Of the algorithm ``"sides"``,
+            ``"side.good"`` is what the side ``good`` follows, the name of an algorithm,
+            ``"random"``, ``"module:function"`` or the directory of a run; and
+            ``"side.good.influence_coeff"`` an option of its algorithm, ``"side.good.agents"``
+            its agents.
         preset: of the algorithm's settings, as ``"paper"``.
         default: what is not said. Its settings count where it is of the same algorithm.
 
@@ -295,8 +303,12 @@ def make_config(
     same = task == default.task and default.task_settings is not None
     own = default.task_settings if same else get_task(task).settings
     parts: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
+    sides: dict[str, Any] = {}
     for option, value in (options or {}).items():
         part, _, field_name = option.replace("-", "_").rpartition(".")
+        if part == SIDE or part.startswith(f"{SIDE}."):
+            sides[option.replace("-", "_")] = value
+            continue
         if part and part not in PARTS:
             raise ValueError(f"Unknown option {option}: its part must be one of {PARTS}.")
         parts[part or "training"][field_name] = value
@@ -311,8 +323,46 @@ def make_config(
         task=task,
         task_settings=changed if changed is not get_task(task).settings else None,
         training=training,
-        algorithm=_changed("algorithm.", settings, parts["algorithm"]),
+        algorithm=_with_sides(_changed("algorithm.", settings, parts["algorithm"]), sides),
     )
+
+
+def _with_sides(settings: AlgorithmSettings, options: Mapping[str, Any]) -> AlgorithmSettings:
+    """Settings of sides with some options, by ``"side.NAME"`` and ``"side.NAME.OPTION"``."""
+    if not options:
+        return settings
+    if not isinstance(settings, SidesSettings):
+        raise ValueError(
+            f"{next(iter(options))} is an option of the algorithm 'sides', not of "
+            f"{algorithm_of(settings)!r}."
+        )
+    sides, agents = dict(settings.sides), dict(settings.agents)
+    own: dict[str, dict[str, Any]] = {}
+    for option, value in options.items():
+        _, name, *rest = option.split(".")
+        if rest:
+            own.setdefault(name, {})[".".join(rest)] = value
+        elif value in ALGORITHMS:
+            sides[name] = ALGORITHMS[value].Settings()
+        else:
+            sides[name] = value
+    for name, values in own.items():
+        if name not in sides:
+            raise ValueError(f"Say what the side {name!r} follows, as in --{SIDE}.{name} maddpg.")
+        if "agents" in values:
+            given = values.pop("agents")
+            given = (
+                parse_option(f"{SIDE}.{name}.agents", given, tuple[int, ...])
+                if (_is_text(given))
+                else given
+            )
+            agents[name] = given
+        if values and isinstance(sides[name], str):
+            raise ValueError(
+                f"The side {name!r} is fixed, {sides[name]!r}: it has no {sorted(values)}."
+            )
+        sides[name] = _changed(f"{SIDE}.{name}.", sides[name], values)
+    return SidesSettings(sides=sides, agents=agents)
 
 
 def _changed(prefix: str, settings: Any, values: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,13 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase, ExplorationType
 
+from torchrl_alita._agents import gather_agents
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, make_env
 from torchrl_alita.layout import DONE, REWARD, next_key
 from torchrl_alita.modules._acting import Acting
 from torchrl_alita.saving import preserve_random_state
-from torchrl_alita.training.collection import with_memory
+from torchrl_alita.training.collection import sides_played, with_memory
 from torchrl_alita.training.config import TrainingSettings
 
 __all__ = ["EVALUATION_SEED", "Evaluation", "evaluate"]
@@ -26,12 +27,16 @@ EVALUATION_SEED = 1_000_003
 _SELECTION_SEED = 2_000_003
 
 
-def episode_returns(episodes: TensorDictBase) -> torch.Tensor:
+def episode_returns(episodes: TensorDictBase, agents: Sequence[int] | None = None) -> torch.Tensor:
     """Extrinsic return of each episode, mean over the agents, ``[B, T] -> [B]``.
 
     What comes after an episode's end does not count.
+
+    Args:
+        episodes: ``[B, T]``.
+        agents: those that count. Default: all.
     """
-    reward = episodes[next_key(REWARD)].mean((-1, -2))
+    reward = gather_agents(episodes[next_key(REWARD)], agents, 2).mean((-1, -2))
     done = episodes[next_key(DONE)].squeeze(-1).long()
     running = (done.cumsum(1) - done) == 0
     return (reward * running).sum(1)
@@ -46,6 +51,7 @@ def evaluate(
     horizon: int,
     seed: int,
     stop_when_done: bool = False,
+    sides: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[dict[str, float], TensorDictBase]:
     """One episode of every environment with greedy policies, extrinsic reward only.
 
@@ -57,10 +63,12 @@ def evaluate(
         seed: of the initial states, so that evaluations are of the same ones.
         stop_when_done: end with the last episode; environments whose episode has ended wait.
             Otherwise they begin another one, to the horizon.
+        sides: the agents of each side of a game, as of :func:`torchrl_alita.envs.sides_of`.
 
     Returns:
-        ``return_mean``, ``return_std`` over the episodes and the metrics, as floats;
-        and the episodes ``[B, T]``.
+        ``return_mean``, ``return_std`` over the episodes and the metrics, as floats, and
+        of several sides ``return_SIDE``, the mean over its agents; and the episodes
+        ``[B, T]``.
 
     Examples:
         >>> from torchrl_alita.envs import make_env, spread_metrics
@@ -78,7 +86,12 @@ def evaluate(
             horizon, policy, break_when_any_done=False, break_when_all_done=stop_when_done
         )
     returns = episode_returns(episodes)
+    several = sides if sides is not None and len(sides) > 1 else {}
     values = {
+        **{
+            f"return_{name}": episode_returns(episodes, agents).mean()
+            for name, agents in several.items()
+        },
         "return_mean": returns.mean(),
         "return_std": returns.std(correction=0),
         **(metrics(episodes) if metrics else {}),
@@ -104,6 +117,7 @@ class Evaluation:
             task, num_envs=training.evaluation_episodes, seed=EVALUATION_SEED, **options
         )
         self.selection_env: EnvBase | None = None
+        self._sides: Mapping[str, Sequence[int]] = {}
 
     def prepare(self, algorithm: Learner) -> None:
         """Make the environments such that an algorithm's policies can act in them.
@@ -111,6 +125,7 @@ class Evaluation:
         Args:
             algorithm: whose policies are evaluated from here on.
         """
+        self._sides = sides_played(self.env, algorithm)
         self.env = with_memory(self.env, algorithm)
         if len(algorithm.candidates()) > 1:
             episodes = self._training.selection_episodes
@@ -167,6 +182,7 @@ class Evaluation:
             horizon=self._options["horizon"],
             seed=seed,
             stop_when_done=self._training.stop_evaluations,
+            sides=self._sides,
         )
 
     def explore(self, policy: TensorDictModuleBase) -> TensorDictBase:

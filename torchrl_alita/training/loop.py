@@ -14,12 +14,12 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._extras import import_extra
-from torchrl_alita.algorithms import Learner, LearnerSettings, algorithm_of, get_algorithm
+from torchrl_alita.algorithms import AlgorithmSettings, Learner, SidesSettings
 from torchrl_alita.envs import Task, make_env
-from torchrl_alita.layout import REWARD, next_key
 from torchrl_alita.saving import (
     RandomState,
     RunDirectory,
+    build_learner,
     init_policy,
     machine,
     read_config,
@@ -39,7 +39,7 @@ def train(
     config: Config,
     *,
     task: Task | None = None,
-    make_algorithm: Callable[[EnvBase, LearnerSettings], Learner] | None = None,
+    make_algorithm: Callable[[EnvBase, AlgorithmSettings], Learner] | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and save, from a config alone.
 
@@ -88,7 +88,7 @@ def start(
     config: Config,
     *,
     task: Task | None = None,
-    make_algorithm: Callable[[EnvBase, LearnerSettings], Learner] | None = None,
+    make_algorithm: Callable[[EnvBase, AlgorithmSettings], Learner] | None = None,
 ) -> Iterator[Run]:
     """All that a run needs, built and checked, new or resumed. Arguments as of :func:`train`."""
     import_extra("tqdm", "recipes")
@@ -96,7 +96,7 @@ def start(
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     try:
-        build = make_algorithm or get_algorithm(algorithm_of(config.algorithm))
+        build = make_algorithm or build_learner
         run = Run(_with_compile(config), build, task or config.find_task())
         with run.closing:
             yield run
@@ -106,15 +106,25 @@ def start(
 
 def _with_compile(config: Config) -> Config:
     """The config that says whether updates are compiled: in a resumed run, as before."""
-    settings = config.algorithm
-    if getattr(settings, "compile", True) is not None:
-        return config
-    if config.training.resume is not None:
-        chosen = read_config(config.training.resume).get("algorithm", {}).get("compile")
-    else:
-        frames = config.training.total_frames - settings.random_frames
-        chosen = frames // settings.frames_per_update > settings.eager_updates
-    return dataclasses.replace(config, algorithm=dataclasses.replace(settings, compile=chosen))
+    settings, training = config.algorithm, config.training
+    before = None
+    if training.resume is not None:
+        before = read_config(training.resume).get("algorithm", {})
+
+    def decided(own: Any, saved: Any) -> Any:
+        if isinstance(own, str) or getattr(own, "compile", True) is not None:
+            return own
+        if saved is not None:
+            return dataclasses.replace(own, compile=saved.get("compile"))
+        frames = training.total_frames - own.random_frames
+        several = frames // own.frames_per_update > own.eager_updates
+        return dataclasses.replace(own, compile=several)
+
+    if not isinstance(settings, SidesSettings):
+        return dataclasses.replace(config, algorithm=decided(settings, before))
+    sides = (before or {}).get("sides", {})
+    own = settings.with_sides(lambda name, follows: decided(follows, sides.get(name)))
+    return dataclasses.replace(config, algorithm=own)
 
 
 class Run:
@@ -129,7 +139,7 @@ class Run:
     def __init__(
         self,
         config: Config,
-        make_algorithm: Callable[[EnvBase, LearnerSettings], Learner],
+        make_algorithm: Callable[[EnvBase, AlgorithmSettings], Learner],
         task: Task,
     ):
         self.config, self.task = config, task
@@ -211,7 +221,7 @@ class Run:
         )
         with bar, _collect_interrupts() as interrupted:
             for collected in self.collection:
-                logs = {"training/reward_mean": float(collected[next_key(REWARD)].mean())}
+                logs = _named("training", self.collection.rewards(collected))
                 logs |= _named("exploration", self.collection.explored(collected))
                 logs |= _named("training", self.learning.learn(collected))
                 self.progress["wall_seconds"] = time.perf_counter() - self._started

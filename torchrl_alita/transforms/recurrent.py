@@ -6,10 +6,11 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.data import Composite
-from torchrl.envs import Compose, InitTracker, Transform
+from torchrl.envs import Compose, InitTracker, TensorDictPrimer, Transform
 from torchrl.modules.utils import get_primers_from_module
 
 from torchrl_alita.layout import ACTION, LAST_ACTION
+from torchrl_alita.modules import SidesPolicy
 
 __all__ = ["LastAction", "recurrent_transforms"]
 
@@ -59,7 +60,8 @@ def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
     (https://arxiv.org/abs/1902.04043).
 
     Args:
-        network: as of :func:`torchrl_alita.modules.make_recurrent_actor`.
+        network: as of :func:`torchrl_alita.modules.make_recurrent_actor`; or a
+            :class:`torchrl_alita.modules.SidesPolicy` of which a side has a memory.
 
     Returns:
         For ``env.append_transform``.
@@ -74,8 +76,19 @@ def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
         >>> [type(t).__name__ for t in recurrent_transforms(make_recurrent_actor(env))]
         ['InitTracker', 'LastAction', 'TensorDictPrimer']
     """
-    primers = get_primers_from_module(network, warn=False)
+    primers = _primers(network)
     if primers is None:
         raise ValueError(f"{type(network).__name__} has no memory to prime.")
     last_action = [LastAction()] if LAST_ACTION in network.in_keys else []
     return Compose(InitTracker(), *last_action, primers)
+
+
+def _primers(network: TensorDictModuleBase) -> Transform | None:
+    if not isinstance(network, SidesPolicy):
+        return get_primers_from_module(network, warn=False)
+    specs = Composite()
+    for name, policy in network.of_side.items():
+        primers = get_primers_from_module(policy, warn=False)
+        for key in () if primers is None else primers.primers.keys(True, True):
+            specs[network.outside(name, key, own=True)] = primers.primers[key]
+    return None if specs.is_empty() else TensorDictPrimer(specs, expand_specs=True)

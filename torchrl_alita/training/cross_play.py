@@ -1,0 +1,217 @@
+"""Cross-play: every policy of one side against every policy of the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase
+
+from torchrl_alita._checks import check_whole
+from torchrl_alita.algorithms import fixed_policy
+from torchrl_alita.envs import SideView, Task, check_sides, get_task, make_env, sides_of
+from torchrl_alita.modules import SidesPolicy
+from torchrl_alita.saving import load_side
+from torchrl_alita.training.command import REFUSALS, OneLineParser, quiet_libraries, refused
+from torchrl_alita.training.config import LARGEST_SEED, SIDE, make_config
+from torchrl_alita.training.evaluation import evaluate
+from torchrl_alita.transforms import recurrent_transforms
+
+__all__ = ["cross_play", "main"]
+
+Policy = str | Path | Callable[[TensorDictBase], TensorDictBase]
+
+
+def cross_play(
+    task: str | Task,
+    sides: Mapping[str, Policy | Sequence[Policy]],
+    *,
+    agents: Mapping[str, Sequence[int]] | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    n_agents: int | None = None,
+    horizon: int | None = None,
+    device: torch.device | str = "cpu",
+) -> list[dict[str, Any]]:
+    """Play every combination of the sides' policies against each other.
+
+    Every combination starts from the same states. Policies act without exploration.
+
+    Args:
+        task: the game.
+        sides: of each side one policy or several: the directory of a run, of
+            :class:`torchrl_alita.algorithms.Sides` or of all agents by one algorithm; "random";
+            "module:function"; a module of the side's agents; or a callable that writes
+            ``("agents", "action")`` ``[B, n, A]`` into the side's batch.
+        agents: the agents of each side. Default: as the environment has them, see
+            :func:`torchrl_alita.envs.sides_of`.
+        episodes: of each combination.
+        seed: of the initial states.
+        n_agents: as of :func:`torchrl_alita.envs.make_env`.
+        horizon: as of :func:`torchrl_alita.envs.make_env`.
+        device: of the simulation and the policies.
+
+    Returns:
+        A row for each combination: the name of each side's policy; ``return_SIDE``, the mean
+        over its agents and the episodes; and the task's metrics.
+
+    Raises:
+        ValueError: if a side is unknown, missing or without a policy, or a run cannot be read or
+            does not fit the game.
+
+    Examples:
+        >>> rows = cross_play(
+        ...     "mpe/adversary", {"good": "random", "adversary": "random"}, episodes=10
+        ... )
+        >>> rows[0]["adversary"], sorted(rows[0])[-2:]
+        ('random', ['return_adversary', 'return_good'])
+    """
+    check_whole(1, episodes=episodes)
+    check_whole(0, LARGEST_SEED, seed=seed)
+    task = get_task(task) if isinstance(task, str) else task
+    options = {"n_agents": n_agents, "horizon": horizon, "device": device}
+    env = make_env(task, num_envs=episodes, seed=seed, **options)
+    horizon = task.horizon if horizon is None else horizon
+    known = check_sides(dict(agents or sides_of(env)), env.full_action_spec["agents"].shape[-1])
+    if set(known) != set(sides):
+        raise ValueError(f"The game has the sides {sorted(known)}, got {sorted(sides)}.")
+    policies = {name: _policies(name, sides[name], env, known[name], device) for name in known}
+    rows = []
+    for chosen in product(*(policies[name].items() for name in known)):
+        names = dict(zip(known, (name for name, _ in chosen), strict=True))
+        own = dict(zip(known, (policy for _, policy in chosen), strict=True))
+        policy = SidesPolicy(known, own).to(device)
+        played = env
+        if policy.recurrent:
+            played = make_env(task, num_envs=episodes, seed=seed, **options)
+            played = played.append_transform(recurrent_transforms(policy))
+        result, _ = evaluate(
+            policy,
+            played,
+            task.metrics,
+            horizon=horizon,
+            seed=seed,
+            sides=known,
+        )
+        # Of sides that are paid against each other the mean over all agents says nothing.
+        del result["return_mean"], result["return_std"]
+        rows.append({name: names[name] for name in sides} | result)
+    return rows
+
+
+def _policies(
+    side: str,
+    given: Policy | Sequence[Policy],
+    env: EnvBase,
+    agents: Sequence[int],
+    device: torch.device | str,
+) -> dict[str, Callable]:
+    """The policies of a side, by name."""
+    single = isinstance(given, (str, Path)) or callable(given)
+    several = [given] if single else list(given)
+    if not several:
+        raise ValueError(f"The side {side!r} has no policy.")
+    found: dict[str, Callable] = {}
+    for policy in several:
+        name = getattr(policy, "__name__", type(policy).__name__) if callable(policy) else policy
+        name = str(name)
+        while name in found:
+            name += "'"
+        found[name] = _policy(side, policy, env, agents, device)
+    return found
+
+
+def _policy(
+    side: str, policy: Policy, env: EnvBase, agents: Sequence[int], device: torch.device | str
+) -> Callable:
+    if callable(policy):
+        return policy
+    if Path(policy).is_dir():
+        return load_side(policy, side, env, device=device)
+    return fixed_policy(str(policy), SideView(env, agents), device=device)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as text, in columns."""
+    titles = list(rows[0])
+    cells = [titles, *([_shown(row[title]) for title in titles] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
+    lines = []
+    for row in cells:
+        # Names to the left, numbers to the right.
+        lines.append(
+            "  ".join(
+                cell.ljust(width) if isinstance(value, str) else cell.rjust(width)
+                for cell, width, value in zip(row, widths, rows[0].values(), strict=True)
+            ).rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``torchrl-alita cross-play``: the exit status.
+
+    Args:
+        arguments: what follows on the command line.
+    """
+    parser = OneLineParser(
+        prog="torchrl-alita cross-play",
+        usage="torchrl-alita cross-play --task NAME --side.NAME POLICY ... [--episodes N]",
+        description="Play every policy of one side against every policy of the others. A policy is "
+        "the directory of a run, random, or module:function.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--task", required=True, metavar="NAME", help="the game")
+    parser.add_argument("--episodes", type=int, default=100, help="of each pair (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the states (default: 0)")
+    parser.add_argument("--n-agents", type=int, help="agents (default: the task's own)")
+    parser.add_argument("--horizon", type=int, help="steps (default: the task's own)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--json", type=Path, help="write the rows to this file too")
+    try:
+        sides, options = _split(arguments)
+        given = parser.parse_args(options)
+        config = make_config(task=given.task)
+        quiet_libraries()
+        rows = cross_play(
+            config.find_task(),
+            sides,
+            episodes=given.episodes,
+            seed=given.seed,
+            n_agents=given.n_agents,
+            horizon=given.horizon,
+            device=given.device,
+        )
+    except REFUSALS as error:
+        return refused(error)
+    print(table(rows))
+    if given.json is not None:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The policies of each side, and all other options."""
+    sides: dict[str, list[str]] = {}
+    options: list[str] = []
+    side: list[str] | None = None
+    for argument in arguments:
+        if argument.startswith(f"--{SIDE}."):
+            name, equals, value = argument.removeprefix(f"--{SIDE}.").partition("=")
+            side = sides.setdefault(name, [])
+            side += [value] if equals else []
+        elif side is not None and not argument.startswith("-"):
+            side.append(argument)
+        else:
+            side = None
+            options.append(argument)
+    return sides, options
