@@ -49,6 +49,7 @@ __all__ = [
     "layout_of",
     "next_key",
     "state_size_of",
+    "terminated_key_of",
 ]
 
 OBSERVATION = ("agents", "observation")
@@ -191,6 +192,28 @@ def layout_of(env: EnvBase) -> Layout:
             )
     masked = ACTION_MASK in env.full_observation_spec_unbatched.keys(True)
     return Layout(num_agents, observation_size, shapes[ACTION][1], discrete, masked)
+
+
+def terminated_key_of(env: EnvBase) -> NestedKey:
+    """The flag that ends the return of each agent: its own where it has one, or the episode's.
+
+    An agent that has ended for good earns nothing more, so that its value there is 0, also
+    where the episode goes on for the others.
+
+    Args:
+        env: an environment in the layout of this package.
+
+    Returns:
+        ``("agents", "terminated")`` ``[*B, N, 1]`` or ``"terminated"`` ``[*B, 1]``, as a step
+        writes it.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> terminated_key_of(make_env("push_box"))
+        'terminated'
+    """
+    own = AGENT_TERMINATED in env.full_observation_spec_unbatched.keys(True)
+    return AGENT_TERMINATED if own else TERMINATED
 
 
 def state_size_of(env: EnvBase) -> int:

@@ -16,12 +16,14 @@ from torchrl_alita.algorithms._learner import Learner, OffPolicySettings, make_o
 from torchrl_alita.layout import (
     ACTION,
     ACTION_VALUE,
+    AGENT_TERMINATED,
     CHOSEN_ACTION_VALUE,
     DONE,
     OBSERVATION,
     REWARD,
     TERMINATED,
     next_key,
+    terminated_key_of,
 )
 from torchrl_alita.modules import make_qnetwork
 
@@ -29,7 +31,6 @@ __all__ = ["DQN", "DQNSettings"]
 
 # DQNLoss wants a flag for each reward.
 _AGENT_DONE = ("agents", "done")
-_AGENT_TERMINATED = ("agents", "terminated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ class DQN(Learner):
     ):
         super().__init__(env, settings, device=device)
         settings = self.settings
+        self._terminated = terminated_key_of(env)
         self.actor = self.make_policy(env, settings, device=self.device)
         self.qvalue = DQNLoss(
             self.actor,
@@ -124,7 +126,7 @@ class DQN(Learner):
             value=CHOSEN_ACTION_VALUE,
             reward=REWARD,
             done=_AGENT_DONE,
-            terminated=_AGENT_TERMINATED,
+            terminated=AGENT_TERMINATED,
         )
         self.qvalue.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
         # Counted here: TorchRL's own count is in no checkpoint. With 0 it copies at every step.
@@ -156,8 +158,8 @@ class DQN(Learner):
     def in_keys(self) -> list[NestedKey]:
         """What an update reads of the transitions."""
         read = self.actor.in_keys
-        following = (*read, REWARD, DONE, TERMINATED)
-        return [*read, ACTION, *map(next_key, following)]
+        following = (*read, REWARD, DONE, TERMINATED, self._terminated)
+        return list(dict.fromkeys([*read, ACTION, *map(next_key, following)]))
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the policies, each with their targets."""
@@ -184,10 +186,13 @@ class DQN(Learner):
         check_same_shape(batch, ACTION, (*agents, layout.action_size))
         check_same_shape(batch, next_key(REWARD), (*agents, 1))
         rows = batch.select(*self.in_keys).detach()
-        for flag, of_agent in ((DONE, _AGENT_DONE), (TERMINATED, _AGENT_TERMINATED)):
+        for flag, of_agent in ((DONE, _AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
             check_same_shape(batch, next_key(flag), (*batch.batch_size, 1))
-            value = batch.get(next_key(flag)).unsqueeze(-2)
-            rows.set(next_key(of_agent), value.expand(*agents, 1))
+            value = batch.get(next_key(flag)).unsqueeze(-2).expand(*agents, 1)
+            if self._terminated == AGENT_TERMINATED:
+                own = batch.get(next_key(AGENT_TERMINATED))
+                value = value | own if flag == DONE else own
+            rows.set(next_key(of_agent), value)
         return rows
 
     def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:

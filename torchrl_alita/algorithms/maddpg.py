@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase, ExplorationType
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
 from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer, soft_update
-from torchrl_alita.layout import LOGITS, PARAM
+from torchrl_alita.layout import LOGITS, PARAM, terminated_key_of
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
 
@@ -149,7 +149,10 @@ class MADDPG(Learner):
             logits_coeff=settings.logits_coeff,
             policy_noise=settings.policy_noise,
         ).to(self.device)
-        self.maddpg.set_keys(logits=LOGITS if self.layout.discrete else PARAM)
+        self.maddpg.set_keys(
+            logits=LOGITS if self.layout.discrete else PARAM,
+            terminated=terminated_key_of(env),
+        )
         if self.layout.discrete:
             # One-hot actions are drawn, Gumbel noise and all.
             self.maddpg.deterministic_sampling_mode = ExplorationType.RANDOM

@@ -19,6 +19,7 @@ from torchrl_alita.layout import (
     OBSERVATION,
     STATE,
     state_size_of,
+    terminated_key_of,
 )
 from torchrl_alita.modules import make_qnetwork
 from torchrl_alita.objectives import ValueDecompositionLoss
@@ -103,6 +104,8 @@ class IQL(Learner):
         settings = self.settings
         self.actor = self.make_policy(env, settings, device=self.device)
         self.qvalue = self._make_loss(env).to(self.device)
+        if not self.qvalue.mixed:
+            self.qvalue.set_keys(terminated=terminated_key_of(env))
         # Counted here: TorchRL's own count is in no checkpoint. With 0 it copies at every step.
         self.target_updater = HardUpdate(self.qvalue, value_network_update_interval=0)
         self.modules["qvalue"] = self.qvalue

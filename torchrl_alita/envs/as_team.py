@@ -453,6 +453,9 @@ class TeamLayout(Transform):
             )
 
         done, terminated = read("done"), read("terminated")
+        if self._has_root_flags and (ended := entries.get("terminated", None)) is not None:
+            # A game that ends for good ends for everybody.
+            terminated = terminated | ended.unsqueeze(self._lead)
         alive = ~done if before is None or not step else before & ~done
         ended = done.all(self._lead)
         by_end = ended & terminated.any(self._lead)

@@ -115,7 +115,8 @@ class ValueDecompositionLoss(LossModule):
             global_value (NestedKey): written by the mixer. Default:
                 ``"chosen_action_value"``.
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
-            terminated (NestedKey): read in "next". Default: ``"terminated"``.
+            terminated (NestedKey): read in "next", ``[*B, 1]``; without a mixer it may be
+                ``[*B, N, 1]``. Default: ``"terminated"``.
             priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
             priority (NestedKey): written into a batch that has priority weights. Default:
                 ``"td_error"``.
@@ -188,7 +189,9 @@ class ValueDecompositionLoss(LossModule):
         batch = check_batch(self, tensordict, optional=[keys.priority_weight])
         agents = batch.get(keys.action).shape[:-1]
         check_same_shape(batch, next_key(keys.reward), (*agents, 1))
-        check_same_shape(batch, next_key(keys.terminated), (*agents[:-1], 1))
+        own = not self.mixed and batch.get(next_key(keys.terminated)).ndim > len(agents)
+        flags = agents if own else agents[:-1]
+        check_same_shape(batch, next_key(keys.terminated), (*flags, 1))
         local = self._local(batch, self.local_value_network_params)
         check_same_shape(batch, keys.action, local.get(keys.action_value).shape)
         return self._losses(tensordict, batch, local)
