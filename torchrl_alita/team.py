@@ -148,6 +148,28 @@ class Team:
         self._weights = None
         self.acts_in_turns = acts_in_turns
 
+    @property
+    def size(self) -> int:
+        """N.
+
+        Raises:
+            ValueError: if the number of agents is not known yet: the team was made of indices.
+
+        Examples:
+            >>> Team(3).size
+            3
+            >>> Team.of(0).size
+            Traceback (most recent call last):
+            ...
+            ValueError: The team of the influencers (0,) has no number of agents yet: see among.
+        """
+        if self.num_agents is None:
+            raise ValueError(
+                f"The team of the influencers {self.influencers} has no number of agents yet: see "
+                f"among."
+            )
+        return self.num_agents
+
     def among(self, num_agents: int) -> Team:
         """This team in a batch of so many agents.
 
@@ -208,7 +230,7 @@ class Team:
         first, *others = self.influencers
         if self.acts_in_turns or not others:
             return self.influencees_of(first)
-        return tuple(range(self.num_agents)) if self._listed is None else self._listed
+        return tuple(range(self.size)) if self._listed is None else self._listed
 
     def influencees_of(self, influencer: int) -> tuple[int, ...]:
         """Indices of the influencees of one influencer, in the order of its weights.
@@ -225,7 +247,7 @@ class Team:
         """
         if self.acts_in_turns:
             return (0,)
-        everybody = range(self.num_agents) if self._listed is None else self._listed
+        everybody = range(self.size) if self._listed is None else self._listed
         return tuple(agent for agent in everybody if agent != influencer)
 
     def check_influencees(self) -> None:
@@ -277,10 +299,10 @@ class Team:
             >>> Team(3).influences_as(Team(3, influencees=[1, 2], weights=[0.7, 0.3]))
             True
         """
-        numbers = {self.num_agents, other.num_agents} - {None}
-        if len(numbers) > 1:
+        numbers = [n for n in (self.num_agents, other.num_agents) if n is not None]
+        if len(set(numbers)) > 1:
             return False
-        first, second = (team.among(n) for team in (self, other) for n in numbers or {None})
+        first, second = (team.among(numbers[0]) if numbers else team for team in (self, other))
         whom = [team.influencees if numbers else team._listed for team in (first, second)]
         acts = [(team.influencers, team.acts_in_turns) for team in (first, second)]
         return acts[0] == acts[1] and whom[0] == whom[1]

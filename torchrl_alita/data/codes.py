@@ -161,7 +161,7 @@ class Displacement(nn.Module):
             raise TypeError(f"code must be a OneHotCode, got {type(code).__name__}.")
         if code.parts is None:
             raise ValueError("The displacement is each agent's: give the code its parts.")
-        self.code = code
+        self.code, self.parts = code, code.parts
         self.num_codes = _same_number([3 ** len(part) for part in code.parts])
 
     def forward(self, observation: torch.Tensor, next_observation: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,7 @@ class Displacement(nn.Module):
         own = change.ndim == observation.ndim
         codes = [
             _mixed_radix(change[..., i, :] if own else change, part, (3,) * len(part))
-            for i, part in enumerate(self.code.parts)
+            for i, part in enumerate(self.parts)
         ]
         return torch.stack(codes, -1)
 

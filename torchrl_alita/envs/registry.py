@@ -216,8 +216,9 @@ def get_task(name: str) -> Task:
         return _task_of_module(name)
     suite, _, rest = name.partition("/")
     if suite in _SUITES:
-        if _SUITES[suite].module is not None:
-            import_extra(_SUITES[suite].module, _SUITES[suite].extra)
+        module, extra = _SUITES[suite].module, _SUITES[suite].extra
+        if module is not None and extra is not None:
+            import_extra(module, extra)
         if rest in set(_SUITES[suite].names()):
             TASKS[name] = _SUITES[suite].task(rest)
             return TASKS[name]

@@ -193,7 +193,7 @@ class Coverage(TensorDictModuleBase):
         self.cells = cells
         self.name = name
         self.agents = None if agents is None else agent_indices("agents", tuple(agents))
-        sizes = cells.sizes * (1 if agents is None else len(self.agents))
+        sizes = cells.sizes * (1 if self.agents is None else len(self.agents))
         joint = math.prod(sizes)
         self.possible = joint if possible is None else possible
         check_at_least_one(possible=self.possible)
@@ -344,7 +344,7 @@ class VisitMap(TensorDictModuleBase):
         self.num_agents = num_agents
         self.agents = None if agents is None else agent_indices("agents", tuple(agents))
         self.names = (*(f"agent {agent}" for agent in range(num_agents)), *others)
-        sizes = cells.sizes * (1 if agents is None else len(self.agents))
+        sizes = cells.sizes * (1 if self.agents is None else len(self.agents))
         grids = set(zip(sizes[::2], sizes[1::2], strict=False))
         if len(sizes) != 2 * len(self.names) or len(grids) != 1:
             raise ValueError(

@@ -58,9 +58,9 @@ class PlainMultiAgentMLP(MultiAgentMLP):
                 f"The network takes (agents, features) {(num_agents, net.in_features)}, got "
                 f"{given[0] if len(given) == 1 else given}."
             )
-        inputs = _like(net[0].weight, inputs)
+        parts = _like(net[0].weight, inputs)
         if self.share_params:
-            hidden = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
+            hidden = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
             *layers, last = net
             for layer in layers:
                 hidden = layer(hidden)
@@ -71,10 +71,10 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         weight, bias = gather_agents(first.weight, agents, 0), gather_agents(first.bias, agents, 0)
         weights = weight.split([size for _, size in given], dim=-1)
         products = [
-            _product(part.movedim(-2, 0), w) for part, w in zip(inputs, weights, strict=True)
+            _product(part.movedim(-2, 0), w) for part, w in zip(parts, weights, strict=True)
         ]
         hidden = sum(products) + _for_each_row(bias, products[0].ndim)
-        batch_size = torch.broadcast_shapes(*(part.shape[:-2] for part in inputs))
+        batch_size = torch.broadcast_shapes(*(part.shape[:-2] for part in parts))
         hidden = hidden.expand(-1, *batch_size, -1).reshape(num_agents, -1, hidden.shape[-1])
         for layer in layers[:-1]:
             hidden = _stacked_layer(layer, hidden, agents)

@@ -54,7 +54,7 @@ class _Critics(nn.Module):
         super().__init__()
         num_agents = scope.shape[0]
         self.reads_state = state_size is not None
-        self.sizes = (state_size if self.reads_state else observation_size, action_size)
+        self.sizes = (observation_size if state_size is None else state_size, action_size)
         self.num_critics = num_critics
         self.share_params = share_params
         self.register_buffer("scope", scope.to(device, copy=True))
@@ -86,11 +86,11 @@ class _Critics(nn.Module):
     ) -> torch.Tensor:
         _check_sizes(observation, action, self.sizes)
         if self.reads_state:
-            parts = _state_parts(observation, action)
+            parts = [*_state_parts(observation, action)]
         else:
-            parts = joint_parts(observation, action, None if self.sees_all else self.scope)
+            parts = [*joint_parts(observation, action, None if self.sees_all else self.scope)]
         if self.share_params:
-            parts = (*parts, self.agent_id.expand(*parts[0].shape[:-1], -1))
+            parts.append(self.agent_id.expand(*parts[0].shape[:-1], -1))
         parts = [gather_agents(part, agents, -2) for part in parts]
         if self.share_params:
             of_each = [part.unsqueeze(-2) for part in parts]

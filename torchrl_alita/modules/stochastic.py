@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from tensordict import NestedKey
 from tensordict.nn import (
     ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
@@ -323,7 +324,7 @@ def make_team_value(
     check_at_least_one(heads=heads)
     layout = layout_of(env)
     num_agents = layout.num_agents
-    options = {
+    options: dict[str, Any] = {
         "num_cells": num_cells,
         "layer_norm": layer_norm,
         "last_layer": 0.1,
@@ -338,7 +339,7 @@ def make_team_value(
             agent_index=agent_index,
             **options,
         )
-        seen = OBSERVATION
+        seen: NestedKey = OBSERVATION
     else:
         state = value_input == "state"
         size = state_size_of(env) if state else num_agents * layout.observation_size

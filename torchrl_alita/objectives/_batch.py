@@ -57,7 +57,9 @@ def check_batch(
     inputs = tensordict.select(*names, *mask_keys).detach()
     if inputs.batch_size != rows:
         inputs.batch_size = rows
-    for name in names if mask is not None else ():
+    if mask is None:
+        return inputs
+    for name in names:
         value = inputs.get(name)
         shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
         inputs = inputs.set(name, torch.where(shown, value, torch.zeros_like(value)))

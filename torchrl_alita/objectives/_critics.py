@@ -202,6 +202,8 @@ def following_inputs(
     following = TensorDict(batch_size=inputs.batch_size)
     for key in _observed(network, keys):
         following.set(key, inputs.get(next_key(key)))
+    if unrolled is None:
+        return following
     for key in memory_keys(network):
         following.set(key, unrolled.get(next_key(key)).detach())
         following.set(IS_INIT, torch.zeros_like(inputs.get(IS_INIT)))

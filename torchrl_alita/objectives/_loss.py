@@ -40,7 +40,8 @@ def copy_tied(loss: LossModule, memo: dict[int, Any]) -> LossModule:
                 params.apply(lambda value: _copied(value, memo), filter_empty=False),
                 no_convert=True,
             )
-    result = type(loss).__new__(type(loss))
+    kind: Any = type(loss)
+    result = kind.__new__(kind)
     memo[id(loss)] = result
     result.__dict__.update(copy.deepcopy(loss.__dict__, memo))
     return result

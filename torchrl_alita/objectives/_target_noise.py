@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from torchrl_alita._checks import check_non_negative
 
-Bound = torch.Tensor | None
+Bound: TypeAlias = torch.Tensor | None
 
 
 def checked_bounds(bounds: Any) -> tuple[torch.Tensor, torch.Tensor]:

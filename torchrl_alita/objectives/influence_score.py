@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase, TensorDictParams
 from tensordict.nn import ProbabilisticTensorDictSequential, dispatch
+from torch.distributions import Distribution
 from torchrl.modules import ValueNorm
 from torchrl.objectives import LossModule
 
@@ -197,7 +198,7 @@ class InfluenceScoreLoss(LossModule):
     def _log_prob(self, situation: Situation) -> torch.Tensor:
         """Of the influencer's stored actions, ``[*B, T]``."""
         action = situation.batch.get(self.tensor_keys.action)
-        log_prob = situation.distribution.log_prob(action)
+        log_prob = cast(Distribution, situation.distribution).log_prob(action)
         if log_prob.shape == action.shape:
             log_prob = log_prob.sum(-1)
         if log_prob.shape != action.shape[:-1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -164,7 +164,7 @@ class Trained:
         return f"Trained({self.estimator.kind}, samples={self.samples!r}, budget={self.budget})"
 
 
-def _check_samples(samples: int | str, budget: int) -> None:
+def _check_samples(samples: Any, budget: int) -> None:
     if not (isinstance(samples, str) and samples == "all"):
         check_whole(1, samples=samples)
     check_whole(1, budget=budget)
@@ -198,10 +198,12 @@ def _others(
     With them, their shares if they are unequal.
     """
     distribution = situation.distribution
+    if distribution is None:
+        return situation.action.detach(), None
     if samples == "all":
         return _every_other_action(distribution.probs.detach(), influencer, budget)
     if samples == 1:
-        return situation.action.detach() if distribution is None else distribution.sample(), None
+        return distribution.sample(), None
     return distribution.sample((samples,)), None
 
 
@@ -240,7 +242,7 @@ def _joint_of_each_critic(situation: Situation) -> torch.Tensor:
     own, team = situation.action, situation.team
     # Rows are critics, columns the agents that act.
     shares = team.weights_like(own).mT
-    shares = scatter_agents(shares, team.influencees, team.num_agents, 0)
-    shares = scatter_agents(shares, team.influencers, team.num_agents, 1).unsqueeze(-1)
+    shares = scatter_agents(shares, team.influencees, team.size, 0)
+    shares = scatter_agents(shares, team.influencers, team.size, 1).unsqueeze(-1)
     fixed = own.detach().unsqueeze(-3)
     return fixed + shares * (own.unsqueeze(-3) - fixed)

@@ -66,7 +66,7 @@ def uniform_joint_actions(
         torch.Size([4, 5, 3, 2])
     """
     drawn = torch.rand(count, *like.shape, dtype=like.dtype, device=like.device)
-    if low is None:
+    if low is None or high is None:
         drawn = drawn if allowed is None else drawn.masked_fill(~allowed, -1)
         return torch.nn.functional.one_hot(drawn.argmax(-1), like.shape[-1]).to(like.dtype)
     low, high = low.to(like), high.to(like)

@@ -139,7 +139,8 @@ class ValueDecompositionLoss(LossModule):
     local_value_network: TensorDictModuleBase
     local_value_network_params: TensorDictParams
     target_local_value_network_params: TensorDictParams
-    mixer_network: TensorDictModuleBase | None
+    # With a mixer alone.
+    mixer_network: TensorDictModuleBase
     mixer_network_params: TensorDictParams | None
     target_mixer_network_params: TensorDictParams | None
 

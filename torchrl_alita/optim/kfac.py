@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torchrl_alita.modules.stacked_linear import StackedLinear
 
 __all__ = ["KFAC"]
 
-Layer = nn.Linear | StackedLinear
+Layer: TypeAlias = nn.Linear | StackedLinear
 
 
 class KFAC(torch.optim.Optimizer):
@@ -110,7 +111,7 @@ class KFAC(torch.optim.Optimizer):
         Raises:
             ValueError: if a layer was not run, or several times.
         """
-        runs = {layer: [] for layer in self.layers}
+        runs: dict[Layer, list[Any]] = {layer: [] for layer in self.layers}
         hooks = [
             layer.register_forward_hook(
                 lambda layer, inputs, output: runs[layer].append((inputs[0].detach(), output))

@@ -92,7 +92,7 @@ def preserve_random_state() -> Iterator[None]:
     generators = GlobalRNGState()
     before = generators.state_dict()
     vmas = _vmas_list()
-    vmas_before = None if vmas is None else list(vmas)
+    vmas_before = [] if vmas is None else list(vmas)
     try:
         yield
     finally:

@@ -75,6 +75,8 @@ class BonusScale(Transform):
         tensor([0.3750, 0.5000])
     """
 
+    returns: torch.Tensor | None
+
     def __init__(
         self,
         coeffs: Mapping[NestedKey, float],

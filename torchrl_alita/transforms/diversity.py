@@ -132,16 +132,14 @@ class DiversityPenalty(Transform):
 
     def _shares(self, team: Team, like: torch.Tensor) -> torch.Tensor:
         """Share of each influencer in each agent's penalty, ``[N, K, 1]``."""
-        if self.omega.ndim > 0 and self.omega.shape != (team.num_agents,):
-            raise ValueError(
-                f"omega must be one number or {team.num_agents}, got {self.omega.tolist()}."
-            )
+        if self.omega.ndim > 0 and self.omega.shape != (team.size,):
+            raise ValueError(f"omega must be one number or {team.size}, got {self.omega.tolist()}.")
         if team.acts_in_turns:
             return like.new_ones(1, 1, 1)
         influencees = index_of(team.influencees, like.device).unsqueeze(-1)
         others = (influencees != index_of(team.influencers, like.device)).to(like.dtype)
         shares = others / others.sum(-1, keepdim=True).clamp(min=1)
-        return scatter_agents(shares, team.influencees, team.num_agents, 0).unsqueeze(-1)
+        return scatter_agents(shares, team.influencees, team.size, 0).unsqueeze(-1)
 
     def _distance(self, tensordict: TensorDictBase, *, recurrent: bool) -> torch.Tensor:
         action = tensordict.get(self.in_keys[1])
