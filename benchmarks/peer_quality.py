@@ -31,26 +31,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
-from pages import FIGURES, RESULTS, ROOT
+from matplotlib.figure import Figure
+from pages import FIGURES, RESULTS, ROOT, table, write_between
 from tensordict import TensorDict
 from throughput import PEERS, peer_python, requirements
 
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments import (
     RETURN,
+    Column,
     Row,
     append_row,
     normalized_score,
     read_rows,
+    results_table,
+    versions_text,
 )
+from torchrl_alita.experiments.pictures import colors
+from torchrl_alita.experiments.tables import by_variant
 from torchrl_alita.saving import machine
 
-STUDY = "peer_quality"
+STUDY, TRIALS = "peer_quality", "peer_quality_trials"
 WORKER = Path(__file__).with_name("peer_quality_worker.py")
 RESULT = RESULTS / "peer_quality.jsonl"
-TRIALS = RESULTS / "peer_quality_trials.jsonl"
+# Ours: a variant of a study, and its name here.
+OURS = {
+    "navigation": ("MAPPO, goal attention", "ours: MAPPO"),
+    "navigation_off_policy": ("MADDPG", "ours: MADDPG"),
+}
 PAGE = ROOT / "docs" / "navigation.md"
 PICTURE = FIGURES / "peer_quality.png"
 TITLE, _ = PEERS["benchmarl"]
@@ -69,7 +80,8 @@ WORK = {
 }
 TRIAL_SEED, TRIAL_LIMIT = 100, 30.0
 ERROR_LINES = 30
-CLOSE = 1e-3
+# How far the peer's random team may be from ours, and an evaluation behind its time.
+CLOSE, MARGIN = 1e-3, 0.05
 
 _OFF_POLICY = {
     "lr": 1e-3,
@@ -156,7 +168,7 @@ def score(value: float) -> float:
 def trials() -> list[Run]:
     """Two of each algorithm."""
     return [
-        Run(f"{STUDY}_trials", f"{TITLE} {name.upper()}, {title}", name, settings, TRIAL_SEED,
+        Run(TRIALS, f"{TITLE} {name.upper()}, {title}", name, settings, TRIAL_SEED,
             TRIAL_LIMIT)
         for name, pair in ALGORITHMS.items()
         for title, settings in pair.items()
@@ -290,16 +302,17 @@ def make(run: Run, python: Path) -> Row:
         return row_of(run, reports)
 
 
-def rows_in(path: Path) -> list[Row]:
-    """The rows of a file; none where there is no file."""
-    return read_rows(path) if path.exists() else []
+def rows_of(study: str) -> list[Row]:
+    """Rows of the runs or of the trials; none where there is no file."""
+    rows = read_rows(RESULT) if RESULT.exists() else []
+    return [row for row in rows if row.study == study]
 
 
-def complete(path: Path, wanted: Iterable[Run], python: Path) -> None:
-    """Make the runs that have no row in a file, and add their rows."""
-    for run in missing(wanted, rows_in(path)):
+def complete(wanted: Iterable[Run], python: Path) -> None:
+    """Make the runs that have no row, and add their rows."""
+    for run in missing(wanted, [*rows_of(TRIALS), *rows_of(STUDY)]):
         row = make(run, python)
-        append_row(path, row)
+        append_row(RESULT, row)
         value = row.final.get(RETURN)
         said = "lost: its weights are not finite" if value is None else f"score {score(value):.2f}"
         print(
@@ -313,11 +326,127 @@ def complete(path: Path, wanted: Iterable[Run], python: Path) -> None:
 def train(config: Config) -> None:
     """Make what is missing: trials, and then the runs with their choice."""
     python = peer_python(config.peer_venv, requirements("benchmarl"))
-    complete(TRIALS, trials(), python)
-    complete(RESULT, runs(read_rows(TRIALS), config.seeds), python)
+    complete(trials(), python)
+    complete(runs(rows_of(TRIALS), config.seeds), python)
+
+
+def curve(row: Row) -> list[tuple[int, float, float]]:
+    """Frames, processor seconds and score of each evaluation.
+
+    Of our own runs the seconds of the whole process are known; they are shared out over the
+    frames.
+    """
+    whole = row.process_seconds / row.frames
+    return [
+        (point["frames"], metrics.get(SECONDS, whole * point["frames"]), score(metrics[RETURN]))
+        for point in row.curve
+        for metrics in [point["metrics"]]
+        if metrics.get(RETURN) is not None
+    ]
+
+
+def lost(row: Row) -> bool:
+    """Whether a run's weights have become NaN or infinite."""
+    return row.final.get(FINITE) == 0.0
+
+
+def score_after(seconds: float) -> Column:
+    """Score of the last evaluation by then; a run that was lost has none from there on."""
+
+    def value(row: Row) -> float | None:
+        if lost(row) and row.process_seconds <= seconds:
+            return None
+        return [score for _, spent, score in curve(row) if spent <= seconds * (1 + MARGIN)][-1]
+
+    return Column(f"score after {seconds:.0f} s", value)
+
+
+def numbers_lost(rows: Sequence[Row]) -> str:
+    """How many runs were lost, and after how many frames."""
+    found = [f"{row.frames / 1000:.0f}k" for row in rows if lost(row)]
+    return f"{len(found)} ({', '.join(found)})" if found else "0"
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Score against processor seconds and against frames: all seeds, and their median."""
+    figure = Figure(figsize=(9.5, 4.6), layout="constrained")
+    variants = by_variant(rows)
+    chosen = colors(list(variants))
+    panels = {1: "processor seconds of training", 0: "environment steps"}
+    for axes, (place, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for name, runs in variants.items():
+            curves = [list(zip(*curve(row), strict=True)) for row in runs]
+            for row, points in zip(runs, curves, strict=True):
+                axes.plot(points[place], points[2], color=chosen[name], lw=0.6, alpha=0.4)
+                if lost(row):
+                    axes.plot(points[place][-1], points[2][-1], "x", color=chosen[name])
+            # To where the first of them ends.
+            grid = np.linspace(0, min(points[place][-1] for points in curves), 100)
+            middle = np.median([np.interp(grid, points[place], points[2]) for points in curves], 0)
+            style = "--" if name.endswith("defaults") else "-"
+            axes.plot(grid, middle, style, color=chosen[name], lw=1.8, label=name)
+        axes.set_xlabel(label, fontsize=8)
+        axes.set_ylabel("score", fontsize=8)
+        axes.set_ylim(-1.2, 1.05)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def our_rows() -> list[Row]:
+    """The rows of our own teams, from their studies."""
+    return [
+        dataclasses.replace(row, variant=title)
+        for study, (variant, title) in OURS.items()
+        for row in read_rows(RESULTS / f"{study}.jsonl")
+        if row.variant == variant
+    ]
+
+
+def text(rows: Sequence[Row], ours: Sequence[Row], trial_rows: Sequence[Row]) -> str:
+    """The table and what it was made with; nothing before the first run."""
+    if not rows:
+        return ""
+    columns = [
+        Column("frames, thousands", lambda row: row.frames / 1000, 0),
+        Column("processor seconds", lambda row: row.process_seconds, 0),
+        *map(score_after, (30.0, 60.0, 120.0)),
+        Column("lost to NaN", text=numbers_lost),
+        Column("return", RETURN, 0),
+    ]
+    titles, cells = results_table([*ours, *rows], columns)
+    known, own = rows[0], ours[0]
+    studies = " and ".join(f"{study}.jsonl" for study in OURS)
+    settings = "; ".join(f"{name.upper()}: {chosen(name, trial_rows)[0]}" for name in ALGORITHMS)
+    note = (
+        f"Interquartile mean [95 % bootstrap interval] over the seeds; of fewer than five, each. "
+        f"Settings that were chosen: {settings}. "
+        f"Made by `python benchmarks/peer_quality.py --train`: {TITLE} "
+        f"{known.versions['benchmarl']}, {versions_text(known)}; ours: {versions_text(own)}. "
+        f"Raw rows: benchmarks/results/{RESULT.name}, with the trials; ours: {studies}."
+    )
+    link = os.path.relpath(PICTURE, PAGE.parent)
+    return f"{table(titles, cells)}\n\n{note}\n\n![Score against time and frames]({link})"
+
+
+def report() -> None:
+    """Write the table and the picture."""
+    rows, ours = sorted(rows_of(STUDY), key=_place), our_rows()
+    if rows:
+        draw(PICTURE, [*ours, *rows])
+    write_between(PAGE, STUDY, text(rows, ours, rows_of(TRIALS)))
+
+
+def _place(row: Row) -> tuple[bool, int]:
+    """The tuned ones first, in the order of the algorithms."""
+    name = row.algorithm.rpartition("/")[2]
+    return row.variant.endswith("defaults"), list(ALGORITHMS).index(name)
 
 
 if __name__ == "__main__":
     config = tyro.cli(Config)
     if config.train:
         train(config)
+    report()
