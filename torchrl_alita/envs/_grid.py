@@ -6,7 +6,6 @@ shapes: L actions of each agent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +20,7 @@ from torchrl_alita._checks import (
     require_keys,
 )
 from torchrl_alita._extras import import_extra
+from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, next_key
 
 if TYPE_CHECKING:
@@ -34,24 +34,22 @@ __all__ = [
     "WALL_COLOR",
     "AllowedOneHot",
     "Board",
+    "GridState",
     "all_cells",
     "check_allowed",
     "check_choice",
     "check_common",
-    "check_same_device",
     "check_whole",
     "chosen_actions",
     "codes_of",
     "exploring_agents",
     "first_episode",
     "joint_observation",
-    "load_state",
     "observation_table",
     "observed_cells",
     "publish_mask",
     "require_observations",
     "running",
-    "save_state",
     "seed_of_task",
     "select",
     "set_seed",
@@ -99,16 +97,6 @@ def check_common(*, num_envs: int, num_agents: int, horizon: int, reward: float)
     check_whole(1, num_envs=num_envs, horizon=horizon)
     check_whole(2, 8, num_agents=num_agents)
     check_positive(reward=reward)
-
-
-def check_same_device(env: EnvBase, device: torch.device | str) -> None:
-    """Raise a ValueError for a device that is not the environment's."""
-    wanted = torch.device(device)
-    if wanted.type != env.device.type or wanted.index not in (None, env.device.index):
-        raise ValueError(
-            f"A generator cannot move from {env.device} to {wanted}: make a new environment "
-            f"with device={str(wanted)!r}."
-        )
 
 
 def set_seed(generator: torch.Generator, seed: int | None) -> None:
@@ -258,61 +246,16 @@ def step_entries(
     return TensorDict(entries, env.batch_size, device=env.device)
 
 
-def save_state(env: EnvBase, names: Iterable[str], destination: dict, prefix: str) -> None:
-    """Copies of the named tensors and the generator's state, for ``state_dict``."""
-    for name in names:
-        destination[prefix + name] = getattr(env, name).clone()
-    destination[prefix + "generator"] = env.generator.get_state()
+class GridState(SavedState, StaysOnDevice):
+    """A state with cells, which lie on the grid."""
 
-
-def load_state(
-    env: EnvBase, names: Iterable[str], state_dict: dict, prefix: str
-) -> tuple[list[str], list[str]]:
-    """Take over what :func:`save_state` saved, all of it or nothing.
-
-    Returns:
-        The keys that are missing, and those that are not known.
-
-    Raises:
-        ValueError: for a tensor of another shape or dtype, or cells outside the grid.
-    """
-    missing, unexpected = compare_keys([*names, "generator"], state_dict, prefix)
-    if missing:
-        return missing, unexpected
-    for name in names:
-        check_like(name, state_dict[prefix + name], getattr(env, name))
-        _check_cells(name, state_dict[prefix + name], env.size)
-    env.generator.set_state(state_dict[prefix + "generator"].cpu())
-    for name in names:
-        setattr(env, name, state_dict[prefix + name].to(env.device, copy=True))
-    return missing, unexpected
-
-
-def compare_keys(
-    names: Iterable[str], state_dict: dict, prefix: str
-) -> tuple[list[str], list[str]]:
-    """Keys of these names that a state lacks, and those of its own that are not among them."""
-    expected = [prefix + name for name in names]
-    found = [key for key in state_dict if key.startswith(prefix)]
-    missing = [key for key in expected if key not in found]
-    return missing, [key for key in found if key not in expected]
-
-
-def check_like(name: str, value: torch.Tensor, own: torch.Tensor) -> None:
-    """Raise a ValueError for a tensor of another shape or dtype than one's own."""
-    if value.shape != own.shape or value.dtype != own.dtype:
-        raise ValueError(
-            f"{name} must be {own.dtype} of the shape {tuple(own.shape)}, got {value.dtype} "
-            f"of the shape {tuple(value.shape)}."
-        )
-
-
-def _check_cells(name: str, value: torch.Tensor, size: int) -> None:
-    if name.endswith("_cells") and (int(value.min()) < 0 or int(value.max()) >= size):
-        raise ValueError(
-            f"{name} must lie in rows and columns 0 to {size - 1}, got values from "
-            f"{int(value.min())} to {int(value.max())}."
-        )
+    def _check_saved(self, name: str, value: torch.Tensor) -> None:
+        super()._check_saved(name, value)
+        if name.endswith("_cells") and (int(value.min()) < 0 or int(value.max()) >= self.size):
+            raise ValueError(
+                f"{name} must lie in rows and columns 0 to {self.size - 1}, got values from "
+                f"{int(value.min())} to {int(value.max())}."
+            )
 
 
 def seed_of_task(seed: int | None) -> int:

@@ -32,11 +32,10 @@ _DOORS = 3
 _REACH = 1
 
 
-class _CornerGame(EnvBase):
+class _CornerGame(_grid.GridState, EnvBase):
     """What both games share: cells of the agents, four moves, fixed starts, state and flags."""
 
     exact_state = True
-    _state: tuple[str, ...]
 
     def _begin(
         self,
@@ -90,36 +89,10 @@ class _CornerGame(EnvBase):
         """``[B, 1] -> [B, N, 1]``."""
         return (self.reward * solved).unsqueeze(-1).repeat(1, self.num_agents, 1)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        _grid.save_state(self, self._state, destination, prefix)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        missing, unexpected = _grid.load_state(self, self._state, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        if self.mask_blocked and not missing:
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
+        super()._restore(state)
+        if self.mask_blocked:
             _grid.publish_mask(self, self._mask, self._allowed())
-
-    def to(self, device: torch.device | str) -> EnvBase:
-        """The environment itself, if it is on this device.
-
-        Args:
-            device: that of the environment.
-
-        Raises:
-            ValueError: for another device: a generator cannot move.
-        """
-        _grid.check_same_device(self, device)
-        return self
 
 
 class CMAEPushBox(_CornerGame):

@@ -26,6 +26,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
+from torchrl_alita.envs._saved_state import SavedState
 from torchrl_alita.envs.registry import Task
 from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MarkovGame", "MatrixGame", "draw_game", "game_task"]
 
-_STATE = ("state", "steps")
 
-
-class MarkovGame(EnvBase):
+class MarkovGame(SavedState, EnvBase):
     r"""Markov game of N agents with S states and L actions each, batched.
 
     .. math:: s' \sim T(\cdot \mid s, \mathbf{a}), \qquad r_i = r_i(s, \mathbf{a})
@@ -95,6 +94,7 @@ class MarkovGame(EnvBase):
 
     # Its state_dict holds all that shapes the future, see environment_state.
     exact_state = True
+    _state = ("state", "steps")
 
     def __init__(
         self,
@@ -294,31 +294,13 @@ class MarkovGame(EnvBase):
             truncated = self.steps >= self.horizon
         return self._entries(truncated, reward=reward)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        _grid.save_state(self, _STATE, destination, prefix)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        missing, unexpected = _grid.compare_keys([*_STATE, "generator"], state_dict, prefix)
-        missing_keys += sorted(missing)
-        unexpected_keys += sorted(unexpected) if strict else []
-        # All or nothing: a state with a key too many is refused after this method.
-        if missing or (strict and unexpected):
-            return
-        state, steps, generator = (state_dict[prefix + key] for key in (*_STATE, "generator"))
-        _check_whole_numbers("state", state, self.state, self.num_states - 1)
-        _check_whole_numbers("steps", steps, self.steps, self.horizon)
-        self.generator.set_state(generator.cpu())
-        self.state = state.to(self.device, copy=True)
-        self.steps = steps.to(self.device, copy=True)
+    def _check_saved(self, name: str, value: torch.Tensor) -> None:
+        super()._check_saved(name, value)
+        most = self.num_states - 1 if name == "state" else self.horizon
+        low, high = int(value.min()), int(value.max())
+        if low < 0 or (most is not None and high > most):
+            allowed = "at least 0" if most is None else f"from 0 to {most}"
+            raise ValueError(f"{name} must be {allowed}, got values from {low} to {high}.")
 
 
 class MatrixGame(MarkovGame):
@@ -453,20 +435,6 @@ def draw_game(episode: TensorDictBase, *, cell: int = 36) -> list[Image]:
         return image
 
     return [frame(step) for step in range(len(state))]
-
-
-def _check_whole_numbers(
-    name: str, value: torch.Tensor, own: torch.Tensor, most: int | None
-) -> None:
-    if value.shape != own.shape or value.dtype != own.dtype:
-        raise ValueError(
-            f"{name} must be {own.dtype} of the shape {tuple(own.shape)}, got {value.dtype} "
-            f"of the shape {tuple(value.shape)}."
-        )
-    low, high = int(value.min()), int(value.max())
-    if low < 0 or (most is not None and high > most):
-        allowed = "at least 0" if most is None else f"from 0 to {most}"
-        raise ValueError(f"{name} must be {allowed}, got values from {low} to {high}.")
 
 
 def _float64(values: torch.Tensor | Sequence, device: torch.device | str) -> torch.Tensor:

@@ -25,6 +25,7 @@ from torchrl_alita._checks import check_at_least_one
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
+from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice, check_like
 from torchrl_alita.envs._smax_battles import import_smax, new_keys, place_of, placed
 from torchrl_alita.envs.pettingzoo import agent_returns
 from torchrl_alita.envs.registry import Task, register_suite, unknown
@@ -66,7 +67,7 @@ def jaxmarl_names() -> tuple[str, ...]:
     return (_NAMES if installed[0] else ()) + (_BRAX if all(installed) else ())
 
 
-class JaxMARLEnv(EnvBase):
+class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
     """B environments of JaxMARL in one compiled function, handed to torch without copies.
 
     ``("agents", "observation")`` float32 ``[B, N, O]``, flattened and padded with zeros;
@@ -239,52 +240,20 @@ class JaxMARLEnv(EnvBase):
     def _saved(self) -> dict[str, torch.Tensor]:
         """Copies by name."""
         tensors = {f"game.{n}": t for n, t in self._game.tensors(self._carry).items()}
-        return tensors | {f"last.{name}": t.clone() for name, t in self._last.items()}
+        tensors |= {f"last.{name}": t.clone() for name, t in self._last.items()}
+        return tensors | {"begun": torch.tensor(self._begun)}
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        for name, tensor in self._saved().items():
-            destination[prefix + name] = tensor
-        destination[prefix + "begun"] = torch.tensor(self._begun)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        own = self._saved() | {"begun": torch.tensor(self._begun)}
-        missing, unexpected = _grid.compare_keys(own, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        # All or nothing: a state with a key too many is refused after this method.
-        if missing or (strict and unexpected):
-            return
-        new = {name: state_dict[prefix + name] for name in own}
-        for name, tensor in new.items():
-            _grid.check_like(name, tensor, own[name])
-        game = {n.removeprefix("game."): t for n, t in new.items() if n.startswith("game.")}
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
+        own = self._saved()
+        for name, tensor in state.items():
+            check_like(name, tensor, own[name])
+        game = {n.removeprefix("game."): t for n, t in state.items() if n.startswith("game.")}
         self._carry = self._game.carry(self._carry, game, self._place)
         for name in self._last:
-            self._last[name] = new[f"last.{name}"].to(self.device, copy=True)
-        self._begun = bool(new["begun"])
+            self._last[name] = state[f"last.{name}"].to(self.device, copy=True)
+        self._begun = bool(state["begun"])
         if self._mask is not None:
             _grid.publish_mask(self, self._mask, self._last["action_mask"])
-
-    def to(self, device: torch.device | str) -> JaxMARLEnv:
-        """The environment itself, if it is on this device.
-
-        Args:
-            device: that of the environment.
-
-        Raises:
-            ValueError: for another device: its arrays are JAX's.
-        """
-        _grid.check_same_device(self, device)
-        return self
 
 
 def _made(name: str, arguments: Mapping[str, Any]) -> Any:

@@ -26,6 +26,7 @@ from torchrl_alita._checks import require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
+from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.layout import ACTION, next_key
 
@@ -56,12 +57,11 @@ _CONTACT_FORCE = 100.0
 _CONTACT_MARGIN = 1e-3
 # Stay, and one unit along an axis, by a one-hot action.
 _MOVES = ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
-_STATE = ("positions", "velocities", "messages", "goal", "steps")
 # Within which a landmark is occupied, as the environments' own benchmark counts it.
 _OCCUPIED = 0.1
 
 
-class ParticleEnv(EnvBase):
+class ParticleEnv(SavedState, StaysOnDevice, EnvBase):
     r"""Particles on a plane, N agents and M landmarks, batched.
 
     .. math:: v' = (1 - 0.25) v + 0.1 (5 u + f), \qquad x' = x + 0.1 v'
@@ -95,6 +95,7 @@ class ParticleEnv(EnvBase):
 
     # Its state_dict holds all that shapes the future, see environment_state.
     exact_state = True
+    _state = ("positions", "velocities", "messages", "goal", "steps")
     # Cells of grids are checked by their size; particles have none.
     size = 0
     # Of a task: radii, whether agents push each other, choices and numbers of each agent.
@@ -280,35 +281,6 @@ class ParticleEnv(EnvBase):
         # Agents in one point are not pushed: there is no direction.
         push = _CONTACT_FORCE * depth * away / distance.clamp_min(1e-12)
         return (push * self._apart).sum(2)
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        _grid.save_state(self, _STATE, destination, prefix)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        missing, unexpected = _grid.load_state(self, _STATE, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-
-    def to(self, device: torch.device | str) -> ParticleEnv:
-        """The environment itself, if it is on this device.
-
-        Args:
-            device: that of the environment.
-
-        Raises:
-            ValueError: for another device: a generator cannot move.
-        """
-        _grid.check_same_device(self, device)
-        return self
 
 
 def _others(points: torch.Tensor) -> torch.Tensor:

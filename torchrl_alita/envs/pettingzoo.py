@@ -34,6 +34,7 @@ from torchrl_alita._checks import check_at_least_one, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
+from torchrl_alita.envs._saved_state import SavedState, check_like
 from torchrl_alita.envs.registry import Task, register_suite
 from torchrl_alita.envs.sides import sides_by_name
 from torchrl_alita.layout import ACTION, REWARD, next_key
@@ -327,7 +328,7 @@ class PettingZooEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
-class ExactPettingZooEnv(PettingZooEnv):
+class ExactPettingZooEnv(SavedState, PettingZooEnv):
     """Environments in which the seed and the actions of an episode say all that happens.
 
     ``state_dict()`` holds the generator, the episodes' seeds and the actions so far; loading it
@@ -368,29 +369,11 @@ class ExactPettingZooEnv(PettingZooEnv):
             "actions": torch.from_numpy(actions),
         }
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        for name, tensor in self._saved().items():
-            destination[prefix + name] = tensor
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
         own = self._saved()
-        missing, unexpected = _grid.compare_keys(own, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        if missing or (strict and unexpected):
-            return
-        new = {name: state_dict[prefix + name].cpu() for name in own}
+        new = {name: value.cpu() for name, value in state.items()}
         for name in ("generator", "seeds", "steps"):
-            _grid.check_like(name, new[name], own[name])
+            check_like(name, new[name], own[name])
         expected = (len(self._seeds), int(new["steps"].max()), *own["actions"].shape[2:])
         if tuple(new["actions"].shape) != expected:
             raise ValueError(

@@ -40,10 +40,9 @@ __all__ = [
 STARTS = ("corner", "uniform")
 # Boxes appear at least this far from the walls' cells 0 and size - 1.
 _SPAWN_FROM = 4
-_STATE = ("agent_cells", "box_cells", "steps")
 
 
-class PushBox(EnvBase):
+class PushBox(_grid.GridState, EnvBase):
     r"""Push-Box on a grid, N agents, batched.
 
     .. math:: \Delta_{row} = sign(v) \, [|v| \ge p], \qquad
@@ -113,6 +112,7 @@ class PushBox(EnvBase):
 
     # Its state_dict holds all that shapes the future, see environment_state.
     exact_state = True
+    _state = ("agent_cells", "box_cells", "steps")
 
     def __init__(
         self,
@@ -278,36 +278,10 @@ class PushBox(EnvBase):
         blocked = (agents == pushed).sum(-1, keepdim=True) > 0
         return torch.where(blocked, box, pushed)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        _grid.save_state(self, _STATE, destination, prefix)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        missing, unexpected = _grid.load_state(self, _STATE, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        if self.mask_blocked and not missing:
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
+        super()._restore(state)
+        if self.mask_blocked:
             _grid.publish_mask(self, self._mask, _grid.select(self._allowed, self._codes()[0]))
-
-    def to(self, device: torch.device | str) -> PushBox:
-        """The environment itself, if it is on this device.
-
-        Args:
-            device: that of the environment.
-
-        Raises:
-            ValueError: for another device: a generator cannot move.
-        """
-        _grid.check_same_device(self, device)
-        return self
 
 
 def _observed(episodes: TensorDictBase) -> tuple[torch.Tensor, int]:

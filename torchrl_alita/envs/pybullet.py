@@ -35,6 +35,7 @@ from torchrl.envs import (
 from torchrl_alita._checks import check_at_least_one, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
+from torchrl_alita.envs._saved_state import SavedState, check_like
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, next_key
 
@@ -83,7 +84,6 @@ _REUSED = _EXACT - {"ThrowerBulletEnv-v0"}
 _WALKER_STEP = 0.0165
 # What save_gif shows in a second by default.
 _PICTURES_PER_SECOND = 20
-_STATE = ("episode_seed", "actions", "observation", "generator")
 
 
 class _Camera(NamedTuple):
@@ -104,7 +104,7 @@ _CAMERAS = {
 }
 
 
-class PyBulletEnv(GymWrapper):
+class PyBulletEnv(SavedState, GymWrapper):
     """One robot, ``batch_size`` ``[]``, over TorchRL's wrapper of Gym environments.
 
     ``"observation"`` is ``[O]``, ``"action"`` ``[A]`` in [-1, 1], ``"reward"`` ``[1]`` and
@@ -224,37 +224,21 @@ class PyBulletEnv(GymWrapper):
             entries[POSITION] = torch.tensor(place, dtype=torch.float32, device=self.device)
         return entries
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+    def _saved(self) -> dict[str, torch.Tensor]:
         width = self.action_spec.shape[-1]
-        actions = torch.stack(self._actions) if self._actions else torch.zeros(0, width)
-        values = {
+        return {
             "episode_seed": torch.tensor(self._episode_seed),
-            "actions": actions,
+            "actions": torch.stack(self._actions) if self._actions else torch.zeros(0, width),
             "observation": self._last.clone(),
             "generator": self._generator.get_state(),
         }
-        destination.update({prefix + name: value for name, value in values.items()})
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        missing, unexpected = _grid.compare_keys(_STATE, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        if missing or (strict and unexpected):
-            return
-        seed, actions, observation, generator = (state_dict[prefix + name] for name in _STATE)
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
+        actions, observation = state["actions"], state["observation"]
         self._check_state(actions, observation)
-        self._generator.set_state(generator.cpu())
-        if int(seed) >= 0:
-            self._play_again(int(seed), actions.cpu(), observation.cpu())
+        self._generator.set_state(state["generator"].cpu())
+        if int(state["episode_seed"]) >= 0:
+            self._play_again(int(state["episode_seed"]), actions.cpu(), observation.cpu())
 
     def _check_state(self, actions: torch.Tensor, observation: torch.Tensor) -> None:
         width = self.action_spec.shape[-1]
@@ -263,7 +247,7 @@ class PyBulletEnv(GymWrapper):
                 f"actions must have the shape (at most {self.horizon}, {width}), got "
                 f"{tuple(actions.shape)}."
             )
-        _grid.check_like("observation", observation, self._last)
+        check_like("observation", observation, self._last)
 
     def _play_again(self, seed: int, actions: torch.Tensor, observation: torch.Tensor) -> None:
         """The same episode to the same step."""

@@ -43,10 +43,9 @@ __all__ = [
 STARTS = ("large_room", "corner")
 _ROOMS = 3
 _LEAST_SIZE = 10
-_STATE = ("agent_cells", "door_open", "door_count", "steps")
 
 
-class SecretRoom(EnvBase):
+class SecretRoom(_grid.GridState, EnvBase):
     r"""Secret Room on a grid, N agents, batched.
 
     Source: Sec. 4.1.2 of https://arxiv.org/abs/2108.12581: a large room on the left, three
@@ -126,6 +125,7 @@ class SecretRoom(EnvBase):
 
     # Its state_dict holds all that shapes the future, see environment_state.
     exact_state = True
+    _state = ("agent_cells", "door_open", "door_count", "steps")
 
     def __init__(
         self,
@@ -258,38 +258,12 @@ class SecretRoom(EnvBase):
         reward = (self.reward * solved).unsqueeze(-1).repeat(1, self.num_agents, 1)
         return self._entries(agents, solved, self.steps >= self.horizon, reward=reward)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        _grid.save_state(self, _STATE, destination, prefix)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        missing, unexpected = _grid.load_state(self, _STATE, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        if self.mask_blocked and not missing:
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
+        super()._restore(state)
+        if self.mask_blocked:
             agents = _grid.codes_of(self.agent_cells, self.size)
             allowed = _grid.select(self._allowed, self._situation(agents))
             _grid.publish_mask(self, self._mask, allowed)
-
-    def to(self, device: torch.device | str) -> SecretRoom:
-        """The environment itself, if it is on this device.
-
-        Args:
-            device: that of the environment.
-
-        Raises:
-            ValueError: for another device: a generator cannot move.
-        """
-        _grid.check_same_device(self, device)
-        return self
 
 
 class _Plan(NamedTuple):

@@ -19,6 +19,7 @@ from torchrl.envs import EnvBase
 from torchrl_alita._checks import check_at_least_one, check_positive, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
+from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice, check_like
 from torchrl_alita.envs._smax_battles import (
     FIRST_ATTACK,
     Units,
@@ -70,7 +71,7 @@ _STANDING = ("state", "battle_won", *_COUNTS, *_FLAGS)
 _RESETS = 64
 
 
-class SMAXEnv(EnvBase):
+class SMAXEnv(SavedState, StaysOnDevice, EnvBase):
     r"""Battles of N agents against E scripted enemies, batched.
 
     .. math:: r_i = \frac{1}{E} \sum_{j=1}^{E} \frac{|\Delta h_j|}{h_j^{max}} + [\text{won}],
@@ -278,53 +279,21 @@ class SMAXEnv(EnvBase):
         _grid.check_allowed(chosen, mask)
         return chosen.int()
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        for name, tensor in self._saved().items():
-            destination[prefix + name] = tensor
-
     def _saved(self) -> dict[str, torch.Tensor]:
         """Copies by name."""
         tensors = {f"battles.{name}": t for name, t in self._battles.tensors(self._carry).items()}
         # Computed anew, what is seen could differ in the last bit.
         return tensors | {f"last.{name}": t.clone() for name, t in self._last.items()}
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _restore(self, state: dict[str, torch.Tensor]) -> None:
         own = self._saved()
-        missing, unexpected = _grid.compare_keys(own, state_dict, prefix)
-        missing_keys += missing
-        unexpected_keys += unexpected if strict else []
-        # All or nothing: a state with a key too many is refused after this method.
-        if missing or (strict and unexpected):
-            return
-        new = {name: state_dict[prefix + name] for name in own}
-        for name, tensor in new.items():
-            _grid.check_like(name, tensor, own[name])
-        self._carry = self._battles.carry(self._carry, _part(new, "battles."), self._place)
-        last = _part(new, "last.")
+        for name, tensor in state.items():
+            check_like(name, tensor, own[name])
+        self._carry = self._battles.carry(self._carry, _part(state, "battles."), self._place)
+        last = _part(state, "last.")
         self._last = {name: t.to(self.device, copy=True) for name, t in last.items()}
         self._begun = bool(self._last["action_mask"].any())
         _grid.publish_mask(self, self._mask, self._last["action_mask"])
-
-    def to(self, device: torch.device | str) -> SMAXEnv:
-        """The environment itself, if it is on this device.
-
-        Args:
-            device: that of the environment.
-
-        Raises:
-            ValueError: for another device: compiled battles cannot move.
-        """
-        _grid.check_same_device(self, device)
-        return self
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
