@@ -25,20 +25,20 @@ __all__ = [
     "check_choice",
     "check_distribution",
     "check_finite",
+    "check_integer",
     "check_non_negative",
     "check_number",
     "check_positive",
     "check_same_shape",
+    "check_sequence",
     "check_share",
     "check_weights",
     "check_whole",
     "checked_seed",
-    "listed",
     "non_negative_numbers",
     "require_keys",
     "require_written",
     "sizes",
-    "whole",
 ]
 
 
@@ -50,7 +50,7 @@ def _index(value: Any) -> int | None:
         return None
 
 
-def whole(name: str, value: Any) -> int:
+def check_integer(name: str, value: Any) -> int:
     """A whole number of Python, NumPy or torch as an int."""
     number = _index(value)
     if number is None:
@@ -58,7 +58,7 @@ def whole(name: str, value: Any) -> int:
     return number
 
 
-def listed(name: str, values: Any) -> list:
+def check_sequence(name: str, values: Any) -> list:
     """The members of a sequence; a text is none."""
     try:
         if not isinstance(values, (str, bytes)):
@@ -70,7 +70,7 @@ def listed(name: str, values: Any) -> list:
 
 def sizes(name: str, values: Sequence[int]) -> list[int]:
     """Whole numbers of at least 1 as ints."""
-    members = [whole(name, value) for value in listed(name, values)]
+    members = [check_integer(name, value) for value in check_sequence(name, values)]
     if members and min(members) < 1:
         raise ValueError(f"{name} must be at least 1, got {values}.")
     return members
@@ -79,8 +79,8 @@ def sizes(name: str, values: Sequence[int]) -> list[int]:
 def agent_indices(name: str, agents: int | Sequence[int]) -> tuple[int, ...]:
     """One index or several as a tuple of distinct, non-negative integers."""
     single = _index(agents)
-    several = listed(name, agents) if single is None else [single]
-    indices = tuple(whole(name, agent) for agent in several)
+    several = check_sequence(name, agents) if single is None else [single]
+    indices = tuple(check_integer(name, agent) for agent in several)
     if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
         raise ValueError(f"{name} must be distinct agents, from 0 on, got {agents}.")
     return indices
@@ -115,7 +115,7 @@ def non_negative_numbers(name: str, values: float | Sequence[float]) -> torch.Te
 
 
 def _floats(name: str, values: Any) -> list[float]:
-    members = listed(name, values)
+    members = check_sequence(name, values)
     check_number(**{f"{name}[{i}]": member for i, member in enumerate(members)})
     return [float(member) for member in members]
 
@@ -144,7 +144,7 @@ def check_whole(least: int, most: int | None = None, **values: int) -> None:
 
 def check_at_least_one(**values: int) -> None:
     for name, value in values.items():
-        if whole(name, value) < 1:
+        if check_integer(name, value) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
@@ -153,7 +153,7 @@ def checked_seed(seed: int | None, *, most: int = LARGEST_SEED) -> int | None:
     if seed is None:
         return None
     check_whole(0, most, seed=seed)
-    return whole("seed", seed)
+    return check_integer("seed", seed)
 
 
 def check_positive(**values: float) -> None:

@@ -13,7 +13,17 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._settings import Settings
 
-__all__ = ["InfluenceSettings"]
+__all__ = ["PAPER_INFLUENCE", "InfluenceSettings"]
+
+# What the paper says of the influence.
+PAPER_INFLUENCE = {
+    "estimator": "clones",  # Sec. 3.1.2, Eq. 8
+    "estimator_updates": 4,  # Appendix D.1
+    "influence_coeff": 0.1,  # Appendix D.1, lambda; Table 5, beta
+    "optimum_at": "next",  # Eq. 7, z
+    "normalize": False,  # Eq. 9
+    "diversity_coeff": 1.0,  # Eq. 11, which has no coefficient
+}
 
 
 @dataclass(frozen=True, kw_only=True)

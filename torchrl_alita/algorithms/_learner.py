@@ -386,9 +386,9 @@ class Learner:
             >>> algorithm = MADDPG(env)
             >>> logs = algorithm.update({"batch": env.rollout(4).reshape(-1)})
         """
-        return self._step(self._by_name(batches)["batch"])
+        return self._step(self._check_names(batches)["batch"])
 
-    def _by_name(self, batches: Mapping[str, TensorDictBase]) -> Mapping[str, TensorDictBase]:
+    def _check_names(self, batches: Mapping[str, TensorDictBase]) -> Mapping[str, TensorDictBase]:
         """The batches, if they are those that an update reads."""
         if not isinstance(batches, Mapping) or isinstance(batches, TensorDictBase):
             raise TypeError(
@@ -489,9 +489,9 @@ class Learner:
 
     def _follow_all(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """A step of the optimizers of these names; the norms of the gradients."""
-        return {f"grad_norm_{name}": self._follow(self.optimizers[name]) for name in names}
+        return {f"grad_norm_{name}": self._clip_and_step(self.optimizers[name]) for name in names}
 
-    def _follow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    def _clip_and_step(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         """Scale the gradient down and follow it; its norm before that."""
         params = [param for group in optimizer.param_groups for param in group["params"]]
         norm = nn.utils.clip_grad_norm_(params, self.settings.max_grad_norm)

@@ -150,7 +150,7 @@ class PolicyGradient(Learner):
             KeyError: if it lacks a key.
             ValueError: if it is no batch ``[B, T]``, or an entry has another width.
         """
-        rows = self._with_advantages(self._by_name(batches)["rollout"])
+        rows = self._with_advantages(self._check_names(batches)["rollout"])
         logs = self._learn(rows)
         self.updates += 1
         return logs

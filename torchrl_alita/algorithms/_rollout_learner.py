@@ -164,7 +164,7 @@ class RolloutLearner(Learner):
             ValueError: if one is missing or not known, or it is no batch ``[B, T]``.
             KeyError: if the batch lacks a key.
         """
-        batch = self._by_name(batches)["rollout"]
+        batch = self._check_names(batches)["rollout"]
         for _ in range(self.settings.critic_updates - 1):
             self._follow_losses(self._critic_gradient, batch, ["critic"])
         logs = self._follow_losses(self._gradient, batch, ["actor", "critic"])

@@ -15,9 +15,9 @@ from torchrl.modules import PopArtValueNorm
 from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._influence import InfluenceSettings
+from torchrl_alita.algorithms._influence import PAPER_INFLUENCE, InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer
-from torchrl_alita.algorithms.maddpg import MADDPG, SPREAD, MADDPGSettings
+from torchrl_alita.algorithms.maddpg import MADDPG, PAPER, SPREAD, MADDPGSettings
 from torchrl_alita.data import ConditionalSampler, Replay
 from torchrl_alita.layout import (
     ACTION,
@@ -123,6 +123,19 @@ class ALITA(MADDPG):
     Settings: ClassVar[type[ALITASettings]] = ALITASettings
     settings: ALITASettings
     presets: ClassVar[Mapping[str, ALITASettings]] = {
+        # Coefficients are those of Table 5 for MAPE. D_t holds what is nearest to a pair of
+        # observation and action, as no other transition equals it (Sec. 3.1.1).
+        "paper": ALITASettings(
+            **PAPER,
+            **PAPER_INFLUENCE,
+            optimizer="adam",  # Appendix D.2
+            influencers=0,  # Sec. 3.1
+            novelty_coeff=0.01,  # Table 5, lambda_pi
+            omega=0.01,  # Table 5
+            autoencoder_cells=(128, 64, 12, 3, 12, 64, 128),  # Appendix D.2
+            influence_unit="return",  # Eq. 4
+            bonus_unit="reward",  # Eq. 10 and 11
+        ),
         # MADDPG's, and coefficients without a unit, docs/navigation.md.
         "spread": ALITASettings(
             **SPREAD,
@@ -131,7 +144,7 @@ class ALITA(MADDPG):
             influence_coeff=0.1,
             novelty_coeff=0.01,
             diversity_coeff=0.01,
-        )
+        ),
     }
 
     def __init__(
@@ -181,7 +194,7 @@ class ALITA(MADDPG):
             self.modules[_name("influence", team)] = influence
         self._estimations = {
             _name("estimator", estimator.team): (
-                self._compiled(partial(self._targeted, estimator)),
+                self._compiled(partial(self._estimator_losses, estimator)),
                 self._compiled(estimator, then=differentiate),
             )
             for estimator in self.estimators
@@ -295,7 +308,7 @@ class ALITA(MADDPG):
             ValueError: if one is missing or not known.
             KeyError: if a batch lacks a key.
         """
-        batches = self._by_name(batches)
+        batches = self._check_names(batches)
         logs = TensorDict()
         for estimator in self.estimators:  # Eq. 6, 8
             batch = batches[_name("conditional", estimator.team)]
@@ -318,7 +331,7 @@ class ALITA(MADDPG):
             self.total_reward.coeffs.copy_(self.scale.scale[:1])
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._rewarded(batch)  # Eq. 10, 11
+        batch = self._add_rewards(batch)  # Eq. 10, 11
         # Of one-hot actions every term has draws of its own.
         policy = None if self.layout.discrete else self.maddpg.policy(batch)
         losses = self.maddpg(batch, policy=policy)  # Eq. 1, 2
@@ -336,7 +349,7 @@ class ALITA(MADDPG):
         return self._with_bonuses(losses, batch)
 
     def _critic_losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._rewarded(batch)
+        batch = self._add_rewards(batch)
         losses = self.maddpg.critic_losses(batch)
         losses.update(self.novelty_loss(recent_batch))
         return self._with_bonuses(losses, batch)
@@ -346,13 +359,15 @@ class ALITA(MADDPG):
         losses.set("novelty", novelty.mean())
         return losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
 
-    def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:
+    def _add_rewards(self, batch: TensorDictBase) -> TensorDictBase:
         batch = self.diversity(self.novelty(batch))
         return self.total_reward(batch if self.scale is None else self.scale(batch))
 
-    def _targeted(self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase) -> TensorDictBase:
+    def _estimator_losses(
+        self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
+    ) -> TensorDictBase:
         """A batch with what all updates of an estimator on it are drawn to."""
-        batch = self._rewarded(batch)
+        batch = self._add_rewards(batch)
         return batch.set(estimator.tensor_keys.value_target, estimator.value_target(batch))
 
     def _train_estimator(
@@ -373,7 +388,7 @@ class ALITA(MADDPG):
         for _ in range(self.settings.estimator_updates):
             optimizer.zero_grad(set_to_none=True)
             loss = gradient(batch)["loss_estimator"]
-            norm = self._follow(optimizer)
+            norm = self._clip_and_step(optimizer)
         return loss, norm
 
 

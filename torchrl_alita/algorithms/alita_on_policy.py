@@ -251,7 +251,7 @@ class OnPolicyALITA(MAPPO):
             KeyError: if the batch lacks a key.
             ValueError: if it is no batch ``[B, T]``.
         """
-        rollout, paid = self._paid(self._by_name(batches)["rollout"])
+        rollout, paid = self._paid(self._check_names(batches)["rollout"])
         logs = super().update({"rollout": rollout})
         if self.autoencoder_loss is not None:
             # MAPPO's own minibatches have no gradient for it.

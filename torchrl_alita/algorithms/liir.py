@@ -139,7 +139,7 @@ class LIIR(RolloutLearner):
             ValueError: if one is missing or not known, or it is no batch ``[B, T]``.
             KeyError: if the batch lacks a key.
         """
-        batch = self._by_name(batches)["rollout"]
+        batch = self._check_names(batches)["rollout"]
         old = self.loss.actor_network_params.data.clone()
         logs = super().update(batches)
         weight = meta_weight(self.loss, batch, old)

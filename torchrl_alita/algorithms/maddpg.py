@@ -70,6 +70,17 @@ class MADDPGSettings(GoalSettings, TeamSettings):
             raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
 
 
+# What the paper says of every algorithm; what it leaves open is as by default. The paper for
+# StarCraft, Appendix D.3, has recurrent networks and RMSprop.
+PAPER = {
+    "gamma": 0.95,  # Appendix D.1
+    "max_grad_norm": 0.5,  # Appendix D.1
+    "buffer_size": 1_000_000,  # Appendix D.1
+    "batch_size": 1_024,  # Appendix D.1
+    "frames_per_update": 100,  # Appendix D.1
+    "num_cells": (128, 128),  # Appendix D.2
+    "layer_norm": True,  # Appendix D.2
+}
 # What makes MADDPG good at cooperative navigation.
 SPREAD = {
     "goal_attention": True,
@@ -112,8 +123,9 @@ class MADDPG(Learner):
     Settings: ClassVar[type[MADDPGSettings]] = MADDPGSettings
     settings: MADDPGSettings
     presets: ClassVar[Mapping[str, MADDPGSettings]] = {
+        "paper": MADDPGSettings(**PAPER, optimizer="adam"),  # Appendix D.2
         # Cooperative navigation with 100 environments and 200,000 frames, docs/navigation.md.
-        "spread": MADDPGSettings(**SPREAD)
+        "spread": MADDPGSettings(**SPREAD),
     }
 
     def __init__(
@@ -229,4 +241,7 @@ class DDPG(MADDPG):
     """
 
     Settings: ClassVar[type[DDPGSettings]] = DDPGSettings
-    presets: ClassVar[Mapping[str, DDPGSettings]] = {"spread": DDPGSettings(**SPREAD)}
+    presets: ClassVar[Mapping[str, DDPGSettings]] = {
+        "paper": DDPGSettings(**PAPER, optimizer="adam"),  # Appendix D.2
+        "spread": DDPGSettings(**SPREAD),
+    }

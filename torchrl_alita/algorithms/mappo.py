@@ -356,7 +356,7 @@ class MAPPO(Learner):
             ValueError: if the rollout is missing, or is no batch ``[B, T]``.
             KeyError: if it lacks a key.
         """
-        batch = self._by_name(batches)["rollout"]
+        batch = self._check_names(batches)["rollout"]
         require_keys(batch, self.in_keys)
         if batch.ndim != 2:
             raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")

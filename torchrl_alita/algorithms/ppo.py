@@ -166,7 +166,7 @@ class PPO(SingleAgent):
             ValueError: if the rollout is missing.
             KeyError: if it lacks a key.
         """
-        advantages = self._with_advantages(self._by_name(batches)["rollout"]).reshape(-1)
+        advantages = self._with_advantages(self._check_names(batches)["rollout"]).reshape(-1)
         logs = TensorDict()
         for _ in range(self.settings.num_epochs):
             order = torch.randperm(len(advantages), device=self.device)

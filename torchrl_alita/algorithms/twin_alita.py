@@ -15,9 +15,10 @@ from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._influence import InfluenceSettings
+from torchrl_alita.algorithms._influence import PAPER_INFLUENCE, InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single_agent import SingleAgent, scalars
+from torchrl_alita.algorithms.maddpg import PAPER
 from torchrl_alita.algorithms.td3 import TD3Settings, critic_losses, td3_loss
 from torchrl_alita.data import ConditionalSampler, Replay
 from torchrl_alita.envs import TakeTurns
@@ -139,7 +140,14 @@ class TwinALITA(SingleAgent):
     """
 
     presets: ClassVar[Mapping[str, TwinALITASettings]] = {
-        "paper": TwinALITASettings(),
+        # Coefficients are those of Table 5 for Gym, except for Humanoid.
+        "paper": TwinALITASettings(
+            **PAPER,
+            **PAPER_INFLUENCE,
+            form="paper",
+            novelty_coeff=0.1,  # Table 5, lambda_pi
+            omega=0.1,  # Table 5
+        ),
         "published": TwinALITASettings(
             form="published",
             novelty_coeff=0.05,
@@ -187,7 +195,7 @@ class TwinALITA(SingleAgent):
         self.delayed = {f"actor_{name}" for name in AGENTS}
         self.separate = {"estimator"}
         self._compile_losses()
-        self._targeted = self._compiled(self._with_target)
+        self._add_target = self._compiled(self._target_of)
         self._estimator_gradient = self._compiled(self._estimator_losses, then=differentiate)
 
     @classmethod
@@ -327,7 +335,7 @@ class TwinALITA(SingleAgent):
             ValueError: if one is missing or not known.
             KeyError: if a batch lacks a key.
         """
-        batches = self._by_name(batches)
+        batches = self._check_names(batches)
         logs = TensorDict()
         if self.estimator is not None:  # Eq. 8
             logs.update(self._train_estimator(batches["conditional_0"]))
@@ -338,20 +346,20 @@ class TwinALITA(SingleAgent):
             updater.step()
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._rewarded(batch)
+        batch = self._add_rewards(batch)
         losses = self._with_novelty(batch, recent_batch)
         for name, learner in zip(AGENTS, self.learners, strict=True):
-            losses.update(_named(scalars(learner(batch.copy())), name))
+            losses.update(_prefix(scalars(learner(batch.copy())), name))
         if self.influence is not None:  # Eq. 4, 9
             influence = self.influence(self._influenced(batch))
             losses.update(influence.set("gap", influence["gap"].squeeze(-1)))
         return losses
 
     def _critic_losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._rewarded(batch)
+        batch = self._add_rewards(batch)
         losses = self._with_novelty(batch, recent_batch)
         for name, learner in zip(AGENTS, self.learners, strict=True):
-            losses.update(_named(critic_losses(learner, batch.copy()), name))
+            losses.update(_prefix(critic_losses(learner, batch.copy()), name))
         return losses
 
     def _with_novelty(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
@@ -359,7 +367,7 @@ class TwinALITA(SingleAgent):
         losses.set("novelty", batch.get(next_key(NOVELTY)).mean())
         return losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
 
-    def _rewarded(self, batch: TensorDictBase) -> TensorDictBase:
+    def _add_rewards(self, batch: TensorDictBase) -> TensorDictBase:
         """Both agents' rewards, Eq. 10 and 11, for what was done.
 
         As published, the novelty is that of the next state and the influencer's action.
@@ -390,9 +398,9 @@ class TwinALITA(SingleAgent):
         states = TensorDict(batch_size=batch.batch_size)
         return self.policies[0](states.set(OBSERVATION, batch.get(observation)))
 
-    def _with_target(self, batch: TensorDictBase) -> TensorDictBase:
+    def _target_of(self, batch: TensorDictBase) -> TensorDictBase:
         """A conditional batch with what all updates of the clones on it are drawn to."""
-        batch = self._rewarded(batch)
+        batch = self._add_rewards(batch)
         key = self.estimator.tensor_keys.value_target
         return batch.set(key, self.estimator.value_target(batch))
 
@@ -400,12 +408,12 @@ class TwinALITA(SingleAgent):
         return self.estimator(batch)
 
     def _train_estimator(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
-        batch = self._targeted(batch)
+        batch = self._add_target(batch)
         optimizer = self.optimizers["estimator"]
         for _ in range(self.settings.estimator_updates):
             optimizer.zero_grad(set_to_none=True)
             loss = self._estimator_gradient(batch)["loss_estimator"]
-            norm = self._follow(optimizer)
+            norm = self._clip_and_step(optimizer)
         return {"loss_estimator": loss, "grad_norm_estimator": norm}
 
 
@@ -414,7 +422,7 @@ def _own_turn(stored: TensorDictBase) -> TensorDictBase:
     return stored[stored.get(TURN)[..., 0] == 0]
 
 
-def _named(losses: TensorDictBase, agent: str) -> TensorDict:
+def _prefix(losses: TensorDictBase, agent: str) -> TensorDict:
     return TensorDict({f"{key}_{agent}": value for key, value in losses.items()})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchrl_alita._checks import check_at_least_one, listed, sizes, whole
+from torchrl_alita._checks import check_at_least_one, check_integer, check_sequence, sizes
 
 __all__ = [
     "MOST_CODES",
@@ -83,7 +83,7 @@ class OneHotCode(nn.Module):
         self.digits = [tuple(self.blocks[block] for block in part) for part in chosen]
         self.num_codes = _same_number([_product(digits) for digits in self.digits])
         observer = 0 if self.parts is None and observer is None else observer
-        self.observer = None if observer is None else whole("observer", observer)
+        self.observer = None if observer is None else check_integer("observer", observer)
         if self.observer is not None and self.observer < 0:
             raise ValueError(f"observer must be an agent, from 0 on, got {observer}.")
         read = torch.zeros(len(self.blocks), sum(self.blocks))
@@ -200,7 +200,9 @@ class BinCode(nn.Module):
 
     def __init__(self, low: Sequence[float], high: Sequence[float], bins: int | Sequence[int]):
         super().__init__()
-        low, high = ([float(bound) for bound in listed("low and high", v)] for v in (low, high))
+        low, high = (
+            [float(bound) for bound in check_sequence("low and high", v)] for v in (low, high)
+        )
         bins = [bins] * len(low) if isinstance(bins, int) else bins
         self.bins = tuple(sizes("bins", bins))
         if not len(low) == len(high) == len(self.bins) > 0:
@@ -323,7 +325,7 @@ def number_of_codes(name: str, code: Callable, given: int | None = None) -> int:
         check_at_least_one(num_codes=given)
     if None not in (given, own) and own != given:
         raise ValueError(f"{name} has {own} codes, but num_codes is {given}.")
-    return whole("num_codes", own if given is None else given)
+    return check_integer("num_codes", own if given is None else given)
 
 
 def call_code(name: str, code: Callable, *observations: torch.Tensor) -> torch.Tensor:
@@ -353,7 +355,10 @@ def each_agent(name: str, code: Callable, *observations: torch.Tensor) -> torch.
 
 
 def _parts(parts: Sequence[Sequence[int]], num_blocks: int) -> list[tuple[int, ...]]:
-    chosen = [tuple(whole("parts", block) for block in listed("parts", part)) for part in parts]
+    chosen = [
+        tuple(check_integer("parts", block) for block in check_sequence("parts", part))
+        for part in parts
+    ]
     for part in chosen:
         if not part or not all(0 <= block < num_blocks for block in part):
             raise ValueError(

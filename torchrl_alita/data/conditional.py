@@ -10,7 +10,7 @@ from tensordict import NestedKey, TensorDictBase
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
-from torchrl_alita._checks import check_at_least_one, whole
+from torchrl_alita._checks import check_at_least_one, check_integer
 from torchrl_alita.data._draw import random_rows
 from torchrl_alita.layout import ACTION, OBSERVATION
 
@@ -93,7 +93,7 @@ class ConditionalSampler(Sampler):
         action: NestedKey = ACTION,
         turn: NestedKey | None = None,
     ):
-        influencer = whole("influencer", influencer)
+        influencer = check_integer("influencer", influencer)
         if influencer < 0:
             raise ValueError(f"influencer must be at least 0, got {influencer}.")
         check_at_least_one(

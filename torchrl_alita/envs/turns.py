@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torchrl.data import Categorical, Composite
 from torchrl.envs import Transform
 
-from torchrl_alita._checks import check_whole, whole
+from torchrl_alita._checks import check_integer, check_whole
 from torchrl_alita.layout import TURN
 
 __all__ = ["TakeTurns"]
@@ -44,7 +44,7 @@ class TakeTurns(Transform):
     def __init__(self, num_agents: int = 2):
         check_whole(2, num_agents=num_agents)
         super().__init__(in_keys=[], out_keys=[TURN])
-        self.num_agents = whole("num_agents", num_agents)
+        self.num_agents = check_integer("num_agents", num_agents)
         # Of no environment until the first reset.
         self.register_buffer("turn", torch.zeros(0, 1, dtype=torch.int64))
 

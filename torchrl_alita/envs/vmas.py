@@ -23,7 +23,7 @@ from tensordict import TensorDictBase
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, StepCounter, Transform, TransformedEnv, VmasEnv
 
-from torchrl_alita._checks import checked_seed, require_keys, whole
+from torchrl_alita._checks import check_integer, checked_seed, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs._grid import first_episode, running
 from torchrl_alita.envs.as_team import TeamLayout
@@ -115,7 +115,7 @@ class StreamedVmasEnv(VmasEnv):
 
     def set_seed(self, seed: int | None = None, static_seed: bool = False) -> int | None:
         """As of :class:`torchrl.envs.EnvBase`; NumPy's and torch's whole numbers too."""
-        return super().set_seed(None if seed is None else whole("seed", seed), static_seed)
+        return super().set_seed(None if seed is None else check_integer("seed", seed), static_seed)
 
     def _set_seed(self, seed: int | None) -> None:
         with self._own_stream():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from tensordict import TensorDict
@@ -12,7 +13,6 @@ from torchrl.modules import MultiAgentMLP
 
 from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import sizes
-from torchrl_alita._precision import all_digits
 
 
 class PlainMultiAgentMLP(MultiAgentMLP):
@@ -64,7 +64,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
             *layers, last = net
             for layer in layers:
                 hidden = layer(hidden)
-            with all_digits(hidden):
+            with full_precision(hidden):
                 return last(hidden.to(last.weight.dtype))
         first, *layers = net
         # Agents first, so that a layer of all agents is one batched product.
@@ -78,7 +78,7 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         hidden = hidden.expand(-1, *batch_size, -1).reshape(num_agents, -1, hidden.shape[-1])
         for layer in layers[:-1]:
             hidden = _stacked_layer(layer, hidden, agents)
-        with all_digits(hidden):
+        with full_precision(hidden):
             for last in layers[-1:]:
                 hidden = _stacked_layer(last, hidden.to(last.weight.dtype), agents)
         return hidden.reshape(num_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
@@ -197,3 +197,12 @@ def multi_agent_mlp(
             for matrix in tensor.data.unsqueeze(0) if share_params else tensor.data:
                 initialize(matrix)
     return net
+
+
+def full_precision(values: torch.Tensor) -> AbstractContextManager:
+    """For what ends in values: their differences need more digits than mixed precision has."""
+    device = values.device.type
+    if not torch.is_autocast_enabled(device):
+        # The compiler keeps no graph that enters autocast for the next process.
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -18,7 +18,6 @@ from torchrl_alita._checks import (
     check_share,
     require_written,
 )
-from torchrl_alita._precision import all_digits
 from torchrl_alita.layout import (
     ACTION,
     ACTION_VALUE,
@@ -28,6 +27,7 @@ from torchrl_alita.layout import (
     next_key,
 )
 from torchrl_alita.modules._acting import run_network
+from torchrl_alita.modules._mlp import full_precision
 from torchrl_alita.objectives._batch import (
     batch_mean,
     check_batch,
@@ -246,7 +246,7 @@ class ValueDecompositionLoss(LossModule):
         # TorchRL's mixers view their inputs, which must lie in one piece.
         inputs = inputs.set(keys.local_value, local).contiguous()
         params = self.target_mixer_network_params if target else self.mixer_network_params
-        with all_digits(local):
+        with full_precision(local):
             return functional_call(params, network, lambda: network(inputs).get(keys.global_value))
 
     @torch.no_grad()

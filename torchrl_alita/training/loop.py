@@ -221,9 +221,9 @@ class Run:
         )
         with bar, _collect_interrupts() as interrupted:
             for collected in self.collection:
-                logs = _named("training", self.collection.rewards(collected))
-                logs |= _named("exploration", self.collection.explored(collected))
-                logs |= _named("training", self.learning.learn(collected))
+                logs = _prefix("training", self.collection.rewards(collected))
+                logs |= _prefix("exploration", self.collection.explored(collected))
+                logs |= _prefix("training", self.learning.learn(collected))
                 self.progress["wall_seconds"] = time.perf_counter() - self._started
                 if self._passed(training.evaluation_interval):
                     logs |= self._evaluated()
@@ -244,7 +244,7 @@ class Run:
 
     def _evaluated(self) -> dict[str, float]:
         result, selection, _ = self._measure()
-        return _named("evaluation", result) | _named("selection", selection)
+        return _prefix("evaluation", result) | _prefix("selection", selection)
 
     def _passed(self, interval: int) -> bool:
         """Whether the last batch completed an interval, or the run."""
@@ -349,5 +349,5 @@ def _collect_interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:
+def _prefix(group: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{group}/{name}": value for name, value in values.items()}

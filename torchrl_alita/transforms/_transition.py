@@ -13,7 +13,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl_alita._borrow import borrowed
 
 
-def check_followed(transform: nn.Module) -> None:
+def check_trained_here(transform: nn.Module) -> None:
     """Refuse to pay in a worker process by a copy of a network that is trained elsewhere.
 
     TorchRL's collectors and batched environments hand their workers a copy of the environment;
@@ -43,19 +43,19 @@ def _all_borrowed(module: nn.Module) -> Iterator[nn.Module]:
             yield from _all_borrowed(network)
 
 
-def written(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor) -> TensorDictBase:
+def set_entry(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor) -> TensorDictBase:
     """A shallow copy with one more entry; the caller's batch stays as it is."""
     return tensordict.copy().set(key, value)
 
 
-def written_at_reset(
+def set_zeros_at_reset(
     tensordict_reset: TensorDictBase, key: NestedKey, like: NestedKey
 ) -> TensorDictBase:
     """Zeros where no transition has been made, one for each agent of another entry."""
     return tensordict_reset.set(key, torch.zeros_like(tensordict_reset.get(like)[..., :1]))
 
 
-def with_spec(observation_spec: Composite, key: NestedKey, like: NestedKey) -> Composite:
+def add_spec(observation_spec: Composite, key: NestedKey, like: NestedKey) -> Composite:
     """The observation spec with one more entry: no reward, so ``env.reward_key`` works."""
     other = observation_spec[like]
     observation_spec[key] = Unbounded(

@@ -192,13 +192,13 @@ class DiversityPenalty(Transform):
         agents = check_agents(tensordict, self.in_keys)
         check_same_shape(tensordict, self.in_keys[2], (*agents, 1))
         penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]), recurrent=True)
-        return _transition.written(tensordict, self.batch_out_keys[0], penalty)
+        return _transition.set_entry(tensordict, self.batch_out_keys[0], penalty)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
+        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_followed(self)
-        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0])
+        _transition.check_trained_here(self)
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

@@ -156,16 +156,18 @@ class RNDBonus(Transform):
     @dispatch(source="in_keys", dest="batch_out_keys", auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         bonus = self._bonus(self._observation(tensordict))
-        return _transition.written(tensordict, self.batch_out_keys[0], bonus)
+        return _transition.set_entry(tensordict, self.batch_out_keys[0], bonus)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0][1:])
+        return _transition.set_zeros_at_reset(
+            tensordict_reset, self.out_keys[0], self.in_keys[0][1:]
+        )
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_followed(self)
-        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
+        _transition.check_trained_here(self)
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

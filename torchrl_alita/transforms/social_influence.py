@@ -100,13 +100,13 @@ class SocialInfluence(Transform):
     @dispatch(source="in_keys", dest="batch_out_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         influence = self._influence(tensordict)
-        return _transition.written(tensordict, self.batch_out_keys[0], influence)
+        return _transition.set_entry(tensordict, self.batch_out_keys[0], influence)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
+        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_followed(self)
-        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0])
+        _transition.check_trained_here(self)
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

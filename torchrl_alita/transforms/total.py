@@ -87,12 +87,14 @@ class TotalReward(Transform):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         require_keys(tensordict, self.in_keys)
         total = self._total(*(tensordict.get(key) for key in self.in_keys))
-        return _transition.written(tensordict, self.batch_out_keys[0], total)
+        return _transition.set_entry(tensordict, self.batch_out_keys[0], total)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[1][1:])
+        return _transition.set_zeros_at_reset(
+            tensordict_reset, self.out_keys[0], self.in_keys[1][1:]
+        )
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[1][1:])
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[1][1:])

@@ -147,7 +147,7 @@ class TransitionInfluence(Transform):
             check_same_shape(batch, self.in_keys[3], (*observation.shape[:-1], 1))
             check_same_shape(batch, self.in_keys[4], (*observation.shape[:-2], 1))
         bonus = self._bonus(codes, *(batch.get(key) for key in self.in_keys[3:]))
-        return _transition.written(batch, self.batch_out_keys[0], bonus.to(observation.dtype))
+        return _transition.set_entry(batch, self.batch_out_keys[0], bonus.to(observation.dtype))
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:
@@ -167,7 +167,7 @@ class TransitionInfluence(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
+        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0])
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

@@ -128,7 +128,7 @@ class VisitBonus(Transform):
         codes = self._codes(observation)
         self.table.add(codes)
         bonus = self._bonus(codes, observation)
-        return _transition.written(batch, self.batch_out_keys[0], bonus)
+        return _transition.set_entry(batch, self.batch_out_keys[0], bonus)
 
     def _observation(self, batch: TensorDictBase) -> torch.Tensor:
         require_keys(batch, self.in_keys)
@@ -164,12 +164,14 @@ class VisitBonus(Transform):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation = self._observation(tensordict)
         bonus = self._bonus(self._codes(observation), observation)
-        return _transition.written(tensordict, self.batch_out_keys[0], bonus)
+        return _transition.set_entry(tensordict, self.batch_out_keys[0], bonus)
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return _transition.written_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0][1:])
+        return _transition.set_zeros_at_reset(
+            tensordict_reset, self.out_keys[0], self.in_keys[0][1:]
+        )
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.with_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
