@@ -356,7 +356,11 @@ class Learner:
         return [recurrent_transforms(self.actor)] if self.recurrent else []
 
     def start_episode(self) -> None:
-        """Called by the training loop when an episode starts."""
+        """Called by the training loop once for as many ended episodes as it has environments.
+
+        Environments that end together begin an episode each time; where their episodes have
+        unequal length, some of them end in nearly every batch, and that is no beginning.
+        """
 
     def observe(self, rollout: TensorDictBase) -> None:
         """Called by the training loop with what was just collected, before the updates.

@@ -267,7 +267,10 @@ class ALITA(MADDPG):
         return "all" if self.layout.discrete and others <= MOST_OTHER_ACTIONS else 1
 
     def start_episode(self) -> None:
-        """Set the clones back to the critics, Sec. 3.1.2."""
+        """Set the clones back to the critics, Sec. 3.1.2.
+
+        The training loop calls it once for as many ended episodes as it has environments.
+        """
         for estimator in self.estimators:
             if estimator.kind == "clones":
                 estimator.reset_clones()

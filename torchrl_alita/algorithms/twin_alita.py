@@ -314,7 +314,10 @@ class TwinALITA(SingleAgent):
         return replays
 
     def start_episode(self) -> None:
-        """Set the clones back to the partner's critics, Sec. 3.1.2."""
+        """Set the clones back to the partner's critics, Sec. 3.1.2.
+
+        The training loop calls it once for as many ended episodes as it has environments.
+        """
         if self.estimator is not None:
             self.estimator.reset_clones()
 
