@@ -386,7 +386,7 @@ class Sides(Learner):
             ValueError: if one is missing or not known.
             KeyError: if a batch lacks a key.
         """
-        batches = self._by_name(batches)
+        batches = self._check_names(batches)
         logs = TensorDict()
         for name, learner in self.learners.items():
             own = {
