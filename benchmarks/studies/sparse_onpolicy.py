@@ -76,7 +76,9 @@ STUDY = Study(
     seeds=(0, 1, 2, 3, 4),
     note=(
         "100 greedy episodes from the same states; an optimal team delivers 23.9 boxes. The runs "
-        "were stopped after three minutes, before the end of their 6.6 million frames: the figures "
-        "are those of their last evaluation."
+        "of ALITA-C were ended after three minutes of a machine with 16 cores, before the end of "
+        "their 6.6 million frames: the figures are those of their last evaluation, and their "
+        "processor time was not recorded. Those of the team's visits are of a machine with two "
+        "cores, which other programs used too."
     ),
 )
