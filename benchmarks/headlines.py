@@ -1,6 +1,6 @@
 """The table of the README: what teams reach, beside another team on the same task.
 
-    python benchmarks/headlines.py
+python benchmarks/headlines.py
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ HEADLINES = (
         ("unpaid_speaker", "MADDPG"),
         "docs/influence.md",
     ),
-    Headline(
-        "push_box", BOXES, ("sparse_onpolicy", "ALITA-C"), ("sparse", TEAM), "docs/sparse.md"
-    ),
+    Headline("push_box", BOXES, ("sparse_onpolicy", "ALITA-C"), ("sparse", TEAM), "docs/sparse.md"),
     Headline(
         "secret_room",
         SUCCESS,

@@ -13,6 +13,7 @@ STUDIES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*
 # What writes each script's tables from its results.
 REPORTS = {
     "coverage": lambda script: script.report(script.Config()),
+    "headlines": lambda script: script.main(),
     "influence_bias": lambda script: script.report(),
     "peer_quality": lambda script: script.report(),
     "profile_update": lambda script: script.report(),

@@ -4,9 +4,10 @@ The settings were chosen on seed 100; docs/spread.md has those of the paper.
 """
 
 from studies.navigation import STUDY as ON_POLICY
+from studies.navigation import frames_to
 from studies.spread import NO_F, NO_IM
 
-from torchrl_alita.experiments import Study, Variant
+from torchrl_alita.experiments import RETURN, Column, Study, Variant
 
 PRESET = {"preset": "spread"}
 
@@ -36,7 +37,18 @@ STUDY = Study(
             algorithm="maddpg", settings={**PRESET, "algorithm.lr_decay_frames": 0}
         ),
     },
-    columns=ON_POLICY.columns,
+    columns={
+        "": (
+            Column("return", RETURN, 0),
+            frames_to(0.6),
+            frames_to(0.7),
+            Column("processor seconds", lambda row: row.process_seconds, 0),
+            Column("landmark distance", "evaluation/landmark_distance", 2),
+            Column("contacts", "evaluation/contacts_per_episode", 1),
+            Column("within 0.1", "evaluation/occupied_share", 2),
+            Column("within 0.2", "evaluation/near_share", 2),
+        )
+    },
     panels=ON_POLICY.panels,
     checks=(("ALITA", "MADDPG"),),
     seeds=range(10),
