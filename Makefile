@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 16000000000
 
-.PHONY: train test lint types docs clean
+.PHONY: train test lint types docs release-check clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -30,6 +30,9 @@ types: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m sphinx -q -W -b html docs build/docs
+
+release-check: .venv/installed
+	$(BIN)/python tests/release.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info
