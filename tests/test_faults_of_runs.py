@@ -482,3 +482,93 @@ def test_fault_23_a_run_takes_one_thread_and_gives_the_process_its_own_back(tmp_
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+# Of the same kinds: what else a run meets
+
+
+def test_a_run_keeps_its_directory_where_an_environment_changes_the_working_one(
+    tmp_path, monkeypatch
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    class Moving(TargetEnv):
+        def _step(self, tensordict):
+            os.chdir(elsewhere)
+            return super()._step(tensordict)
+
+    summary = train(tiny(Path("run")), task=Task(make=Moving, n_agents=N, horizon=4))
+    assert Path(summary["run_dir"]) == tmp_path / "run"
+    assert (tmp_path / "run" / "summary.json").is_file()
+    assert files(elsewhere) == set()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_two_runs_at_a_time_in_one_directory_are_refused(tmp_path, resumed):
+    run = tmp_path / "run"
+    config = tiny(run)
+    if resumed:
+        train(config, task=TASK)
+        config = tiny(None, resume=run, total_frames=80)
+    with loop.start(config, task=TASK) as first:
+        with pytest.raises(ValueError, match="Another run works in"):
+            train(config, task=TASK)
+        assert first.to_end()["frames"] == config.training.total_frames
+    # Afterwards the directory is free.
+    assert train(tiny(None, resume=run, total_frames=100), task=TASK)["frames"] == 100
+
+
+def test_a_run_is_not_shortened_below_what_it_has_made(tmp_path):
+    train(tiny(tmp_path / "run"), task=TASK)
+    with pytest.raises(
+        ValueError, match="has made 60 frames; total_frames cannot be below, got 40"
+    ):
+        train(tiny(None, resume=tmp_path / "run", total_frames=40), task=TASK)
+
+
+def with_metrics(**values) -> Task:
+    return Task(make=TargetEnv, n_agents=N, horizon=4, metrics=lambda episodes: values)
+
+
+def test_a_metric_that_is_no_number_is_null_in_json_and_empty_nowhere_else(tmp_path):
+    train(tiny(tmp_path / "run"), task=with_metrics(x=torch.tensor(torch.nan), y=torch.inf))
+    text = (tmp_path / "run" / "summary.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)["evaluation"]
+    assert (found["x"], found["y"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("x", torch.zeros(3), r"'x' must be one number, got the shape \(3,\)"),
+        ("return_mean", torch.tensor(5.0), r"'return_mean'.*give them other names"),
+    ],
+)
+def test_metrics_that_cannot_be_are_refused_by_name(tmp_path, name, value, said):
+    with pytest.raises(ValueError, match=said):
+        train(tiny(tmp_path / "run"), task=with_metrics(**{name: value}))
+    assert files(tmp_path) == set()
+
+
+def test_a_task_that_makes_another_number_of_environments_is_refused(tmp_path):
+    task = Task(make=lambda num_envs, **options: TargetEnv(num_envs=3, **options), n_agents=N)
+    with pytest.raises(ValueError, match=r"must make 5 environments.*got \(3,\)"):
+        train(tiny(tmp_path / "run"), task=task)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_caller_without_gradients_trains_all_the_same(tmp_path, off):
+    with off():
+        summary = train(tiny(tmp_path / "run"), task=TASK)
+        assert not torch.is_grad_enabled()
+    assert summary["updates"] == 2
+
+
+def test_a_mode_of_weights_and_biases_that_does_not_exist_is_named(monkeypatch):
+    from torchrl_alita.training import WandbSettings
+
+    monkeypatch.setenv("WANDB_MODE", "of")
+    with pytest.raises(ValueError, match=r"WANDB_MODE must be one of .*'offline'.*got 'of'"):
+        WandbSettings().resolved_mode()

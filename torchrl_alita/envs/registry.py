@@ -281,7 +281,8 @@ def make_env(
     Raises:
         ValueError: for an unknown task, a device that torch does not have here,
             num_envs, n_agents or horizon below 1, a number of agents that the task does not
-            have, or a seed outside 0 to 2**64 - 1.
+            have, a seed outside 0 to 2**64 - 1, or a task that makes another number of
+            environments.
         TypeError: for settings that are not the task's.
         ImportError: if the task's suite is not installed; the extra is named.
 
@@ -311,6 +312,11 @@ def make_env(
     env = task.make(
         num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon, **own
     )
+    if tuple(env.batch_size) != (num_envs,):
+        raise ValueError(
+            f"The task must make {num_envs} environments, of the batch size ({num_envs},), got "
+            f"{tuple(env.batch_size)}."
+        )
     return _with_real_rewards(env)
 
 

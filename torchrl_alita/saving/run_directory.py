@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shlex
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +15,11 @@ from typing import Any
 
 from torchrl_alita.saving.checkpoint import Checkpoints
 from torchrl_alita.saving.files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nobody keeps two runs out of one directory.
+    fcntl = None
 
 __all__ = ["RunDirectory", "read_config"]
 
@@ -55,7 +63,7 @@ class RunDirectory:
         keep_checkpoints: how many of the newest stay.
 
     Raises:
-        ValueError: if a new run's directory holds a run already; or, when resuming, if
+        ValueError: if another run works in the directory, or a new run's holds one already; or, when resuming, if
             it holds none, none with a checkpoint, or one with another config (the
             options that differ are named).
 
@@ -63,7 +71,7 @@ class RunDirectory:
         >>> RunDirectory("no/such/run", config={}, resume=True)
         Traceback (most recent call last):
         ...
-        ValueError: no/such/run is no run: it has no config.json.
+        ValueError: ...no/such/run is no run: it has no config.json.
     """
 
     def __init__(
@@ -77,8 +85,12 @@ class RunDirectory:
         if path is None:
             name = config["algorithm"]["name"]
             path = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
-        self.path = Path(path)
+        # Whoever changes the working directory meanwhile does not move the run.
+        self.path = Path(path).absolute()
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep_last=keep_checkpoints)
+        if not resume:
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._unlock = self._lock()
         if resume:
             self._check_resumable(config)
             self.checkpoints.remove_unfinished()
@@ -88,20 +100,35 @@ class RunDirectory:
                     f"{self.path} holds a run already; choose another run_dir, or resume it."
                 )
             self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("config.json", config)
+
+    def _lock(self) -> Callable[[], object]:
+        """Keep other runs out of the directory until this one ends, or its process."""
+        if fcntl is None or not self.path.is_dir():
+            return lambda: None
+        descriptor = os.open(self.path, os.O_RDONLY)
+        unlock = weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            unlock()
+            raise ValueError(f"Another run works in {self.path}.") from None
+        except OSError:
+            # A file system without locks.
+            pass
+        return unlock
 
     def __enter__(self) -> RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is None or self.checkpoints.latest() is not None:
-            return
-        self._clear()
-        # What others have left there stays.
-        for folder in (self.checkpoints.directory, self.path):
-            with suppress(OSError):
-                folder.rmdir()
+        if kind is not None and self.checkpoints.latest() is None:
+            self._clear()
+            # What others have left there stays.
+            for folder in (self.checkpoints.directory, self.path):
+                with suppress(OSError):
+                    folder.rmdir()
+        self._unlock()
 
     def _clear(self) -> None:
         """Remove what a run writes before its first checkpoint."""
@@ -119,16 +146,33 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path} was started with another config; (saved, asked): {differing}."
             )
-        if self.checkpoints.latest() is None:
+        latest = self.checkpoints.latest()
+        if latest is None:
             raise ValueError(f"{self.path} has no checkpoint to resume from.")
+        made = int(latest.name.rpartition("-")[2])
+        asked_frames = config.get("training", {}).get("total_frames", made)
+        if asked_frames < made:
+            raise ValueError(
+                f"{self.path} has made {made} frames; total_frames cannot be below, got "
+                f"{asked_frames}."
+            )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_whole(self.path / name, json.dumps(content, indent=2) + "\n")
+        write_whole(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
 
     @property
     def resume(self) -> str:
         """The command that continues this run."""
         return shlex.join(["torchrl-alita", "train", "--resume", str(self.path)])
+
+
+def _finite(value: Any) -> Any:
+    """None for a number that is not finite, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _by_option(config: Mapping[str, Any]) -> dict[str, Any]:

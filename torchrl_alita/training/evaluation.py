@@ -70,6 +70,9 @@ def evaluate(
         of several sides ``return_SIDE``, the mean over its agents; and the episodes
         ``[B, T]``.
 
+    Raises:
+        ValueError: for a metric that is not one number, or is named as the evaluation's own.
+
     Examples:
         >>> from torchrl_alita.envs import make_env, spread_metrics
         >>> env = make_env("vmas/spread", num_envs=4, n_agents=3)
@@ -87,16 +90,24 @@ def evaluate(
         )
     returns = episode_returns(episodes)
     several = sides if sides is not None and len(sides) > 1 else {}
-    values = {
+    own = {
         **{
             f"return_{name}": episode_returns(episodes, agents).mean()
             for name, agents in several.items()
         },
         "return_mean": returns.mean(),
         "return_std": returns.std(correction=0),
-        **(metrics(episodes) if metrics else {}),
     }
-    return {name: float(value) for name, value in values.items()}, episodes
+    given = metrics(episodes) if metrics else {}
+    if taken := sorted(own.keys() & given.keys()):
+        raise ValueError(f"The metrics {taken} are the evaluation's own: give them other names.")
+    return {name: _number(name, value) for name, value in (own | given).items()}, episodes
+
+
+def _number(name: str, value: torch.Tensor | float) -> float:
+    if shape := tuple(getattr(value, "shape", ())):
+        raise ValueError(f"The metric {name!r} must be one number, got the shape {shape}.")
+    return float(value)
 
 
 class Evaluation:

@@ -35,6 +35,8 @@ LoggerName = Literal["csv", "tensorboard", "wandb"]
 # Seconds for which Weights & Biases may wait for the network, at the start and at the end.
 _WANDB_START, _WANDB_END = 20.0, 60.0
 
+_WANDB_MODES = ("offline", "online", "disabled")
+
 _report = logging.getLogger(__name__)
 
 
@@ -163,12 +165,15 @@ class WandbSettings:
 
     def __post_init__(self):
         if self.mode is not None:
-            check_choice("mode", self.mode, ("offline", "online", "disabled"))
+            check_choice("mode", self.mode, _WANDB_MODES)
 
     def resolved_mode(self) -> str:
         """The mode that holds in this process."""
         fallback = "online" if "WANDB_SWEEP_ID" in os.environ else "offline"
-        return self.mode or os.environ.get("WANDB_MODE") or fallback
+        told = os.environ.get("WANDB_MODE")
+        if told:
+            check_choice("WANDB_MODE", told, (*_WANDB_MODES, "shared", "dryrun", "run"))
+        return self.mode or told or fallback
 
 
 def make_logger(

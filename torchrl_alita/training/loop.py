@@ -97,9 +97,11 @@ def start(
         torch.set_num_threads(config.training.threads)
     try:
         build = make_algorithm or build_learner
-        run = Run(_with_compile(config), build, task or config.find_task())
-        with run.closing:
-            yield run
+        # A caller may have turned gradients off.
+        with torch.inference_mode(False), torch.enable_grad():
+            run = Run(_with_compile(config), build, task or config.find_task())
+            with run.closing:
+                yield run
     finally:
         torch.set_num_threads(threads)
 
