@@ -129,6 +129,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_holds_the_package_its_types_marker_and_license_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "torchrl_alita/py.typed" in names
+    assert "torchrl_alita/contrib/benchmarl/conf/algorithm/alita.yaml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     modules = {str(path.relative_to(ROOT)) for path in SOURCES}
     assert modules == {name for name in names if name.endswith(".py")}
