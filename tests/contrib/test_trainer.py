@@ -95,9 +95,9 @@ def test_an_algorithm_makes_the_updates_that_its_settings_ask_for(algorithm, opt
     stepper = trainer.optimization_stepper
     before = [weight.clone() for weight in stepper.algorithm.actor.parameters()]
     trainer.train()
-    assert stepper.progress["frames"] == 4 * FRAMES
+    assert stepper.learning.progress["frames"] == 4 * FRAMES
     # Each environment has ended as many episodes as batches hold: their horizon is 4.
-    assert stepper.progress["episodes"] == 4 * NUM_ENVS
+    assert stepper.learning.progress["episodes"] == 4 * NUM_ENVS
     assert stepper.algorithm.updates == updates
     after = stepper.algorithm.actor.parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -123,7 +123,7 @@ def test_a_trainers_file_brings_back_networks_optimizers_buffers_and_counts(tmp_
     first.train()
     other.load_from_file(tmp_path / "trainer")
     pair = [trainer.optimization_stepper for trainer in (first, other)]
-    assert pair[0].progress == pair[1].progress
+    assert pair[0].learning.progress == pair[1].learning.progress
     assert pair[0].algorithm.updates == pair[1].algorithm.updates == 6
     logs = []
     for stepper in pair:

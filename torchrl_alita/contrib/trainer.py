@@ -10,9 +10,8 @@ from torch import nn
 from torchrl.trainers import OptimizationStepper, Trainer
 
 from torchrl_alita.algorithms import Learner
-from torchrl_alita.layout import DONE, next_key
 from torchrl_alita.training import Config, make_exploration
-from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.learning import Learning
 
 __all__ = ["AlgorithmStepper"]
 
@@ -77,26 +76,12 @@ class AlgorithmStepper(OptimizationStepper):
                 f"The algorithm must have the config's settings, {config.algorithm}, got "
                 f"{algorithm.settings}."
             )
-        self.config, self.algorithm = config, algorithm
+        self.algorithm = algorithm
         self.exploration = make_exploration(config, algorithm)
         self.policy = TensorDictSequential(algorithm.actor, self.exploration)
         self.losses = nn.ModuleDict(algorithm.modules)
-        self.buffers = Buffers(config, algorithm)
-        self.progress = {"frames": 0, "episodes": 0}
-
-    @property
-    def updates_per_batch(self) -> int:
-        """Updates for each batch that is collected."""
-        if self.algorithm.on_policy:
-            return 1
-        return self.config.training.frames_per_batch // self.config.algorithm.frames_per_update
-
-    @property
-    def ready(self) -> bool:
-        """Whether enough has been collected for an update."""
-        if self.algorithm.on_policy:
-            return True
-        return self.progress["frames"] > self.config.algorithm.random_frames and self.buffers.ready
+        self.learning = Learning(config, algorithm)
+        self.updates_per_batch = self.learning.updates_per_batch
 
     def register(self, trainer: Trainer, name: str = "optimization_stepper") -> None:
         """Called by the trainer: it will save the stepper, and hand it what is collected."""
@@ -111,17 +96,12 @@ class AlgorithmStepper(OptimizationStepper):
 
         Raises:
             KeyError: if the batch lacks what the algorithm reads.
+            ValueError: at a NaN or infinity; the key and the frame are named.
         """
-        self.buffers.extend(batch)
+        self.learning.store(batch)
+        # An algorithm that hands over its exploration moves it on by itself.
         if self.algorithm.exploration is None:
             self.exploration.step()
-        num_envs = self.config.training.num_envs
-        before = self.progress["episodes"] // num_envs
-        self.progress["frames"] += batch.numel()
-        self.progress["episodes"] += int(batch[next_key(DONE)].sum())
-        # Once for as many episodes as there are environments, as in the package's own loop.
-        if self.progress["episodes"] // num_envs > before:
-            self.algorithm.start_episode()
 
     def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
         """One update.
@@ -134,19 +114,15 @@ class AlgorithmStepper(OptimizationStepper):
             Detached scalars to log: those of the algorithm's ``update``, and none before the
             first update.
         """
-        if not self.ready:
-            return TensorDict()
-        if self.algorithm.on_policy:
-            return self.algorithm.update({"rollout": sub_batch})
-        return self.algorithm.update(self.buffers.sample())
+        return self.learning.update(sub_batch) if self.learning.ready else TensorDict()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed, replay buffers included."""
         return {
             "algorithm": self.algorithm.state_dict(),
             "exploration": self.exploration.state_dict(),
-            "buffers": self.buffers.state_dict(),
-            "progress": dict(self.progress),
+            "buffers": self.learning.buffers.state_dict(),
+            "progress": dict(self.learning.progress),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -158,5 +134,5 @@ class AlgorithmStepper(OptimizationStepper):
         """
         self.algorithm.load_state_dict(state_dict["algorithm"])
         self.exploration.load_state_dict(state_dict["exploration"])
-        self.buffers.load_state_dict(state_dict["buffers"])
-        self.progress = dict(state_dict["progress"])
+        self.learning.buffers.load_state_dict(state_dict["buffers"])
+        self.learning.progress.update(state_dict["progress"])

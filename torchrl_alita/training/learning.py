@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.layout import DONE, next_key
@@ -36,7 +35,9 @@ class Learning:
         self._num_envs = config.training.num_envs
         self._random_frames = getattr(config.algorithm, "random_frames", 0)
         per_update = getattr(config.algorithm, "frames_per_update", None)
-        self._updates = 1 if algorithm.on_policy else config.training.frames_per_batch // per_update
+        self.updates_per_batch = (
+            1 if algorithm.on_policy else config.training.frames_per_batch // per_update
+        )
 
     def learn(self, collected: TensorDictBase) -> dict[str, float]:
         """Store a batch and make the updates that it pays for.
@@ -50,28 +51,49 @@ class Learning:
         Raises:
             ValueError: at a NaN or infinity; the key and the frame are named.
         """
+        self.store(collected)
+        if not self.ready:
+            return {}
+        for _ in range(self.updates_per_batch):
+            logs = self.update(collected)
+        check_finite(logs, self.progress["frames"])
+        logs.update(self.algorithm.health(collected))
+        return {name: float(value) for name, value in logs.items()}
+
+    def store(self, collected: TensorDictBase) -> None:
+        """Take over what was collected, ``[B, T]``.
+
+        Args:
+            collected: ``[B, T]``.
+
+        Raises:
+            ValueError: at a NaN or infinity; the key and the frame are named.
+        """
         self.progress["frames"] += collected.numel()
         check_finite(collected, self.progress["frames"])
         self.buffers.extend(collected)
         self._begin_episode(collected)
         self.algorithm.observe(collected)
-        if self.progress["frames"] <= self._random_frames or not self._ready:
-            return {}
-        for batches in self._batches(collected):
-            logs = self.algorithm.update(batches)
-            self.progress["updates"] += 1
-        check_finite(logs, self.progress["frames"])
-        logs.update(self.algorithm.health(collected))
-        return {name: float(value) for name, value in logs.items()}
 
     @property
-    def _ready(self) -> bool:
-        return self.algorithm.on_policy or self.buffers.ready
+    def ready(self) -> bool:
+        """Whether enough has been collected for an update."""
+        enough = self.algorithm.on_policy or self.buffers.ready
+        return enough and self.progress["frames"] > self._random_frames
 
-    def _batches(self, collected: TensorDictBase) -> Iterator[dict[str, TensorDictBase]]:
-        """What each of the updates that a collected batch pays for is made of."""
-        for _ in range(self._updates):
-            yield {"rollout": collected} if self.algorithm.on_policy else self.buffers.sample()
+    def update(self, collected: TensorDictBase) -> TensorDict:
+        """One update.
+
+        Args:
+            collected: the newest batch ``[B, T]``, which on-policy algorithms read.
+
+        Returns:
+            Its logs.
+        """
+        on_policy = self.algorithm.on_policy
+        logs = self.algorithm.update({"rollout": collected} if on_policy else self.buffers.sample())
+        self.progress["updates"] += 1
+        return logs
 
     def _begin_episode(self, collected: TensorDictBase) -> None:
         """Tell the algorithm that an episode begins, once for as many as there are environments.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from benchmarl.algorithms import Maddpg
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.objectives import HardUpdate, LossModule, SoftUpdate
@@ -79,6 +80,12 @@ class AlitaMaddpg(Maddpg):
                 updater = HardUpdate(maddpg, value_network_update_interval=interval)
             self._losses_and_updaters[group] = loss, updater
         return loss, updater
+
+    def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """BenchMARL's batch ``[B, T]``, which the algorithm has seen."""
+        batch = super().process_batch(group, batch)
+        self.get_loss_and_updater(group)[0].learner.observe(batch)
+        return batch
 
     def _get_parameters(self, group: str, loss: LossModule) -> dict[str, Iterable[nn.Parameter]]:
         return loss.parameters_by_loss()

@@ -26,7 +26,7 @@ MADDPG_SETTINGS = (
 ALITA_SETTINGS = (
     *MADDPG_SETTINGS, "influencers", "influencees", "weights", "influence_coeff",
     "novelty_coeff", "diversity_coeff", "omega", "autoencoder_cells", "optimum", "optimum_at",
-    "num_optimum_samples", "num_action_samples", "normalize", "influence_unit",
+    "num_optimum_samples", "num_action_samples", "normalize", "influence_unit", "bonus_unit",
 )  # fmt: skip
 
 Algorithm = TypeVar("Algorithm", bound=type[MADDPG])
