@@ -1,21 +1,18 @@
 """Speed of the batched environments: the sparse games against plain Python, SMAX against JAX.
 
-    python benchmarks/environment_speed.py --quick   # print one JSON line
-    python benchmarks/environment_speed.py           # longer; write results/environment_speed.json
+    python benchmarks/environment_speed.py   # writes results/environment_speed.json
 
 Steps are environment steps, not agent steps. The batched games are played through
 ``env.rollout`` by a policy that writes random one-hot actions, with automatic resets, into a
 rollout that is allocated once. The plain games, tests/reference_games.py, play one episode
-after the other with random actions, in the same process. The two take turns, so that a change
-of the machine's load meets both; each figure is the median of the turns, with the least and
-the largest.
+after the other with random actions, in the same process. The two take turns; each figure is the
+median, with the least and the largest.
 
 SMAX (extra ``smax``) is played likewise, by random actions among those that are allowed. Its
 reference is JaxMARL's own loop: a compiled function that draws allowed actions and calls
 JaxMARL's step, with its automatic reset, for all battles, called from Python; no tensor leaves
-JAX. ``scan_steps_per_second`` is that of the same steps within ``jax.lax.scan``, which is
-measured unless it is quick: compiling it takes as long as all the rest. Both sides have the
-same number of threads. Without JaxMARL the entry is left out, and stderr says so.
+JAX. ``scan_steps_per_second`` is that of the same steps within ``jax.lax.scan``. Both sides have
+the same number of threads. Without JaxMARL the entry is left out, and stderr says so.
 """
 
 from __future__ import annotations
@@ -26,25 +23,24 @@ import json
 import os
 import random
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import median
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 import tyro
+from pages import RESULTS, ROOT, circumstances
 from tensordict import TensorDictBase
+from timing import take_turns
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import step_mdp
 
 from torchrl_alita.envs import PushBox, SecretRoom
 from torchrl_alita.envs.smax import SMAXEnv
-from torchrl_alita.saving import machine
 
-ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "environment_speed.json"
+RESULT = RESULTS / "environment_speed.json"
 GAMES = {"push_box": (PushBox, 5), "secret_room": (SecretRoom, 4)}
 # In steps.
 SMAX_LIMIT = 100
@@ -54,25 +50,23 @@ SMAX_LIMIT = 100
 class Config:
     """How long to measure."""
 
-    quick: bool = False
-    """A minute, most of it to compile SMAX; print, write nothing."""
     num_envs: int = 4096
     """Environments simulated together."""
     rollout_steps: int = 50
     """Steps of a rollout."""
     turns: int = 20
-    """Measurements of each game; quick: 3."""
+    """Measurements of each game."""
     rollouts: int = 6
-    """Rollouts of a turn; quick: 1."""
+    """Rollouts of a turn."""
     reference_steps: int = 50_000
-    """Steps of a turn in plain Python; quick: 5,000."""
+    """Steps of a turn in plain Python."""
     threads: int = 1
     """Of torch, and of JAX. Small operations gain little from more, and lose much on a busy
     machine."""
     smax_envs: int = 1024
     """Battles of SMAX fought together."""
     smax_steps: int = 50
-    """Steps of each of them in a turn; quick: 20."""
+    """Steps of each of them in a turn."""
 
 
 def load_reference() -> ModuleType:
@@ -133,23 +127,22 @@ class Player:
         return played
 
 
-def speed(play: Callable[[], None], steps: int, device: str) -> float:
-    """Environment steps per second."""
-    started = time.perf_counter()
-    play()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return steps / (time.perf_counter() - started)
-
-
-def summary(prefix: str, speeds: list[float]) -> dict[str, float]:
-    named = {"": median(speeds), "_min": min(speeds), "_max": max(speeds)}
-    return {f"{prefix}{suffix}": round(value) for suffix, value in named.items()}
+def speeds(
+    runs: dict[str, tuple[Callable[[], Any], int]], turns: int, device: str
+) -> dict[str, float]:
+    """Steps a second of each run, in turns, and how many times the reference's the first is."""
+    times = take_turns({name: call for name, (call, _) in runs.items()}, turns, device=device)
+    found: dict[str, float] = {}
+    for name, (_, steps) in runs.items():
+        for end, of in (("", ""), ("_min", "_max"), ("_max", "_min")):
+            rate = steps / times[name][f"wall_ms{of}"]
+            found[f"{name}steps_per_second{end}"] = round(1e3 * rate)
+    ratio = found["steps_per_second"] / found["reference_steps_per_second"]
+    return found | {"ratio": round(ratio, 1)}
 
 
 def measure(name: str, config: Config, device: str) -> dict[str, float]:
     """Both versions of a game, in turns."""
-    reference = load_reference()
     make, num_actions = GAMES[name]
     env = make(config.num_envs, device=device, seed=0)
     player = Player(env, num_actions, config.rollout_steps)
@@ -158,19 +151,11 @@ def measure(name: str, config: Config, device: str) -> dict[str, float]:
         for _ in range(config.rollouts):
             player.rollout()
 
-    def play_plain() -> None:
-        play_reference(name, reference, config.reference_steps)
-
+    steps = config.reference_steps
+    plain = partial(play_reference, name, load_reference(), steps)
     batched_steps = config.num_envs * config.rollout_steps * config.rollouts
-    batched, plain = [], []
-    for _ in range(config.turns):
-        plain.append(speed(play_plain, config.reference_steps, device))
-        batched.append(speed(play_batched, batched_steps, device))
-    return {
-        **summary("steps_per_second", batched),
-        **summary("reference_steps_per_second", plain),
-        "ratio": round(median(batched) / median(plain), 1),
-    }
+    runs = {"": (play_batched, batched_steps), "reference_": (plain, steps)}
+    return speeds(runs, config.turns, device)
 
 
 class BareBattles:
@@ -239,27 +224,21 @@ class Battles(Player):
         return tensordict.set(("agents", "action"), action)
 
 
-def measure_smax(config: Config, device: str) -> dict[str, float]:
+def measure_smax(config: Config, device: str) -> dict[str, Any]:
     """Our battles on 2s3z and JaxMARL's own loop, in turns."""
     env = SMAXEnv("2s3z", num_envs=config.smax_envs, horizon=SMAX_LIMIT, device=device, seed=0)
     player = Battles(env, env.num_actions, config.smax_steps)
     bare = BareBattles(config.smax_envs, device)
-    runs = {"": player.rollout, "reference_": lambda: bare.play(config.smax_steps)}
-    if not config.quick:
-        runs["scan_"] = lambda: bare.scan(config.smax_steps)
-    for run in runs.values():
-        # To compile.
-        run()
-    speeds = {name: [] for name in runs}
-    for _ in range(config.turns):
-        for name, run in runs.items():
-            speeds[name].append(speed(run, config.smax_envs * config.smax_steps, device))
-    entries = {"num_envs": config.smax_envs}
-    for name, values in speeds.items():
-        entries |= summary(f"{name}steps_per_second", values)
-    ratio = median(speeds[""]) / median(speeds["reference_"])
+    calls = {
+        "": player.rollout,
+        "reference_": partial(bare.play, config.smax_steps),
+        "scan_": partial(bare.scan, config.smax_steps),
+    }
+    steps = config.smax_envs * config.smax_steps
+    runs = {name: (call, steps) for name, call in calls.items()}
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxmarl")}
-    return entries | {"ratio": round(ratio, 2), "versions": versions}
+    found = speeds(runs, config.turns, device)
+    return {"num_envs": config.smax_envs, **found, "versions": versions}
 
 
 def measure_all(config: Config, device: str) -> dict[str, dict]:
@@ -273,10 +252,7 @@ def measure_all(config: Config, device: str) -> dict[str, dict]:
 
 
 def main(config: Config) -> None:
-    """Measure, print, and write the result unless it is quick."""
-    if config.quick:
-        config.turns, config.rollouts, config.reference_steps = 3, 1, 5_000
-        config.smax_steps = 20
+    """Measure, and write the result."""
     torch.set_num_threads(config.threads)
     # Of JAX, which reads it when it starts.
     os.environ["NPROC"] = str(config.threads)
@@ -284,13 +260,8 @@ def main(config: Config) -> None:
     content = measure_all(config, "cpu")
     if torch.cuda.is_available():
         content["cuda"] = measure_all(config, "cuda")
-    print(json.dumps(content))
-    if not config.quick:
-        command = " ".join(["python benchmarks/environment_speed.py", *sys.argv[1:]])
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        content |= {"command": command, "config": asdict(config), "machine": machine()}
-        content["load_average"] = load
-        RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    content |= circumstances("environment_speed.py", **asdict(config))
+    RESULT.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

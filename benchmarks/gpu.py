@@ -38,7 +38,8 @@ import tyro
 from pages import table, write_between
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
-from throughput import ALLOCATOR, WORK, WORKER, Contender, take_turns
+from throughput import WORKER
+from timing import ALLOCATOR, WORK, Contender, contend
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.modules import AdditiveGaussianModule
@@ -160,7 +161,7 @@ class Loop:
         return time.perf_counter()
 
 
-def contend(work: dict[str, Any]) -> None:
+def serve(work: dict[str, Any]) -> None:
     """A contender: one iteration of all its learners for each line on the standard input."""
     reports = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -223,7 +224,7 @@ def measure_updates(config: Config, work: dict[str, Any]) -> dict[str, Any]:
                 failed[name] = str(error)
                 say(f"{name} failed: {error}")
                 del contenders[name]
-        turns = take_turns(contenders, config.turns, say)
+        turns = contend(contenders, config.turns, say)
     return {"turns": turns, "failed": failed, "summary": summary(turns, work)}
 
 
@@ -403,6 +404,6 @@ def main(config: Config) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--contend"]:
-        contend(json.loads(sys.argv[2]))
+        serve(json.loads(sys.argv[2]))
     else:
         main(tyro.cli(Config))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from torchrl_alita.experiments import markdown_table as table
 from torchrl_alita.experiments import write_between
+from torchrl_alita.saving import machine
 
 __all__ = [
     "FIGURES",
     "RESULTS",
     "ROOT",
+    "circumstances",
+    "made_by",
     "read_lines",
     "set_line",
     "table",
-    "versions",
     "write_between",
 ]
 
@@ -25,11 +29,33 @@ RESULTS = ROOT / "benchmarks" / "results"
 FIGURES = ROOT / "docs" / "figures"
 
 
-def versions(machine: dict) -> str:
-    """Versions and machine of a measurement, in words."""
-    return (
-        f"torch {machine['torch']}, torchrl {machine['torchrl']}, Python {machine['python']}, "
-        f"{machine['cores']} {machine['processor']} cores, {machine.get('gpu') or 'no GPU'}"
+def circumstances(script: str, **settings: Any) -> dict[str, Any]:
+    """The command, its settings, and what it is measured with, as results have them."""
+    return {
+        "command": " ".join([f"python benchmarks/{script}", *sys.argv[1:]]),
+        "config": settings,
+        "machine": machine(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def made_by(content: dict[str, Any], command: str | None = None) -> str:
+    """Command, commit, versions and machine of a measurement, in words."""
+    found = content["machine"]
+    # Results of before November 26 have a commit of their own, or none.
+    commit = content.get("commit") or found.get("commit")
+    load = content.get("load_average")
+    return ", ".join(
+        [
+            f"`{command or content['command']}`",
+            f"commit {commit}" if commit else "commit not recorded",
+            *(f"{name} {found[name]}" for name in ("torch", "torchrl")),
+            f"Python {found['python']}",
+            f"{found['cores']} {found['processor']} cores",
+            f"{found['threads']} thread{'s' * (found['threads'] != 1)}",
+            found["gpu"] or "no GPU",
+            *([] if load is None else [f"load average {load:.1f} at the start"]),
+        ]
     )
 
 

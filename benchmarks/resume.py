@@ -1,8 +1,7 @@
 """Runs killed at random moments and resumed, against the run that was never stopped.
 
-    python benchmarks/resume.py --kills 5 --quick   # prints one JSON line
-    python benchmarks/resume.py                     # 20 runs; results/resume.json, docs/resume.md
-    python benchmarks/resume.py --report-only       # the page, from the committed results
+    python benchmarks/resume.py                # 20 runs; results/resume.json, docs/resume.md
+    python benchmarks/resume.py --report-only  # the page, from the committed results
 
 One run of ALITA is trained to its end. Then, for each kill, the same run starts again and is
 killed with SIGKILL: every second one after a random share of the time for which the whole run
@@ -17,7 +16,6 @@ resident memory of its process, measured on the way, beside the rest.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -28,52 +26,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from pages import RESULTS, ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, circumstances, made_by, table, write_between
 
 from torchrl_alita.envs import MarkovGame, game_task
-from torchrl_alita.saving import checkpoint_difference, find_checkpoint, machine
+from torchrl_alita.experiments import Cell
+from torchrl_alita.saving import checkpoint_difference, find_checkpoint
 from torchrl_alita.training import make_config, train
+from torchrl_alita.training.logging import MetricsFile
 
+RESULT = RESULTS / "resume.json"
 CHECKPOINT_INTERVAL = 100
-OPTIONS = (
-    *(
-        "--algorithm.estimator",
-        "clones",
-        "--algorithm.influencers",
-        "0",
-        "2",
-        "--algorithm.num-cells",
-        "16",
-        "16",
-    ),
-    *("--num-envs", "10", "--horizon", "17", "--frames-per-batch", "50"),
-    *(
-        "--algorithm.frames-per-update",
-        "25",
-        "--algorithm.random-frames",
-        "100",
-        "--algorithm.batch-size",
-        "64",
-    ),
-    *(
-        "--algorithm.conditional-batch-size",
-        "64",
-        "--algorithm.buffer-size",
-        "600",
-        "--algorithm.recent-frames",
-        "300",
-    ),
-    *("--evaluation-interval", "200", "--evaluation-episodes", "4"),
-    *("--checkpoint-interval", str(CHECKPOINT_INTERVAL), "--threads", "1", "--no-progress"),
-)
-FRAMES = 600
+RUN = Cell(
+    study="resume", variant="ALITA, clones", task="vmas/spread", algorithm="alita", seed=0,
+    frames=600,
+    settings={
+        "num_envs": 10, "horizon": 17, "frames_per_batch": 50, "evaluation_interval": 200,
+        "evaluation_episodes": 4, "checkpoint_interval": CHECKPOINT_INTERVAL,
+        "algorithm.estimator": "clones", "algorithm.influencers": (0, 2),
+        "algorithm.num_cells": (16, 16), "algorithm.frames_per_update": 25,
+        "algorithm.random_frames": 100, "algorithm.batch_size": 64,
+        "algorithm.conditional_batch_size": 64, "algorithm.buffer_size": 600,
+        "algorithm.recent_frames": 300,
+    },
+)  # fmt: skip
+# Moments at which memory is measured.
 MEASURED = 20
-"""Moments at which memory is measured."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +66,6 @@ class Config:
     """Runs that are killed once and resumed."""
     seed: int = 0
     """Of the moments of the kills."""
-    quick: bool = False
-    """Print the result, and write no file."""
     memory_updates: int = 0
     """Updates of the run whose memory is measured; 0 keeps what was measured before."""
     report_only: bool = False
@@ -94,10 +74,10 @@ class Config:
 
 def command(run_dir: Path, *, resume: bool = False) -> list[str]:
     """Of a process that trains."""
-    start = [sys.executable, "-m", "torchrl_alita", "train"]
+    start = [sys.executable, "-m", "torchrl_alita", "train", "--no-progress"]
     if resume:
         return [*start, "--resume", str(run_dir)]
-    return [*start, "alita", *OPTIONS, "--total-frames", str(FRAMES), "--run-dir", str(run_dir)]
+    return [*start, *RUN.arguments, "--run-dir", str(run_dir)]
 
 
 def run_to_end(arguments: list[str]) -> str:
@@ -137,25 +117,23 @@ def kill(run_dir: Path, *, after: float, while_writing: int) -> bool:
 
 def figures(run_dir: Path) -> list[dict[str, str]]:
     """Rows of metrics.csv without the wall time."""
-    with (run_dir / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = MetricsFile(run_dir / "metrics.csv").rows
     return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
 
 
 def logged_difference(first: list[dict], second: list[dict]) -> float:
-    """Largest difference of two tables; infinity if they have other rows or columns."""
-    if len(first) != len(second):
+    """Largest difference of two tables; infinity if they have other rows, columns or gaps."""
+    if [row.keys() for row in first] != [row.keys() for row in second]:
         return float("inf")
-    largest = 0.0
-    for row, other in zip(first, second, strict=True):
-        if row.keys() != other.keys():
-            return float("inf")
-        for name, text in row.items():
-            if text != other[name]:
-                numbers = text and other[name]
-                gap = abs(float(text) - float(other[name])) if numbers else float("inf")
-                largest = max(largest, gap)
-    return largest
+    pairs = [
+        (text, other[name])
+        for row, other in zip(first, second, strict=True)
+        for name, text in row.items()
+        if text != other[name]
+    ]
+    if any("" in pair for pair in pairs):
+        return float("inf")
+    return max((abs(float(text) - float(other)) for text, other in pairs), default=0.0)
 
 
 def killed_and_resumed(
@@ -165,7 +143,7 @@ def killed_and_resumed(
     seconds = json.loads((whole / "summary.json").read_text())["wall_seconds"]
     while True:
         after = moments.uniform(0, seconds)
-        checkpoint = moments.randint(1, FRAMES // CHECKPOINT_INTERVAL) if while_writing else 0
+        checkpoint = moments.randint(1, RUN.frames // CHECKPOINT_INTERVAL) if while_writing else 0
         if kill(run_dir, after=after, while_writing=checkpoint):
             break
         shutil.rmtree(run_dir)
@@ -190,15 +168,12 @@ def measure_kills(config: Config) -> dict[str, Any]:
     moments = random.Random(config.seed)
     kills = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run_to_end(command(folder / "whole"))
+        whole = Path(name) / "whole"
+        run_to_end(command(whole))
         for number in range(config.kills):
-            one = killed_and_resumed(
-                folder / f"killed_{number}",
-                folder / "whole",
-                moments=moments,
-                while_writing=number % 2 == 1,
-            )
+            folder = Path(name) / f"killed_{number}"
+            writing = number % 2 == 1
+            one = killed_and_resumed(folder, whole, moments=moments, while_writing=writing)
             print(f"{number + 1} of {config.kills}: {one}", file=sys.stderr, flush=True)
             kills.append(one)
     differences = [max(one["checkpoint_difference"], one["logged_difference"]) for one in kills]
@@ -207,24 +182,19 @@ def measure_kills(config: Config) -> dict[str, Any]:
         "killed_while_writing": sum(one["unfinished_checkpoints"] > 0 for one in kills),
         "max_difference": max(differences),
         "lost_frames": max(one["lost_frames"] for one in kills),
-        "frames": FRAMES,
+        "frames": RUN.frames,
         "each": kills,
     }
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is in use now; Linux."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
 def measure_memory(updates: int) -> dict[str, Any]:
-    """Resident memory on the way through a run of so many updates."""
+    """Resident memory on the way through a run of so many updates; Linux."""
     batch = 100
-    measured: list[list[float]] = []
+    measured: list[float] = []
 
     def measure(_: Any) -> dict[str, Any]:
-        measured.append([time.perf_counter(), resident_bytes() / 2**20])
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        measured.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         return {}
 
     with tempfile.TemporaryDirectory() as folder:
@@ -243,7 +213,7 @@ def measure_memory(updates: int) -> dict[str, Any]:
         task = game_task(MarkovGame.random(0, 4, 2, 2), metrics=measure)
         summary = train(config, task=task)
     # The last two are of the end; the first is of before any update.
-    mebibytes = [round(value, 1) for _, value in measured[:-2]]
+    mebibytes = [round(value, 1) for value in measured[:-2]]
     half = len(mebibytes) // 2
     return {
         "command": f"python benchmarks/resume.py --kills 0 --memory-updates {updates}",
@@ -261,8 +231,7 @@ def report(result: dict[str, Any]) -> None:
         ["largest difference at the end", f"{result['max_difference']}"],
         ["frames lost beyond the last checkpoint", f"{result['lost_frames']}"],
     ]
-    note = f"Made by `{result['command']}`: {versions(result['machine'])}."
-    text = f"{table(['', ''], rows)}\n\n{note}"
+    text = f"{table(['', ''], rows)}\n\nMade by {made_by(result)}."
     if memory := result.get("memory"):
         first, last = memory["resident_mebibytes"][1], memory["resident_mebibytes"][-1]
         text += (
@@ -273,24 +242,16 @@ def report(result: dict[str, Any]) -> None:
     write_between(ROOT / "docs" / "resume.md", "resume", text)
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> None:
     """Measure what is asked for, and report."""
-    path = RESULTS / "resume.json"
-    before = json.loads(path.read_text()) if path.exists() and not config.quick else {}
-    if config.report_only:
-        report(before)
-        return before
-    result = {**before, **measure_kills(config)} if config.kills else before
-    if config.memory_updates:
-        result["memory"] = measure_memory(config.memory_updates)
-    if not config.quick:
+    if not config.report_only:
+        result = json.loads(RESULT.read_text())
         if config.kills:
-            result["command"] = f"python benchmarks/resume.py --kills {config.kills}"
-            result["machine"] = machine()
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        report(result)
-    print(json.dumps({name: value for name, value in result.items() if name != "each"}))
-    return result
+            result |= circumstances("resume.py", **asdict(config)) | measure_kills(config)
+        if config.memory_updates:
+            result["memory"] = measure_memory(config.memory_updates)
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    report(json.loads(RESULT.read_text()))
 
 
 if __name__ == "__main__":

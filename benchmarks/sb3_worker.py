@@ -30,9 +30,8 @@ from torchrl_alita.envs import make_env
 from torchrl_alita.envs.pybullet import pybullet_metrics
 from torchrl_alita.saving import machine
 from torchrl_alita.training import evaluate
+from torchrl_alita.training.evaluation import EVALUATION_SEED
 
-# The training loop's.
-EVALUATION_SEED = 1_000_003
 _OFF_POLICY = {
     "learning_starts": 10_000,
     "batch_size": 256,

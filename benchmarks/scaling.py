@@ -1,13 +1,12 @@
 """What an update costs against the number of agents, the buffer, the environments and the terms.
 
-    python benchmarks/scaling.py --quick        # a minute; print, write nothing
     python benchmarks/scaling.py                # measure, write the results, report
     python benchmarks/scaling.py --report-only  # the tables and the figure, from the results
 
-The work is that of throughput.py where nothing else is said: vmas/spread, batches of 1,024
-transitions, two hidden layers of 128. Within a section all configurations take turns, forwards
-and then backwards; each figure is the median over the rounds, in the JSON with the least, wall
-and processor time. Updates are eager, or with --compile compiled.
+The work is timing.WORK where nothing else is said: vmas/spread, batches of 1,024 transitions, two
+hidden layers of 128. Within a section all configurations take turns; each figure is the median
+over the rounds, in the JSON with the least, wall and processor time. Updates are eager, or with
+--compile compiled.
 
 - Agents: an update of each algorithm against N. With N an agent's observation in vmas/spread
   grows as well, and with both what a centralized critic reads.
@@ -30,59 +29,46 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import tyro
-from pages import FIGURES, RESULTS, ROOT, table, write_between
-from profile_update import (
-    ALGORITHMS,
-    circumstances,
-    collected_batches,
-    follow,
-    restart_with_allocator,
-    rewarded,
-    settings,
-    take_turns,
-    task_env,
-    unwatched,
-    update_estimators,
-    with_what,
-    without_conditional,
-)
-from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Bounded, Composite, Unbounded
+from pages import FIGURES, RESULTS, ROOT, circumstances, made_by, table, write_between
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictSequential
+from timing import ALGORITHMS, restart_with_allocator, take_turns, work_config
+from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 
-from torchrl_alita.algorithms import MADDPG
+from torchrl_alita.algorithms import ALITA, Learner
+from torchrl_alita.envs import make_env
 from torchrl_alita.layout import layout_of
-from torchrl_alita.modules import make_actor
+from torchrl_alita.modules._mlp import multi_agent_mlp
+from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.collection import make_exploration
 
 RESULT = RESULTS / "scaling.json"
 PICTURE = FIGURES / "scaling.png"
 PAGE = ROOT / "docs" / "speed.md"
+SYMMETRIC = {"algorithm__influencers": "all"}
 WHOLE = {
     "maddpg": ("MADDPG", "maddpg", {}),
     "marginal": ("ALITA, marginal", "alita", {}),
-    "clones": ("ALITA, clones", "alita", {"estimator": "clones"}),
-    "centralized": ("ALITA, centralized", "alita", {"estimator": "centralized"}),
-    "symmetric": ("Symmetric, marginal", "alita", {"influencers": "all"}),
+    "clones": ("ALITA, clones", "alita", {"algorithm__estimator": "clones"}),
+    "centralized": ("ALITA, centralized", "alita", {"algorithm__estimator": "centralized"}),
+    "symmetric": ("Symmetric, marginal", "alita", SYMMETRIC),
     "symmetric_clones": (
-        "Symmetric, clones",
-        "alita",
-        {"estimator": "clones", "influencers": "all"},
+        "Symmetric, clones", "alita", {**SYMMETRIC, "algorithm__estimator": "clones"},
     ),
     "symmetric_centralized": (
-        "Symmetric, centralized",
-        "alita",
-        {"estimator": "centralized", "influencers": "all"},
+        "Symmetric, centralized", "alita", {**SYMMETRIC, "algorithm__estimator": "centralized"},
     ),
-}
+}  # fmt: skip
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 ASYMMETRIC = {
     "symmetric": "marginal",
@@ -112,27 +98,27 @@ MEMORY = (
     {"algorithm": "alita", "n_agents": 16, "buffer_size": 10_000},
     {"algorithm": "alita_clones", "n_agents": 16, "buffer_size": 10_000},
 )
-MEBI = 2**20
+TIMES = {"ms": "wall_ms", "least": "wall_ms_min", "processor": "processor_ms"}
+
+Rows = list[dict[str, Any]]
 
 
 @dataclass
 class Config:
     """What to measure."""
 
-    quick: bool = False
-    """Smaller and fewer configurations in two rounds; print, write nothing."""
     compile: bool = False
     """Measure compiled updates."""
     rounds: int = 5
-    """Turns of each configuration; quick: 2."""
+    """Turns of each configuration."""
     n_agents: tuple[int, ...] = (2, 4, 8, 16, 32)
-    """Team sizes; quick: 2 4 8."""
+    """Team sizes."""
     buffer_sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    """Transitions in full buffers; quick: 10,000 and 100,000."""
+    """Transitions in full buffers."""
     num_envs: tuple[int, ...] = (1, 4, 16, 64, 256, 1_024, 4_096)
-    """Environments simulated together; quick: 1 16 256."""
+    """Environments simulated together."""
     seeds: tuple[int, ...] = (1, 2, 4, 8)
-    """Learners stacked; quick: 1 4."""
+    """Learners stacked."""
     threads: int = 1
     """Of torch."""
     report_only: bool = False
@@ -140,13 +126,14 @@ class Config:
     memory_of: str | None = None
     """A configuration as JSON, whose memory is measured; for this script's own processes."""
 
-    def __post_init__(self):
-        if self.quick:
-            self.rounds = 2
-            self.n_agents, self.buffer_sizes = (2, 4, 8), (10_000, 100_000)
-            self.num_envs, self.seeds = (1, 16, 256), (1, 4)
-        if self.rounds < 1 or not all((self.n_agents, self.buffer_sizes, self.num_envs)):
-            raise ValueError(f"Each list must name something and rounds be positive, got {self}.")
+
+def environment(config: RunConfig) -> EnvBase:
+    """That of a config."""
+    training = config.training
+    return make_env(
+        config.task, num_envs=training.num_envs, n_agents=training.n_agents,
+        horizon=training.horizon, seed=training.seed,
+    )  # fmt: skip
 
 
 def transitions(env: EnvBase, count: int) -> TensorDictBase:
@@ -155,91 +142,107 @@ def transitions(env: EnvBase, count: int) -> TensorDictBase:
     return env.rollout(steps, break_when_any_done=False).reshape(-1)[:count].contiguous()
 
 
-def updating(algorithm: MADDPG, batch: TensorDictBase) -> Callable[[], Any]:
+def updating(learner: Learner, batch: TensorDictBase) -> Callable[[], Any]:
     """An update on given batches."""
-    batches = dict.fromkeys(algorithm.replays(), batch)
-    return lambda: algorithm.update(batches)
+    return partial(learner.update, dict.fromkeys(learner.replays(), batch))
 
 
-def measure_agents(config: Config) -> list[dict[str, Any]]:
-    """An update of each algorithm against N."""
-    calls, rows = {}, {}
-    for num_agents in config.n_agents:
-        env = task_env(settings("maddpg", n_agents=num_agents))
-        batch = transitions(env, settings("maddpg").algorithm.batch_size)
-        for name in AGAINST_AGENTS:
-            _, base, options = WHOLE[name]
-            chosen = settings(base, compiled=config.compile, n_agents=num_agents, **options)
-            algorithm = chosen.build(env)
-            key = f"{name}, {num_agents}"
-            calls[key] = updating(algorithm, batch)
-            size = layout_of(env).observation_size
-            rows[key] = {"algorithm": name, "n_agents": num_agents, "observation_size": size}
-    return with_times(rows, take_turns(calls, config.rounds))
+def collecting(config: RunConfig, env: EnvBase, learner: Learner) -> Callable[[], TensorDictBase]:
+    """The next batch of the noisy policies, as the training loop gets it."""
+    batches = iter(
+        Collector(
+            env,
+            TensorDictSequential(learner.actor, make_exploration(config, learner)),
+            frames_per_batch=config.training.num_envs * STEPS,
+            total_frames=-1,
+            auto_register_policy_transforms=False,
+        )
+    )
+    return partial(next, batches)
 
 
-def with_times(rows: dict[str, dict], times: dict[str, dict]) -> list[dict[str, Any]]:
-    """Configurations with their figures."""
-    return [row | times[key] for key, row in rows.items()]
-
-
-def filled(buffers: Buffers, collected: TensorDictBase) -> Buffers:
+def filled(config: RunConfig, learner: Learner, collected: TensorDictBase) -> Buffers:
     """Full buffers, of one collected batch again and again."""
+    buffers = Buffers(config, learner)
     while len(buffers.replay) < buffers.replay.storage.max_size:
         buffers.extend(collected)
     return buffers
 
 
-def measure_buffer(config: Config) -> list[dict[str, Any]]:
+def timed(cases: Iterable[tuple[dict[str, Any], Callable[[], Any]]], rounds: int) -> Rows:
+    """Rows with the figures of their calls, which take turns."""
+    rows, calls = zip(*cases, strict=True)
+    times = take_turns(dict(enumerate(calls)), rounds)
+    return [row | times[number] for number, row in enumerate(rows)]
+
+
+def measure_agents(config: Config) -> Rows:
+    """An update of each algorithm against N."""
+
+    def cases():
+        for num_agents in config.n_agents:
+            env = environment(work_config("maddpg", n_agents=num_agents))
+            batch = transitions(env, work_config("maddpg").algorithm.batch_size)
+            for name in AGAINST_AGENTS:
+                _, base, options = WHOLE[name]
+                learner = work_config(base, algorithm__compile=config.compile, **options).build(env)
+                row = {"algorithm": name, "n_agents": num_agents}
+                size = layout_of(env).observation_size
+                yield row | {"observation_size": size}, updating(learner, batch)
+
+    return timed(cases(), config.rounds)
+
+
+def measure_buffer(config: Config) -> Rows:
     """Drawing and updating against the size of the buffer, ALITA with clones."""
-    calls, rows = {}, {}
-    for size in config.buffer_sizes:
-        chosen = settings("alita_clones", compiled=config.compile, buffer_size=size)
-        env = task_env(chosen)
-        algorithm = chosen.build(env)
-        buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.training.horizon))
-        plain, conditional = without_conditional(buffers), buffers.drawn["conditional_0"]
-        batches = plain.sample() | {"conditional_0": conditional.sample()}
-        for stage, call in (
-            ("sampling", plain.sample),
-            ("conditional", conditional.sample),
-            ("update", lambda a=algorithm, b=batches: a.update(b)),
-        ):
-            calls[f"{stage}, {size}"] = call
-            rows[f"{stage}, {size}"] = {"stage": stage, "buffer_size": size}
-    return with_times(rows, take_turns(calls, config.rounds))
+
+    def cases():
+        for size in config.buffer_sizes:
+            options = {"algorithm__compile": config.compile, "algorithm__buffer_size": size}
+            chosen = work_config("alita_clones", **options)
+            env = environment(chosen)
+            learner = chosen.build(env)
+            buffers = filled(chosen, learner, env.rollout(chosen.training.horizon))
+            conditional = buffers.drawn["conditional_0"].sample
+            batches = buffers.sample()
+
+            def sampling(drawn=buffers.drawn):
+                return [drawn[name].sample() for name in ("batch", "recent")]
+
+            for stage, call in (
+                ("sampling", sampling),
+                ("conditional", conditional),
+                ("update", partial(learner.update, batches)),
+            ):
+                yield {"stage": stage, "buffer_size": size}, call
+
+    return timed(cases(), config.rounds)
 
 
-def measure_environments(config: Config) -> list[dict[str, Any]]:
+def measure_environments(config: Config) -> Rows:
     """Collected environment steps per second against the number of environments."""
-    calls, rows = {}, {}
-    for task, n_agents in TASKS.items():
-        for num_envs in config.num_envs:
-            chosen = settings(
-                "maddpg",
-                task=task,
-                n_agents=n_agents,
-                num_envs=num_envs,
-                frames_per_batch=num_envs * STEPS,
-                frames_per_update=num_envs * STEPS,
-            )
-            env = task_env(chosen)
-            batches = collected_batches(chosen, env, chosen.build(env))
-            calls[f"{task}, {num_envs}"] = lambda batches=batches: next(batches)
-            rows[f"{task}, {num_envs}"] = {"task": task, "num_envs": num_envs}
-    measured = with_times(rows, take_turns(calls, config.rounds))
-    for row in measured:
-        frames = row["num_envs"] * STEPS
-        row["frames_per_second"] = round(1e3 * frames / row["wall_ms"], 1)
-        row["frames_per_second_max"] = round(1e3 * frames / row["wall_ms_min"], 1)
-        row["frames_per_processor_second"] = round(1e3 * frames / row["processor_ms"], 1)
-    return measured
+
+    def cases():
+        for task, n_agents in TASKS.items():
+            for num_envs in config.num_envs:
+                chosen = work_config("maddpg", n_agents=n_agents, num_envs=num_envs)
+                env = make_env(task, num_envs=num_envs, n_agents=n_agents, seed=0)
+                row = {"task": task, "num_envs": num_envs}
+                yield row, collecting(chosen, env, chosen.build(env))
+
+    rows = timed(cases(), config.rounds)
+    for row in rows:
+        frames = 1e3 * row["num_envs"] * STEPS
+        row["frames_per_second"] = round(frames / row["wall_ms"], 1)
+        row["frames_per_second_max"] = round(frames / row["wall_ms_min"], 1)
+        row["frames_per_processor_second"] = round(frames / row["processor_ms"], 1)
+    return rows
 
 
-def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], Any]]:
+def terms(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], Any]]:
     """Each term of ALITA alone, eager."""
-    alita = settings("alita").build(env)
-    noted = rewarded(alita, batch)
+    alita: ALITA = work_config("alita").build(env)
+    noted = alita._rewarded(batch)
 
     def influence() -> None:
         sum(part(noted)["loss_influence"] for part in alita.influences).backward()
@@ -248,57 +251,63 @@ def term_calls(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], An
     def novelty() -> None:
         alita.novelty(batch)
         alita.novelty_loss(batch)["loss_novelty"].backward()
-        follow(alita.optimizers["autoencoder"], alita.settings.max_grad_norm)
+        alita._follow(alita.optimizers["autoencoder"])
+        alita.optimizers["autoencoder"].zero_grad(set_to_none=True)
 
     calls = {
         "novelty": novelty,
-        "diversity": lambda: alita.diversity(noted),
-        "total_reward": lambda: alita.total_reward(noted),
+        "diversity": partial(alita.diversity, noted),
+        "total_reward": partial(alita.total_reward, noted),
         "influence": influence,
     }
     for kind in ("clones", "centralized"):
-        chosen = settings("alita", estimator=kind, buffer_size=10_000)
-        algorithm = chosen.build(env)
-        calls[f"estimator_{kind}"] = lambda a=algorithm: update_estimators(
-            a, {"conditional_0": batch}, unwatched
-        )
+        options = {"algorithm__estimator": kind, "algorithm__buffer_size": 10_000}
+        chosen = work_config("alita", **options)
+        learner = chosen.build(env)
+        (estimator,) = learner.estimators
+        calls[f"estimator_{kind}"] = partial(learner._train_estimator, estimator, batch)
         if kind == "clones":
-            buffers = filled(Buffers(chosen, algorithm), env.rollout(chosen.training.horizon))
+            buffers = filled(chosen, learner, env.rollout(chosen.training.horizon))
             calls["conditional"] = buffers.drawn["conditional_0"].sample
     return calls
 
 
-def measure_terms(config: Config) -> list[dict[str, Any]]:
+def measure_terms(config: Config) -> Rows:
     """Terms alone and whole updates, N=3."""
-    env = task_env(settings("maddpg"))
-    batch = transitions(env, settings("maddpg").algorithm.batch_size)
-    calls = {}
-    for name, (_, algorithm, options) in WHOLE.items():
-        chosen = settings(algorithm, compiled=config.compile, **options)
-        calls[name] = updating(chosen.build(env), batch)
-    calls |= term_calls(env, batch)
-    return with_times({name: {"term": name} for name in calls}, take_turns(calls, config.rounds))
+    env = environment(work_config("maddpg"))
+    batch = transitions(env, work_config("maddpg").algorithm.batch_size)
+    calls = {
+        name: updating(
+            work_config(base, algorithm__compile=config.compile, **options).build(env), batch
+        )
+        for name, (_, base, options) in WHOLE.items()
+    }
+    calls |= terms(env, batch)
+    return timed((({"term": name}, call) for name, call in calls.items()), config.rounds)
 
 
-def peak_memory(chosen: dict[str, Any]) -> dict[str, Any]:
+def peak_memory(
+    algorithm: str | None = None, buffer_size: int | None = None, **options: Any
+) -> dict[str, Any]:
     """The buffer's bytes, and the largest resident memory that this process has had.
 
     Args:
-        chosen: algorithm and options of its run; empty for a process that only imports.
+        algorithm: of its run; None for a process that only imports.
+        buffer_size: of its buffer. Default: the usual one.
+        **options: of the training.
     """
     import resource  # not on Windows
 
     buffer_bytes = 0
-    if chosen:
-        num_envs = chosen.get("num_envs", settings("maddpg").training.num_envs)
-        frames = {"frames_per_batch": num_envs * STEPS, "frames_per_update": num_envs * STEPS}
-        config = settings(**chosen, **frames)
-        env = task_env(config)
-        algorithm = config.build(env)
-        batches = collected_batches(config, env, algorithm)
-        buffers = filled(Buffers(config, algorithm), next(batches))
+    if algorithm:
+        if buffer_size:
+            options["algorithm__buffer_size"] = buffer_size
+        config = work_config(algorithm, **options)
+        env = environment(config)
+        learner = config.build(env)
+        buffers = filled(config, learner, collecting(config, env, learner)())
         for _ in range(3):
-            algorithm.update(buffers.sample())
+            learner.update(buffers.sample())
         stored = buffers.replay.storage[:]
         buffer_bytes = sum(v.numel() * v.element_size() for v in stored.values(True, True))
     # macOS counts in bytes, Linux in units of 1,024.
@@ -307,13 +316,12 @@ def peak_memory(chosen: dict[str, Any]) -> dict[str, Any]:
     return {"buffer_bytes": buffer_bytes, "peak_bytes": peak}
 
 
-def measure_memory(config: Config) -> list[dict[str, Any]]:
+def measure_memory(config: Config) -> Rows:
     """Each configuration in a process of its own."""
     rows = []
-    for chosen in MEMORY[:3] if config.quick else MEMORY:
-        options = {**chosen, "compiled": config.compile} if chosen else {}
+    for chosen in MEMORY:
+        options = {**chosen, "algorithm__compile": config.compile} if chosen else {}
         command = [sys.executable, __file__, "--memory-of", json.dumps(options)]
-        command += ["--threads", str(config.threads)]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append({**chosen, **json.loads(said.splitlines()[-1])})
     return rows
@@ -321,64 +329,44 @@ def measure_memory(config: Config) -> list[dict[str, Any]]:
 
 def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], None]:
     """Forward, backward and Adam of stacked networks with inputs of their own."""
-    chosen = settings("maddpg")
-    # What make_actor reads of an environment; its networks are like those of the critics.
-    sizes = SimpleNamespace(
-        device="cpu",
-        full_done_spec=Composite(done=Unbounded((1,))),
-        full_observation_spec_unbatched=Composite(
-            agents=Composite(observation=Unbounded((num_networks, inputs)), shape=(num_networks,))
-        ),
-        full_action_spec_unbatched=Composite(
-            agents=Composite(
-                action=Bounded(-1, 1, shape=(num_networks, outputs)), shape=(num_networks,)
-            )
-        ),
-    )
-    networks = make_actor(sizes, num_cells=chosen.algorithm.num_cells)
-    observation = torch.randn(chosen.algorithm.batch_size, num_networks, inputs)
-    batch = TensorDict({"agents": {"observation": observation}}, [chosen.algorithm.batch_size])
+    chosen = work_config("maddpg").algorithm
+    networks = multi_agent_mlp(
+        in_features=inputs, out_features=outputs, num_agents=num_networks,
+        num_cells=chosen.num_cells,
+    )  # fmt: skip
+    given = torch.randn(chosen.batch_size, num_networks, inputs)
     optimizer = torch.optim.Adam(networks.parameters(), fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        networks(batch.copy())["agents", "action"].square().sum().backward()
+        networks(given).tanh().square().sum().backward()
         optimizer.step()
 
     return step
 
 
-def in_sequence(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
-    """One after the other."""
-
-    def call() -> None:
-        for step in steps:
-            step()
-
-    return call
-
-
-def measure_seeds(config: Config) -> list[dict[str, Any]]:
+def measure_seeds(config: Config) -> Rows:
     """S stacked learners' networks against S in turns."""
-    layout = layout_of(task_env(settings("maddpg", num_envs=1)))
+    layout = layout_of(environment(work_config("maddpg", num_envs=1)))
     num_agents, observation, action = layout.num_agents, layout.observation_size, layout.action_size
     shapes = {
         "actors": (observation, action),
         "critics": (num_agents * (observation + action), 1),
     }
-    calls, rows = {}, {}
-    for networks, (inputs, outputs) in shapes.items():
-        for seeds in config.seeds:
-            stacked = network_step(seeds * num_agents, inputs, outputs)
-            alone = [network_step(num_agents, inputs, outputs) for _ in range(seeds)]
-            for way, call in (("stacked", stacked), ("in_sequence", in_sequence(alone))):
-                key = f"{networks}, {seeds}, {way}"
-                calls[key] = call
-                rows[key] = {"networks": networks, "seeds": seeds, "way": way}
-    return with_times(rows, take_turns(calls, config.rounds))
+
+    def cases():
+        for networks, (inputs, outputs) in shapes.items():
+            for seeds in config.seeds:
+                row = {"networks": networks, "seeds": seeds}
+                stacked = network_step(seeds * num_agents, inputs, outputs)
+                yield row | {"way": "stacked"}, stacked
+                alone = [network_step(num_agents, inputs, outputs) for _ in range(seeds)]
+                yield row | {"way": "in_sequence"}, lambda steps=alone: [step() for step in steps]
+
+    return timed(cases(), config.rounds)
 
 
-SECTIONS: dict[str, Callable[[Config], list[dict[str, Any]]]] = {
+SECTIONS: dict[str, Callable[[Config], Rows]] = {
     # First: a process starts with its parent's largest memory as its own.
     "memory": measure_memory,
     "agents": measure_agents,
@@ -389,118 +377,109 @@ SECTIONS: dict[str, Callable[[Config], list[dict[str, Any]]]] = {
 }
 
 
-def times_cells(row: dict[str, Any]) -> list[str]:
+def times(row: dict[str, Any]) -> list[str]:
     """Median and least of the wall time, and processor time, in ms."""
-    return [f"{row[name]:.2f}" for name in ("wall_ms", "wall_ms_min", "processor_ms")]
+    return [f"{row[name]:.2f}" for name in TIMES.values()]
 
 
-TIMES = ["ms", "least", "processor"]
+def ratios(row: dict[str, Any], whole: dict[str, Any]) -> list[float]:
+    """Of two rows, by wall time, its least and processor time."""
+    return [row[name] / whole[name] for name in TIMES.values()]
 
 
-def agents_table(rows: Sequence[dict[str, Any]]) -> str:
+def agents_table(rows: Rows) -> str:
     """An update against N."""
-    titles = ["algorithm", "N", "features of an observation", *TIMES]
+    ordered = sorted(rows, key=lambda row: AGAINST_AGENTS.index(row["algorithm"]))
     cells = [
         [
             WHOLE[row["algorithm"]][0],
             str(row["n_agents"]),
             str(row["observation_size"]),
-            *times_cells(row),
+            *times(row),
         ]
-        for row in sorted(rows, key=lambda row: AGAINST_AGENTS.index(row["algorithm"]))
+        for row in ordered
     ]
-    return table(titles, cells)
+    return table(["algorithm", "N", "features of an observation", *TIMES], cells)
 
 
-def buffer_table(rows: Sequence[dict[str, Any]]) -> str:
+def buffer_table(rows: Rows) -> str:
     """Drawing and updating against the size."""
+    ordered = sorted(rows, key=lambda row: list(BUFFER_STAGES).index(row["stage"]))
     cells = [
-        [BUFFER_STAGES[stage], f"{row['buffer_size']:,}", *times_cells(row)]
-        for stage in BUFFER_STAGES
-        for row in rows
-        if row["stage"] == stage
+        [BUFFER_STAGES[row["stage"]], f"{row['buffer_size']:,}", *times(row)] for row in ordered
     ]
     return table(["stage", "transitions stored", *TIMES], cells)
 
 
-def environments_table(rows: Sequence[dict[str, Any]]) -> str:
+def environments_table(rows: Rows) -> str:
     """Collected frames per second of each task."""
     titles = ["environments"]
     for task, num_agents in TASKS.items():
         titles += [f"{task}, N={num_agents}: frames/s", "most", "per processor second"]
     names = ("frames_per_second", "frames_per_second_max", "frames_per_processor_second")
-    cells = []
-    for num_envs in dict.fromkeys(row["num_envs"] for row in rows):
-        found = {row["task"]: row for row in rows if row["num_envs"] == num_envs}
-        speeds = [f"{found[task][name]:,.0f}" for task in TASKS for name in names]
-        cells.append([f"{num_envs:,}", *speeds])
-    return table(titles, cells)
+    cells: dict[int, list[str]] = {}
+    for row in rows:
+        line = cells.setdefault(row["num_envs"], [f"{row['num_envs']:,}"])
+        line += [f"{row[name]:,.0f}" for name in names]
+    return table(titles, cells.values())
 
 
-def in_percent(row: dict[str, Any], whole: dict[str, Any]) -> list[str]:
-    """Of another row, by wall time, its least and processor time."""
-    names = ("wall_ms", "wall_ms_min", "processor_ms")
-    return [f"{100 * row[name] / whole[name]:.0f} %" for name in names]
-
-
-def terms_table(rows: Sequence[dict[str, Any]]) -> str:
+def terms_table(rows: Rows) -> str:
     """Whole updates and terms in percent of MADDPG, and what symmetry costs."""
     found = {row["term"]: row for row in rows}
-    titles = ["of an update of MADDPG", "ms", "percent", "least", "processor"]
-
-    def cells(name: str, title: str) -> list[str]:
-        row = found[name]
-        return [title, f"{row['wall_ms']:.2f}", *in_percent(row, found["maddpg"])]
-
-    whole = [cells(name, title) for name, (title, _, _) in WHOLE.items()]
-    terms = [cells(name, title) for name, title in TERMS.items()]
+    titles = {**{name: title for name, (title, _, _) in WHOLE.items()}, **TERMS}
+    cells = [
+        [
+            title,
+            f"{found[name]['wall_ms']:.2f}",
+            *(f"{100 * part:.0f} %" for part in ratios(found[name], found["maddpg"])),
+        ]
+        for name, title in titles.items()
+    ]
     symmetric = [
         [
             f"{WHOLE[name][0]}, over {WHOLE[one][0]}",
-            *(
-                f"{found[name][time] / found[one][time]:.2f}"
-                for time in ("wall_ms", "wall_ms_min", "processor_ms")
-            ),
+            *(f"{part:.2f}" for part in ratios(found[name], found[one])),
         ]
         for name, one in ASYMMETRIC.items()
     ]
-    ratios = table(["whole updates", "times", "least", "processor"], symmetric)
-    return f"{table(titles, whole + terms)}\n\n{ratios}"
+    whole = table(["of an update of MADDPG", "ms", "percent", "least", "processor"], cells)
+    return f"{whole}\n\n{table(['whole updates', 'times', 'least', 'processor'], symmetric)}"
 
 
-def memory_table(rows: Sequence[dict[str, Any]]) -> str:
+def memory_table(rows: Rows) -> str:
     """The buffer's size and the largest memory of each configuration."""
     titles = ["process", "N", "environments", "transitions stored", "buffer, MiB", "peak, MiB"]
-    run = settings("maddpg")
-    usual = vars(run.training) | vars(run.algorithm)
+    usual = work_config("maddpg")
+    usual = vars(usual.training) | vars(usual.algorithm)
     cells = []
     for row in rows:
-        sizes = ["", "", ""]
+        line = ["imports alone", "", "", ""]
         if "algorithm" in row:
             names = ("n_agents", "num_envs", "buffer_size")
             sizes = [f"{row.get(name, usual[name]):,}" for name in names]
-        title = ALGORITHMS[row["algorithm"]][0] if "algorithm" in row else "imports alone"
-        mebibytes = [f"{row[name] / MEBI:,.0f}" for name in ("buffer_bytes", "peak_bytes")]
-        cells.append([title, *sizes, *mebibytes])
+            line = [ALGORITHMS[row["algorithm"]][0], *sizes]
+        bytes_of = (row[name] for name in ("buffer_bytes", "peak_bytes"))
+        cells.append([*line, *(f"{size / 2**20:,.0f}" for size in bytes_of)])
     return table(titles, cells)
 
 
-def seeds_table(rows: Sequence[dict[str, Any]]) -> str:
+def seeds_table(rows: Rows) -> str:
     """How many times faster the stack is."""
-    found = {(row["networks"], row["seeds"], row["way"]): row for row in rows}
     titles = ["networks", "S", "stacked, ms", "in turns, ms", "gain", "by least", "by processor"]
-    cells = []
-    for networks, seeds, _ in dict.fromkeys(key for key in found if key[2] == "stacked"):
-        stacked = found[networks, seeds, "stacked"]
-        turns = found[networks, seeds, "in_sequence"]
-        names = ("wall_ms", "wall_ms_min", "processor_ms")
-        gains = [f"{turns[name] / stacked[name]:.2f}" for name in names]
-        times = [f"{row['wall_ms']:.2f}" for row in (stacked, turns)]
-        cells.append([networks, str(seeds), *times, *gains])
+    cells = [
+        [
+            stacked["networks"],
+            str(stacked["seeds"]),
+            *(f"{row['wall_ms']:.2f}" for row in (stacked, turns)),
+            *(f"{gain:.2f}" for gain in ratios(turns, stacked)),
+        ]
+        for stacked, turns in zip(rows[::2], rows[1::2], strict=True)
+    ]
     return table(titles, cells)
 
 
-TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
+TABLES: dict[str, Callable[[Rows], str]] = {
     "agents": agents_table,
     "buffer": buffer_table,
     "environments": environments_table,
@@ -515,43 +494,44 @@ def note(content: dict[str, Any]) -> str:
     updates = "compiled" if content["config"]["compile"] else "eager"
     return (
         f"Medians over {content['config']['rounds']} rounds, with the least; updates are {updates}. "
-        f"Made by {with_what(content)}. All figures: benchmarks/results/scaling.json."
+        f"Made by {made_by(content)}. All figures: benchmarks/results/scaling.json."
     )
 
 
-def draw(content: dict[str, Any], path: Path) -> None:
+def draw(sections: dict[str, Rows], path: Path) -> None:
     """Four panels: agents, buffer, environments and terms."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    agents, buffer, environments, terms = figure.subplots(2, 2).flat
-    series = (
-        (agents, "agents", "algorithm", "n_agents", "wall_ms", lambda name: WHOLE[name][0]),
-        (buffer, "buffer", "stage", "buffer_size", "wall_ms", BUFFER_STAGES.get),
-        (environments, "environments", "task", "num_envs", "frames_per_second", str),
+    agents, buffer, environments, parts = figure.subplots(2, 2).flat
+    wholes = {name: title for name, (title, _, _) in WHOLE.items()}
+    series: Sequence[tuple] = (
+        (agents, "agents", "algorithm", "n_agents", "wall_ms", wholes),
+        (buffer, "buffer", "stage", "buffer_size", "wall_ms", BUFFER_STAGES),
+        (environments, "environments", "task", "num_envs", "frames_per_second", {}),
     )
-    for axes, section, group, x, y, title in series:
-        rows = content["sections"][section]
-        for name in dict.fromkeys(row[group] for row in rows):
-            points = [(row[x], row[y]) for row in rows if row[group] == name]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=title(name))
+    for axes, section, group, x, y, titles in series:
+        for name in dict.fromkeys(row[group] for row in sections[section]):
+            points = [(row[x], row[y]) for row in sections[section] if row[group] == name]
+            label = titles.get(name, name)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
     agents.set(title="an update", xlabel="agents", ylabel="ms")
-    sizes = sorted({row["n_agents"] for row in content["sections"]["agents"]})
+    sizes = sorted({row["n_agents"] for row in sections["agents"]})
     agents.set_xticks(sizes, list(map(str, sizes)), minor=False)
     agents.set_xticks([], minor=True)
     buffer.set(title="out of a full buffer", xlabel="transitions stored", ylabel="ms")
     environments.set(title="collection", xlabel="environments", ylabel="environment steps/s")
-    found = {row["term"]: row["wall_ms"] for row in content["sections"]["terms"]}
-    titles = {**{name: title for name, (title, _, _) in WHOLE.items()}, **TERMS}
-    percents = [100 * found[name] / found["maddpg"] for name in titles]
+    found = {row["term"]: row["wall_ms"] for row in sections["terms"]}
+    titles = {**wholes, **TERMS}
     colors = ["tab:blue"] * len(WHOLE) + ["tab:orange"] * len(TERMS)
-    terms.barh(list(titles.values()), percents, color=colors)
-    terms.invert_yaxis()
-    terms.set(title="whole updates and terms alone", xlabel="percent of an update of MADDPG")
-    terms.tick_params(axis="y", labelsize=8)
+    percents = [100 * found[name] / found["maddpg"] for name in titles]
+    parts.barh(list(titles.values()), percents, color=colors)
+    parts.invert_yaxis()
+    parts.set(title="whole updates and terms alone", xlabel="percent of an update of MADDPG")
+    parts.tick_params(axis="y", labelsize=8)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -562,30 +542,24 @@ def report(content: dict[str, Any]) -> None:
     for section, write in TABLES.items():
         write_between(PAGE, f"scaling {section}", write(content["sections"][section]))
     write_between(PAGE, "scaling note", note(content))
-    draw(content, PICTURE)
+    draw(content["sections"], PICTURE)
 
 
 def main(config: Config) -> None:
-    """Measure, print or write, and report."""
-    if config.report_only:
-        report(json.loads(RESULT.read_text()))
-        return
-    restart_with_allocator()
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(0)
-    if config.memory_of is not None:
-        print(json.dumps(peak_memory(json.loads(config.memory_of))))
-        return
-    content = {**circumstances("scaling.py"), "config": asdict(config), "sections": {}}
-    for section, measure in SECTIONS.items():
-        print(f"{section} ...", file=sys.stderr, flush=True)
-        content["sections"][section] = measure(config)
-    if config.quick:
-        for section, write in TABLES.items():
-            print(f"{write(content['sections'][section])}\n")
-        return
-    RESULT.write_text(json.dumps(content, indent=1) + "\n")
-    report(content)
+    """Measure, write and report."""
+    if not config.report_only:
+        restart_with_allocator()
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(0)
+        if config.memory_of is not None:
+            print(json.dumps(peak_memory(**json.loads(config.memory_of))))
+            return
+        content = {**circumstances("scaling.py", **asdict(config)), "sections": {}}
+        for section, measure in SECTIONS.items():
+            print(f"{section} ...", file=sys.stderr, flush=True)
+            content["sections"][section] = measure(config)
+        RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    report(json.loads(RESULT.read_text()))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,8 @@ from torchrl_alita.envs import get_task, make_env
 from torchrl_alita.experiments import Row, append_row, read_rows
 from torchrl_alita.layout import ACTION, OBSERVATION
 from torchrl_alita.saving import machine
-from torchrl_alita.training import evaluate
+from torchrl_alita.training.evaluation import EVALUATION_SEED, evaluate
 
-# The training loop's.
-EVALUATION_SEED = 1_000_003
 EAST, STOP, FIRST_ATTACK = 1, 4, 5
 # Of the spring, of its damping, of what pushes teammates away, and where that begins.
 SPRING, DAMPING, PUSH, TOO_NEAR = 10.0, 2.0, 2.0, 0.33

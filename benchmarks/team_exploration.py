@@ -1,7 +1,6 @@
 """What chance alone finds in Push-Box, by how much the team's random actions agree and last.
 
-    python benchmarks/team_exploration.py          # results/team_exploration.json, some minutes
-    python benchmarks/team_exploration.py --quick  # one line of JSON, in less than a minute
+    python benchmarks/team_exploration.py   # writes results/team_exploration.json, some minutes
 
 Part "always_random": play with nothing but TeamExploration's random actions, eps = 1. Part
 "bursts": a policy that always stays, with random actions in three of ten steps on average, by
@@ -18,18 +17,16 @@ https://arxiv.org/abs/2108.12581 uses it: two agents, 15 x 15 cells, 300 steps.
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import torch
 import tyro
+from pages import RESULTS, circumstances
 
 from torchrl_alita.envs import PushBox
 from torchrl_alita.modules import TeamExploration
-from torchrl_alita.saving import machine
 
-RESULT = Path(__file__).parent / "results" / "team_exploration.json"
+RESULT = RESULTS / "team_exploration.json"
 ALWAYS_RANDOM = [
     {"agreement": agreement, "persistence": persistence}
     for agreement, persistence in (
@@ -57,8 +54,6 @@ class Config:
     """Steps of an episode."""
     threads: int = 1
     """Threads of torch."""
-    quick: bool = False
-    """A small part of it, printed as one line and not written."""
 
 
 @torch.no_grad()
@@ -95,34 +90,15 @@ def row(config: Config, *, eps: float, **arguments: float) -> dict[str, float]:
 
 
 def main(config: Config) -> None:
-    """Play, and print or write what was found."""
+    """Play, and write what was found."""
     torch.set_num_threads(config.threads)
-    started = time.perf_counter()
-    if config.quick:
-        config.episodes, config.seeds = min(config.episodes, 512), config.seeds[:1]
-    found = {
-        "always_random": [row(config, eps=1.0, **arguments) for arguments in ALWAYS_RANDOM],
-        "bursts": [row(config, eps=BURST_EPS, **arguments) for arguments in BURSTS],
-    }
-    options = [
-        *("--episodes", str(config.episodes), "--seeds", *map(str, config.seeds)),
-        *("--horizon", str(config.horizon), "--threads", str(config.threads)),
-    ]
-    content = {
-        "command": " ".join(["python benchmarks/team_exploration.py", *options]),
-        "seconds": round(time.perf_counter() - started, 1),
-        "machine": machine(),
-        **found,
-    }
-    if config.quick:
-        print(json.dumps(content))
-        return
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    content = circumstances("team_exploration.py", **asdict(config))
+    for part, eps, rows in (
+        ("always_random", 1.0, ALWAYS_RANDOM),
+        ("bursts", BURST_EPS, BURSTS),
+    ):
+        content[part] = [row(config, eps=eps, **arguments) for arguments in rows]
     RESULT.write_text(json.dumps(content, indent=1) + "\n")
-    for name, rows in found.items():
-        print(name)
-        for entry in rows:
-            print(" ", {key: round(value, 5) for key, value in entry.items()})
 
 
 if __name__ == "__main__":

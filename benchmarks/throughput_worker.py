@@ -108,39 +108,24 @@ class Turns:
 
 def train_ours(work: dict[str, Any], turns: Turns) -> None:
     """``torchrl_alita.training.train`` with the contender's options."""
+    from timing import work_config
     from torchrl.envs import EnvBase
 
     from torchrl_alita.algorithms import MADDPG, MADDPGSettings
     from torchrl_alita.training import parse_arguments, train
 
-    options = {
-        "n_agents": work["n_agents"],
-        "num_envs": work["num_envs"],
-        "horizon": work["horizon"],
-        "total-frames": _NEVER,
-        "frames-per-batch": work["frames"],
-        "evaluation-interval": _NEVER,
-        "evaluation-episodes": 1,
-        "checkpoint-interval": _NEVER,
-        "device": work["device"],
-        "threads": work["threads"],
-        "run-dir": work["folder"],
-        "algorithm.frames-per-update": work["frames"] // work["updates"],
-        "algorithm.random-frames": 0,
-        "algorithm.batch-size": work["batch_size"],
-        "algorithm.buffer-size": work["buffer_size"],
-        **(
-            {"algorithm.conditional-batch-size": work["batch_size"]}
-            if work["options"][0] == "alita"
-            else {}
-        ),
-    }
-    algorithm, *asked = work["options"]
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    cells = ",".join(map(str, work["num_cells"]))
-    config = parse_arguments(
-        [algorithm, *arguments, "--no-progress", f"--algorithm.num-cells=[{cells}]", *asked]
+    usual = work_config(
+        work["algorithm"],
+        **{name: work[name] for name in ("n_agents", "num_envs", "horizon", "device", "threads")},
+        frames_per_batch=work["frames"],
+        run_dir=work["folder"],
+        algorithm__frames_per_update=work["frames"] // work["updates"],
+        algorithm__batch_size=work["batch_size"],
+        algorithm__buffer_size=work["buffer_size"],
+        algorithm__num_cells=tuple(work["num_cells"]),
+        algorithm__compile=None,
     )
+    config = parse_arguments(work["options"], {usual.algorithm_name: usual})
 
     def make_algorithm(env: EnvBase, settings: MADDPGSettings) -> MADDPG:
         algorithm = config.build(env)

@@ -1,7 +1,6 @@
 """What an update of TwinALITA costs, in percent of an update of TD3.
 
     python benchmarks/twin_cost.py                # measure, write the results and the table
-    python benchmarks/twin_cost.py --quick        # fewer rounds; print, write nothing
     python benchmarks/twin_cost.py --report-only  # the table, from the results
 
 The work is that of recipes/robots.py: batches of 256 transitions of one robot, 64 in a
@@ -10,9 +9,9 @@ Hopper, so that no simulator is needed; a figure is of an update alone, with the
 batches from a buffer and without the simulation. An update of TwinALITA is one of both its
 agents.
 
-The algorithms take turns, forwards and then backwards, after a round that does not count; a turn
-is so many updates that everything moves equally often. Each figure is the median over the
-rounds of the processor time of one thread, which other programs disturb least.
+The algorithms take turns; a turn is so many updates that everything moves equally often. Each
+figure is the median over the rounds of the processor time of one thread, which other programs
+disturb least.
 
 The results are results/twin_cost.json; the table stands between the markers of docs/pybullet.md.
 """
@@ -20,23 +19,20 @@ The results are results/twin_cost.json; the table stands between the markers of 
 from __future__ import annotations
 
 import json
-import platform
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any, Literal
 
 import torch
 import tyro
-from pages import RESULTS, ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, circumstances, made_by, table, write_between
 from tensordict import TensorDict
+from timing import take_turns
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_alita import SAC, TAC, TD3, TwinALITA
 from torchrl_alita.algorithms import DDPG
-from torchrl_alita.saving import machine
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training import TrainingSettings
 from torchrl_alita.training.buffers import Buffers
@@ -59,7 +55,7 @@ VARIANTS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "SAC": (SAC, {}),
     "TAC": (TAC, {}),
 }
-RESULT = "twin_cost.json"
+RESULT = RESULTS / "twin_cost.json"
 # Even: every second update of TD3 moves its policy.
 UPDATES = 20
 
@@ -68,8 +64,6 @@ UPDATES = 20
 class Config:
     """What to measure."""
 
-    quick: bool = False
-    """Two rounds and the first two algorithms; print, write nothing."""
     rounds: int = 5
     """Turns of each algorithm."""
     compile: bool = True
@@ -130,52 +124,18 @@ def updating(config: Config, name: str) -> Callable[[], None]:
     )
     training = TrainingSettings(n_agents=1, num_envs=100, total_frames=config.stored)
     run = RunConfig(algorithm=settings, training=training)
-    algorithm = run.build(env)
-    buffers = Buffers(run, algorithm)
+    learner = run.build(env)
+    buffers = Buffers(run, learner)
     steps = min(1_000, config.stored // 100)
-    collected = algorithm.prepare(env).rollout(steps, break_when_any_done=False)
+    collected = learner.prepare(env).rollout(steps, break_when_any_done=False)
     while len(buffers.replay) < config.stored:
         buffers.extend(collected)
 
     def some_updates() -> None:
         for _ in range(UPDATES):
-            algorithm.update(buffers.sample())
-        if config.device == "cuda":
-            torch.cuda.synchronize()
+            learner.update(buffers.sample())
 
     return some_updates
-
-
-def measure(config: Config) -> dict[str, dict[str, float]]:
-    """Milliseconds of processor time, and of the clock, for an update of each variant."""
-    names = list(VARIANTS)[: 2 if config.quick else None]
-    calls = {name: updating(config, name) for name in names}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for turn in range(config.rounds + 1):
-        for name in names if turn % 2 else reversed(names):
-            start = time.process_time(), time.perf_counter()
-            calls[name]()
-            spent = time.process_time() - start[0], time.perf_counter() - start[1]
-            # In the first round things are compiled.
-            if turn:
-                times[name].append(spent)
-    found = {}
-    for name, spent in times.items():
-        processor, wall = (
-            [1e3 * value / UPDATES for value in each] for each in zip(*spent, strict=True)
-        )
-        figures = {
-            "processor_ms": median(processor),
-            "processor_ms_min": min(processor),
-            "processor_ms_max": max(processor),
-            "wall_ms": median(wall),
-        }
-        found[name] = {key: round(value, 3) for key, value in figures.items()}
-    base = found["TD3"]
-    for row in found.values():
-        row["percent_of_td3"] = round(100 * row["processor_ms"] / base["processor_ms"], 1)
-        row["wall_percent_of_td3"] = round(100 * row["wall_ms"] / base["wall_ms"], 1)
-    return found
 
 
 def cost_table(updates: dict[str, dict[str, float]]) -> str:
@@ -183,46 +143,35 @@ def cost_table(updates: dict[str, dict[str, float]]) -> str:
     rows = []
     for name, row in updates.items():
         middle, least, largest = (row[f"processor_ms{end}"] for end in ("", "_min", "_max"))
-        spent = f"{middle:.1f} [{least:.1f}, {largest:.1f}]"
-        rows.append([name, spent, f"{row['percent_of_td3']:.0f}"])
+        percent = 100 * middle / updates["TD3"]["processor_ms"]
+        rows.append([name, f"{middle:.1f} [{least:.1f}, {largest:.1f}]", f"{percent:.0f}"])
     return table(["algorithm", "update, ms of processor", "percent of TD3's"], rows)
 
 
 def report() -> None:
     """Write the table of the results into the page."""
-    content = json.loads((RESULTS / RESULT).read_text())
+    content = json.loads(RESULT.read_text())
     config = content["config"]
     note = (
-        f"Median [least, largest] of {config['rounds']} turns of {UPDATES} updates, one thread, "
+        f"Median [least, largest] of {config['rounds']} turns of {UPDATES} updates, "
         f"{'compiled' if config['compile'] else 'not compiled'}; observations of "
         f"{config['observation_size']} numbers, actions of {config['action_size']}. Made by "
-        f"`{content['command']}`: {versions(content['machine'])}."
+        f"{made_by(content)}."
     )
     text = f"{cost_table(content['updates'])}\n\n{note}"
     write_between(ROOT / "docs" / "pybullet.md", "twin cost", text)
 
 
 def main(config: Config) -> None:
-    """Measure, print and write."""
-    if config.report_only:
-        report()
-        return
-    if config.quick:
-        config.rounds = 2
-    torch.set_num_threads(1)
-    # Five algorithms share the functions of TwinALITA.
-    torch._dynamo.config.recompile_limit = 64
-    found = measure(config)
-    print(cost_table(found))
-    if config.quick:
-        return
-    content = {
-        "command": "python benchmarks/twin_cost.py",
-        "config": asdict(config),
-        "updates": found,
-        "machine": machine() | {"cpu": platform.processor() or platform.machine()},
-    }
-    (RESULTS / RESULT).write_text(json.dumps(content, indent=1) + "\n")
+    """Measure, write and report."""
+    if not config.report_only:
+        torch.set_num_threads(1)
+        # Five algorithms share the functions of TwinALITA.
+        torch._dynamo.config.recompile_limit = 64
+        calls = {name: updating(config, name) for name in VARIANTS}
+        found = take_turns(calls, config.rounds, device=config.device, per=UPDATES)
+        content = circumstances("twin_cost.py", **asdict(config)) | {"updates": found}
+        RESULT.write_text(json.dumps(content, indent=1) + "\n")
     report()
 
 

@@ -1,6 +1,7 @@
 """The scripts of recipes/ and benchmarks/ as modules.
 
-Their folders are not on the path: benchmarks/coverage.py would hide the tool of that name.
+Their folders are on the path while they are imported, and behind all others: benchmarks/coverage
+would hide the tool of that name.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ def load(folder: str, name: str, *, known_as: str | None = None) -> ModuleType:
         spec = importlib.util.spec_from_file_location(known_as, ROOT / folder / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[known_as] = module
-        spec.loader.exec_module(module)
+        sys.path.append(str(ROOT / folder))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(ROOT / folder))
     return sys.modules[known_as]
-
-
-# What the other benchmarks import.
-pages = load("benchmarks", "pages")

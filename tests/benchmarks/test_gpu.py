@@ -6,8 +6,6 @@ import json
 
 from scripts import load
 
-throughput = load("benchmarks", "throughput")  # which the script imports
-
 
 def test_the_script_measures_everything_and_its_tables_can_be_written(tmp_path):
     gpu = load("benchmarks", "gpu")

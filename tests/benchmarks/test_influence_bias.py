@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
-import subprocess
-import sys
 from dataclasses import replace
-from statistics import mean
 
 import pytest
 import torch
-from scripts import ROOT, load, pages
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
+from benchmarks.influence_bias import games, report, settings, spread
+from benchmarks.influence_bias.learner import Learner, costs, follow
+from benchmarks.pages import set_line
 from torchrl_alita import make_actor, make_env
 from torchrl_alita.envs import MarkovGame, MatrixGame
 from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
 
-bias = load("benchmarks", "influence_bias")
 OBSERVATION, ACTION = ("agents", "observation"), ("agents", "action")
 F64 = torch.float64
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return replace(
-        bias.QUICK, num_envs=7, horizon=10, episodes=3, checkpoint_every=3, batch_size=64,
-        num_cells=(8,), compared=2000,
-    )  # fmt: skip
+TINY = replace(
+    settings.GAMES, num_states=3, num_actions=2, gamma=0.8, actor_lr=1e-3, steps_per_batch=5,
+    estimator_updates=2, num_envs=7, horizon=10, episodes=3, checkpoint_every=3, batch_size=64,
+    num_cells=(8,), compared=2000,
+)  # fmt: skip
 
 
 def random_policies(num_agents: int, num_states: int, num_actions: int) -> torch.Tensor:
@@ -41,7 +34,7 @@ def random_policies(num_agents: int, num_states: int, num_actions: int) -> torch
 
 def test_critics_that_know_read_the_entry_of_the_state_and_joint_action():
     table = torch.arange(2 * 5 * 9.0).view(2, 5, 9)
-    critics = bias.TabularCritics(table)
+    critics = games.TabularCritics(table)
     state, own = torch.eye(5)[3].expand(2, 5), torch.eye(3)[[2, 1]]
     # Joint action 2 * 3 + 1.
     assert critics(state, own).flatten().tolist() == [table[0, 3, 7], table[1, 3, 7]]
@@ -55,7 +48,7 @@ def test_moments_over_the_others_actions(influencer, means, variances):
     """Values 0 4 / 2 6; the row is drawn with 1/2 and 1/2, the column with 1/4 and 3/4."""
     policies = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]], dtype=F64)
     values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
-    average, variance = bias.marginal_moments(policies, values, influencer)
+    average, variance = games.marginal_moments(policies, values, influencer)
     assert average.flatten().tolist() == means
     assert variance.flatten().tolist() == variances
 
@@ -63,7 +56,7 @@ def test_moments_over_the_others_actions(influencer, means, variances):
 def test_an_action_of_probability_zero_has_moments_too():
     policies = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]], dtype=F64)
     values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
-    assert bias.marginal_moments(policies, values, 0)[0].flatten().tolist() == [3.0, 5.0]
+    assert games.marginal_moments(policies, values, 0)[0].flatten().tolist() == [3.0, 5.0]
 
 
 def test_each_error_is_named_for_what_it_is():
@@ -72,18 +65,18 @@ def test_each_error_is_named_for_what_it_is():
     values = torch.tensor([[0.0] * 4, [0.0, 4.0, 2.0, 6.0]], dtype=F64).unsqueeze(1)
     truth = (torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]], dtype=F64), values.amax(-1))
     common = {"policies": policies, "pairs": torch.ones(1, 1, dtype=F64), "truth": truth}
-    known = bias.split_bias(**common, critics=values, estimates=values, one_draw=False)
+    known = games.split_bias(**common, critics=values, estimates=values, one_draw=False)
     assert known == {"influence": 10.0, "critic": 0.0, "estimator": 0.0, "variance": 0.0}
-    drawn = bias.split_bias(**common, critics=values, estimates=values, one_draw=True)
+    drawn = games.split_bias(**common, critics=values, estimates=values, one_draw=True)
     assert drawn["variance"] == 4.0
     # A critic that is too high by 7 everywhere has the same gaps.
-    level = bias.split_bias(**common, critics=values + 7, estimates=values + 7, one_draw=False)
+    level = games.split_bias(**common, critics=values + 7, estimates=values + 7, one_draw=False)
     assert level["critic"] == 0.0
     # An estimator that is too low by 1: gaps -5 and -3, (25 + 9) / 2 = 17.
-    low = bias.split_bias(**common, critics=values, estimates=values - 1, one_draw=False)
+    low = games.split_bias(**common, critics=values, estimates=values - 1, one_draw=False)
     assert low["estimator"] == 7.0
     # A critic of twice the size has twice the gaps.
-    large = bias.split_bias(**common, critics=2 * values, estimates=2 * values, one_draw=False)
+    large = games.split_bias(**common, critics=2 * values, estimates=2 * values, one_draw=False)
     assert large["critic"] == 30.0
 
 
@@ -95,7 +88,7 @@ def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(one_draw):
     pairs = torch.rand(5, 5, generator=generator, dtype=F64)
     pairs = pairs / pairs.sum()
     truth = (torch.randn(3, 5, 2, dtype=F64), torch.randn(3, 5, dtype=F64))
-    parts = bias.split_bias(
+    parts = games.split_bias(
         policies,
         pairs,
         truth=truth,
@@ -105,7 +98,7 @@ def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(one_draw):
         influencer=1,
     )
     joint, best, expected = joint_policy(policies), critics.amax(-1), 0.0
-    average, _ = bias.marginal_moments(policies, estimates, 1)
+    average, _ = games.marginal_moments(policies, estimates, 1)
     for s, t, u, i in itertools.product(range(5), range(5), range(8), (0, 2)):
         value = estimates[i, s, u] if one_draw else average[i, s, u // 2 % 2]
         expected += pairs[s, t] * joint[s, u] * (value - best[i, t]) ** 2 / 2
@@ -123,7 +116,7 @@ def test_the_truth_of_a_batch_is_the_exact_influence_where_states_follow_on_poli
     values = joint_values(game, policies)
     truth = (marginal_values(game, policies, 0), values.amax(-1))
     pairs = states.diag() if place == "current" else states.unsqueeze(1) * follow
-    parts = bias.split_bias(
+    parts = games.split_bias(
         policies, pairs, truth=truth, critics=values, estimates=values, one_draw=False
     )
     exact = influence(game, policies, 0, optimum_at=place, state_distribution=states)
@@ -140,36 +133,36 @@ def test_pairs_of_states_are_counted_from_row_to_column():
         [4],
     )
     expected = [[0.25, 0.5, 0.0], [0.0, 0.0, 0.0], [0.25, 0.0, 0.0]]
-    assert bias.next_state_pairs(batch).tolist() == expected
+    assert games.next_state_pairs(batch).tolist() == expected
 
 
 def test_a_table_of_values_has_the_order_of_the_exact_ones():
     table = torch.arange(2 * 3 * 4.0).view(2, 3, 4)
-    critics = bias.TabularCritics(table)
+    critics = games.TabularCritics(table)
     game = MarkovGame.random(0, 3, 2, 2)
 
     def value(states: TensorDict, action: torch.Tensor) -> torch.Tensor:
         return critics(states[OBSERVATION], action).detach()
 
-    assert bias.value_table(value, game).tolist() == table.tolist()
+    assert games.value_table(value, game).tolist() == table.tolist()
 
 
-def test_a_table_of_policies_is_what_the_actors_draw_from(tiny):
+def test_a_table_of_policies_is_what_the_actors_draw_from():
     torch.manual_seed(0)
     game = MatrixGame(torch.zeros(3, 8), num_envs=20_000)
     actor = make_actor(game, num_cells=(5,))
     for parameter in actor.parameters():
         parameter.data.normal_()
-    policies = bias.policy_table(actor, game)
+    policies = games.policy_table(actor, game)
     with set_exploration_type(ExplorationType.RANDOM):
         drawn = actor(game.reset())[ACTION].detach().mean(0)
     torch.testing.assert_close(drawn, policies[:, 0].float(), atol=0.015, rtol=0)
 
 
 @pytest.fixture(scope="module")
-def point(tiny):
+def point():
     """The last comparison of a run too short for critics to learn."""
-    return bias.run_game(3, tiny, bias.ON_GAMES)["points"][-1]
+    return follow(games.game_learner(3, TINY), games.compare_on_game)["points"][-1]
 
 
 def test_with_critics_that_know_only_the_draw_is_wrong(point):
@@ -186,7 +179,7 @@ def test_with_critics_that_know_only_the_draw_is_wrong(point):
 def test_the_parts_say_what_the_loss_says(point, place):
     """2,000 transitions: what is left is the draws' own noise."""
     for name, row in point["estimators"].items():
-        parts = sum(row[place][part] for part in bias.PARTS)
+        parts = sum(row[place][part] for part in games.PARTS)
         assert row[place]["relative_error"] == pytest.approx(parts, abs=0.08), name
 
 
@@ -204,32 +197,34 @@ def test_only_at_the_next_state_does_it_matter_who_led_there(point):
         assert row["next"]["off_policy"] != 0
 
 
-def test_watching_does_not_change_the_learner(tiny):
+def test_watching_does_not_change_the_learner():
     """The estimators are compared on one learner, which must be that of nobody watching."""
 
     def learn(estimators: dict) -> torch.Tensor:
         torch.manual_seed(5)
-        game = MarkovGame.random(5, 3, 3, 2, num_envs=tiny.num_envs, horizon=tiny.horizon)
-        learner = bias.Learner(game, replace(tiny, checkpoint_every=1), estimators)
+        game = MarkovGame.random(5, 3, 3, 2, num_envs=TINY.num_envs, horizon=TINY.horizon)
+        learner = Learner(game, replace(TINY, checkpoint_every=1), estimators)
         for _ in range(2):
             learner.play()
             with learner.own_stream():
                 torch.rand(3)
         return torch.cat([p.data.flatten() for p in learner.algorithm.maddpg.parameters()])
 
-    assert torch.equal(learn({"marginal_1": bias.ON_GAMES["marginal_1"]}), learn(bias.ON_GAMES))
+    assert torch.equal(
+        learn({"marginal_1": settings.ON_GAMES["marginal_1"]}), learn(settings.ON_GAMES)
+    )
 
 
 @pytest.mark.parametrize(("checkpoint_every", "start"), [(2, "second"), (3, "first")])
 def test_clones_start_anew_with_an_episode_that_is_compared_and_rest_in_others(
-    tiny, checkpoint_every, start
+    checkpoint_every, start
 ):
     torch.manual_seed(6)
-    settings = replace(
-        tiny, warmup=0, estimator_lr=0.0, checkpoint_every=checkpoint_every, batch_size=32
+    chosen = replace(
+        TINY, warmup=0, estimator_lr=0.0, checkpoint_every=checkpoint_every, batch_size=32
     )
-    game = MarkovGame.random(6, 3, 3, 2, num_envs=tiny.num_envs, horizon=tiny.horizon)
-    learner = bias.Learner(game, settings, {"clones": bias.ON_GAMES["clones"]})
+    game = MarkovGame.random(6, 3, 3, 2, num_envs=TINY.num_envs, horizon=TINY.horizon)
+    learner = Learner(game, chosen, {"clones": settings.ON_GAMES["clones"]})
     critics, before = learner.algorithm.maddpg.qvalue_network_params, {}
     for episode in ("first", "second"):
         before[episode] = critics.data.clone()
@@ -239,23 +234,23 @@ def test_clones_start_anew_with_an_episode_that_is_compared_and_rest_in_others(
     assert not (before["second"] == before["first"]).all()
 
 
-def test_the_steps_decay_to_a_last_one_that_is_not_zero(tiny):
-    game = MarkovGame.random(6, 3, 3, 2, num_envs=7, horizon=tiny.horizon)
-    learner = bias.Learner(game, replace(tiny, warmup=3), bias.ON_GAMES)
+def test_the_steps_decay_to_a_last_one_that_is_not_zero():
+    game = MarkovGame.random(6, 3, 3, 2, num_envs=7, horizon=TINY.horizon)
+    learner = Learner(game, replace(TINY, warmup=3), settings.ON_GAMES)
     for episode, left in ((1, 3 / 3), (2, 2 / 3), (3, 1 / 3)):
         learner.episodes = episode
         learner._set_rates()
-        for name, rate in (("actor", tiny.actor_lr), ("qvalue", tiny.critic_lr)):
+        for name, rate in (("actor", TINY.actor_lr), ("qvalue", TINY.critic_lr)):
             group = learner.algorithm.optimizers[name].param_groups[0]
             assert group["lr"] == pytest.approx(left * rate)
         for source in learner.sources.values():
-            assert source.optimizer.param_groups[0]["lr"] == pytest.approx(left * tiny.estimator_lr)
+            assert source.optimizer.param_groups[0]["lr"] == pytest.approx(left * TINY.estimator_lr)
 
 
-def test_the_cost_counts_an_estimators_training(tiny):
-    learner = bias.game_learner(3, tiny, bias.ON_GAMES)
+def test_the_cost_counts_an_estimators_training():
+    learner = games.game_learner(3, TINY)
     learner.play()
-    cost = bias.costs(learner, repeats=3)
+    cost = costs(learner, repeats=3)
     assert 0 < cost["marginal_1"] < cost["clones"]
     assert cost["marginal_1"] < cost["centralized"]
 
@@ -274,7 +269,7 @@ def test_a_restarted_environment_pays_what_the_original_paid(spread_episodes, fi
     """Exactly from a start; later, landmarks are where agent 0 sees them, to rounding."""
     _, episodes = spread_episodes
     env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
-    step = bias.restart(env, episodes[OBSERVATION][:, first])
+    step = spread.restart(env, episodes[OBSERVATION][:, first])
     for t in range(first, 40):
         step = env.step(step.set(ACTION, episodes[ACTION][:, t]))["next"]
         for key in (OBSERVATION, ("agents", "reward")):
@@ -285,7 +280,7 @@ def test_a_restarted_environment_pays_what_the_original_paid(spread_episodes, fi
 def test_a_monte_carlo_value_is_the_discounted_sum_of_what_the_policies_earn(spread_episodes):
     actor, episodes = spread_episodes
     env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
-    value = bias.monte_carlo_values(
+    value = spread.monte_carlo_values(
         env, episodes[OBSERVATION][:, 0], episodes[ACTION][:, 0], actor, gamma=0.5, steps=3
     )
     reward = episodes["next", "agents", "reward"]
@@ -297,8 +292,8 @@ def test_the_first_action_is_held_and_the_later_ones_are_the_policies(spread_epi
     actor, episodes = spread_episodes
     env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
     observation, other = episodes[OBSERVATION][:, 0], -episodes[ACTION][:, 0]
-    value = bias.monte_carlo_values(env, observation, other, actor, gamma=0.5, steps=2)
-    step = env.step(bias.restart(env, observation).set(ACTION, other))["next"]
+    value = spread.monte_carlo_values(env, observation, other, actor, gamma=0.5, steps=2)
+    step = env.step(spread.restart(env, observation).set(ACTION, other))["next"]
     with torch.no_grad():
         later = env.step(actor(step.clone()))["next", "agents", "reward"]
     torch.testing.assert_close(value, step["agents", "reward"] + 0.5 * later, rtol=0, atol=1e-5)
@@ -310,7 +305,7 @@ def test_errors_on_spread_by_hand():
     true = torch.tensor([[[[99.0], [-10.0]]], [[[99.0], [-8.0]]]])
     known = torch.tensor([[[[99.0], [-7.0]]], [[[99.0], [-6.0]]]])
     one = value.repeat(2, 1, 1), true.repeat(1, 2, 1, 1), known.repeat(1, 2, 1, 1)
-    errors = bias.spread_errors(*one)
+    errors = spread.spread_errors(*one)
     assert errors["estimate"] == 9.0  # (-9 + 6)^2
     assert errors["truth"] == 4.0  # (-10 + 8)^2
     assert errors["relative_error"] == 1.25
@@ -319,47 +314,31 @@ def test_errors_on_spread_by_hand():
     assert errors["value_relative_std"] == 0.0
 
 
-def test_a_summary_is_of_the_last_checkpoint_over_the_runs():
-    def run(*errors: float) -> dict:
-        place = [{"relative_error": e, **dict.fromkeys(bias.PARTS, e)} for e in errors]
-        points = [{"estimators": {"clones": dict.fromkeys(bias.PLACES, p)}} for p in place]
-        return {"points": points}
+def test_a_table_is_of_the_last_checkpoint_over_the_runs():
+    """Five runs: their interquartile mean; of two each one's figure."""
 
-    row = bias.summarize_games([run(0.5, 0.1), run(0.3, -0.1), run(0.1, 0.3)])["clones"]
-    assert row["relative_bias"] == row["relative_bias_next"] == pytest.approx(0.1)
-    assert row["relative_std"] == pytest.approx(0.2)
-    assert row["relative_bias_learning"] == pytest.approx(0.3)
-    assert row["parts"]["critic"] == pytest.approx(0.1)
-    assert row["part_sizes"]["critic"] == pytest.approx(0.5 / 3)
+    def run(*errors: float) -> dict:
+        place = [{"relative_error": e, **dict.fromkeys(games.PARTS, e)} for e in errors]
+        each = [{"estimators": {"clones": {"current": p, "next": p}}} for p in place]
+        return {"points": each}
+
+    runs = [run(0.5, last) for last in (0.1, -0.1, 0.3, 0.3, 0.2)]
+    (line,) = report.games_table(runs, {"clones": 50.0}).splitlines()[2:]
+    assert line.startswith("| `clones` | +20.0 % [")
+    assert line.endswith("| 50 % |")
+    assert "| +50.0 % | +20.0 % [" in line
+    (line,) = report.games_table(runs[:2], {}).splitlines()[2:]
+    assert line == "| `clones` | +10.0 %, -10.0 % | +50.0 % | +10.0 %, -10.0 % |  |"
+    (line,) = report.parts_table(runs[:2]).splitlines()[2:]
+    assert line.startswith("| `clones` | +0.0 % (10.0 %) | +0.0 % (10.0 %) | 50.0 % |")
 
 
 def test_runs_are_compared_up_to_the_checkpoint_that_all_have(tmp_path, monkeypatch):
-    monkeypatch.setattr(bias, "RESULTS", tmp_path)
-    assert bias.load("spread") == []
+    monkeypatch.setattr(report, "RESULT", tmp_path / "results.jsonl")
+    assert report.load("spread") == []
     for seed, points in ((10, [1, 2, 3]), (2, [4, 5])):
-        content = {"part": "spread", "seed": seed, "points": points}
-        pages.set_line(tmp_path / "influence_bias.jsonl", str(seed), content)
-    assert [(run["seed"], run["points"]) for run in bias.load("spread")] == [
-        (2, [4, 5]), (10, [1, 2]),
-    ]  # fmt: skip
-    assert bias.load("spread_full") == []
-
-
-def test_quick_prints_one_line_whose_best_estimator_is_nearly_unbiased():
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "benchmarks/influence_bias.py", "--quick"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
-    (line,) = result.stdout.splitlines()
-    rows = json.loads(line)["estimators"]
-    assert {"clones", "centralized", "marginal_1", "marginal_all"} < set(rows)
-    for row in rows.values():
-        assert math.isfinite(row["relative_bias"])
-        assert row["relative_std"] > 0
-    trained = [abs(r["relative_bias"]) for n, r in rows.items() if not n.startswith("exact")]
-    assert min(trained) <= 0.05
-    assert abs(rows["exact_critics_marginal_all"]["relative_bias"]) < 0.01
-    assert mean(abs(r["relative_bias"]) for r in rows.values()) < 0.3
+        set_line(report.RESULT, str(seed), {"part": "spread", "seed": seed, "points": points})
+    found = [(run["seed"], run["points"]) for run in report.load("spread")]
+    assert found == [(2, [4, 5]), (10, [1, 2])]
+    with pytest.raises(ValueError, match="no runs of both parts"):
+        report.report()

@@ -1,174 +1,289 @@
-"""What profile_update.py and scaling.py measure and write, by hand."""
+"""What the scripts of speed measure and write, by hand; no peer is run and nothing compiled."""
 
 from __future__ import annotations
 
-import copy
+import io
+import json
 import os
+import signal
+import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
-from scripts import load
+from scripts import ROOT, load
 
-from torchrl_alita.training.buffers import Buffers
+from torchrl_alita import TD3
+from torchrl_alita.training.loop import start
 
+timing = load("benchmarks", "timing")
 throughput = load("benchmarks", "throughput")
+worker = load("benchmarks", "throughput_worker")
 profile = load("benchmarks", "profile_update")
 scaling = load("benchmarks", "scaling")
 twin_cost = load("benchmarks", "twin_cost")
+speed = load("benchmarks", "environment_speed")
 
-SMALL = {"num_envs": 5, "batch_size": 7, "conditional_batch_size": 64, "num_cells": (11,)}
+SMALL = {
+    "num_envs": 5, "frames_per_batch": 100, "algorithm__frames_per_update": 50,
+    "algorithm__batch_size": 7, "algorithm__num_cells": (11,), "algorithm__buffer_size": 1_000,
+}  # fmt: skip
+
+
+def small(name: str, **options):
+    if name.startswith("alita"):
+        options["algorithm__conditional_batch_size"] = 64
+    return timing.work_config(name, **{**SMALL, **options})
 
 
 def timed(wall: float, processor: float | None = None) -> dict[str, float]:
     """An entry whose processor time is half the wall time if nothing else is said."""
     processor = wall / 2 if processor is None else processor
-    return {
-        "wall_ms": wall,
-        "wall_ms_min": wall / 4,
-        "processor_ms": processor,
-        "processor_ms_min": processor / 4,
-    }
-
-
-def small_run(name: str) -> tuple:
-    """An algorithm and the batches of an update."""
-    torch.manual_seed(0)
-    config = profile.settings(name, **SMALL)
-    env = profile.task_env(config)
-    algorithm = config.build(env)
-    buffers = Buffers(config, algorithm)
-    buffers.extend(env.rollout(20))
-    return algorithm, buffers.sample()
+    entry = {"wall_ms": wall, "wall_ms_min": wall / 4}
+    return entry | {"processor_ms": processor, "processor_ms_min": processor / 4}
 
 
 def test_a_watch_adds_up_a_round_divides_it_and_drops_one_that_is_not_kept():
-    watch = profile.Stopwatch()
+    watch = timing.Stopwatch()
     clocks = iter([(0, 0), (2, 1), (10, 5), (14, 7), (20, 9), (29, 10)])
     watch.now = lambda: next(clocks)
-    with watch("a"):
-        pass
+    owner = SimpleNamespace(work=lambda value: value + 1)
+    watch.around(owner, "work", "a")
+    assert owner.work(1) == 2
     with watch("a"):
         pass
     watch.close_round(per=3)
-    with watch("a"):
-        pass
+    owner.work(1)
     watch.close_round(per=3, keep=False)
     assert watch.rounds == {"a": [(2.0, 1.0)]}
     assert watch.running == {}
 
 
-def test_a_summary_is_the_median_and_the_least_in_milliseconds():
-    assert profile.summary([(3e-3, 1e-3), (1e-3, 4e-3), (7e-3, 2e-3)]) == {
-        "wall_ms": 3.0,
-        "wall_ms_min": 1.0,
-        "processor_ms": 2.0,
-        "processor_ms_min": 1.0,
-    }
+def test_figures_are_the_median_and_the_ends_in_milliseconds():
+    found = timing.milliseconds([(3e-3, 1e-3), (1e-3, 4e-3), (7e-3, 2e-3)])
+    assert [found[f"wall_ms{end}"] for end in ("", "_min", "_max")] == [3.0, 1.0, 7.0]
+    assert [found[f"processor_ms{end}"] for end in ("", "_min", "_max")] == [2.0, 1.0, 4.0]
 
 
 def test_turns_go_forwards_and_backwards_after_two_calls_that_do_not_count(monkeypatch):
-    monkeypatch.setattr(profile, "SHORTEST_TURN", 0)
+    monkeypatch.setattr(timing, "SHORTEST_TURN", 0)
     said = []
     calls = {name: lambda name=name: said.append(name) for name in "abc"}
-    times = profile.take_turns(calls, rounds=3)
+    assert list(timing.take_turns(calls, 3)) == ["a", "b", "c"]
     assert "".join(said) == "aabbcc" + "abc" + "cba" + "abc"
-    assert list(times) == ["a", "b", "c"]
 
 
 def test_a_short_call_is_repeated_and_its_time_is_that_of_one(monkeypatch):
     """The clock moves by one second at each look, so a turn takes one."""
-    monkeypatch.setattr(profile, "SHORTEST_TURN", 5)
+    monkeypatch.setattr(timing, "SHORTEST_TURN", 5)
     seconds = iter(range(100))
-    monkeypatch.setattr(profile.Stopwatch, "now", lambda self: (next(seconds),) * 2)
+    monkeypatch.setattr(timing.Stopwatch, "now", lambda self: (next(seconds),) * 2)
     said = []
-    times = profile.take_turns({"a": lambda: said.append("a")}, rounds=2)
+    assert timing.take_turns({"a": lambda: said.append("a")}, 2)["a"]["wall_ms"] == 200.0
     assert len(said) == 2 + 2 * 5
-    assert times["a"]["wall_ms"] == 200.0
+    assert timing.take_turns({"a": said.clear}, 2, per=4)["a"]["wall_ms"] == 250.0
 
 
-@pytest.mark.parametrize("name", ["maddpg", "alita", "alita_clones"])
-def test_the_parts_of_an_update_are_the_update(name):
-    """Else the profile would time something else; both start from the same state."""
-    whole, batches = small_run(name)
-    parts, _ = small_run(name)
-    torch.manual_seed(1)
-    whole.update(batches)
-    torch.manual_seed(1)
-    profile.update_in_parts(parts, batches, profile.unwatched)
-    trained = {
-        key: value
-        for module in ("maddpg", "novelty_loss", "estimator_0")
-        if module in whole.modules
-        for key, value in whole.modules[module].state_dict(prefix=module).items()
+def test_the_script_starts_again_only_where_the_allocator_is_not_set(monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execve", lambda *what: started.append(what))
+    for name, value in timing.ALLOCATOR.items():
+        monkeypatch.setenv(name, value)
+    timing.restart_with_allocator()
+    assert not started
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
+    timing.restart_with_allocator()
+    ((_, arguments, environment),) = started
+    assert arguments[0] == sys.executable
+    # What the caller has set stays.
+    assert environment == {**timing.ALLOCATOR, **os.environ}
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == "1"
+
+
+# Processes that take turns.
+
+
+def child(code: str, tmp_path):
+    return timing.Contender("child", [sys.executable, "-c", code], {}, tmp_path / "errors")
+
+
+def test_processes_work_one_at_a_time_until_they_are_closed(tmp_path):
+    code = "import sys\nfor i, _ in enumerate(sys.stdin): print({'\"seconds\"': i}, flush=True)"
+    code = code.replace("{'\"seconds\"': i}", "'{\"seconds\": %d}' % i")
+    contenders = {name: child(code, tmp_path) for name in "ab"}
+    said = []
+    turns = timing.contend(contenders, 2, said.append)
+    assert turns == {name: [{"seconds": 0}, {"seconds": 1}] for name in "ab"}
+    assert said[2] == "turn 2, b: 1.00 s"
+    for contender in contenders.values():
+        contender.close()
+        assert contender.process.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_ends_says_why(tmp_path):
+    contender = child("raise ValueError('no such task')", tmp_path)
+    contender.process.wait()
+    contender.start_turn()
+    with pytest.raises(RuntimeError, match=r"child ended with 1:\n(?s:.*)no such task"):
+        contender.report()
+    contender.close()
+
+
+def turn(seconds: float, between: float = 0.1, processor: float = 1.0) -> dict[str, float]:
+    return {
+        "seconds": seconds,
+        "seconds_between_updates": between,
+        "processor_seconds": processor,
     }
-    for module in parts.modules:
-        for key, value in parts.modules[module].state_dict(prefix=module).items():
-            if key in trained:
-                torch.testing.assert_close(value, trained.pop(key), rtol=1e-4, atol=1e-6)
-    assert not trained
+
+
+def make_turns(updates: int, requests: str, **options):
+    """Turns that are wanted as often as there are lines."""
+    options = {"about": {"torch": "2.0"}, "reports": io.StringIO()} | options
+    return worker.Turns(updates, requests=io.StringIO(requests), **options)
+
+
+def said(turns) -> list[dict]:
+    return [json.loads(text) for text in turns.reports.getvalue().splitlines()]
+
+
+def test_a_turn_is_timed_by_its_ends_and_by_its_first_and_last_update(monkeypatch):
+    """The clock has no time for the updates between, nor for waiting for the next turn."""
+    wall = iter([10.0, 11.0, 15.0, 16.0, 100.0, 101.0, 102.0, 105.0])
+    processor = iter([1.0, 4.0, 50.0, 52.0])
+    clocks = SimpleNamespace(perf_counter=wall.__next__, process_time=processor.__next__)
+    monkeypatch.setattr(worker, "time", clocks)
+    waited = []
+    turns = make_turns(3, "\n\n", wait=lambda: waited.append(0))
+    turns.ready()
+    for ended in (nullcontext(), pytest.raises(SystemExit)):
+        with ended:
+            for _ in range(3):
+                turns.updated()
+            turns.finished()
+    assert said(turns) == [{"torch": "2.0"}, turn(6.0, 2.0, 3.0), turn(5.0, 0.5, 2.0)]
+    # For the device, before each look.
+    assert len(waited) == 8
+
+
+def test_another_number_of_updates_is_an_error_and_who_is_never_asked_does_not_begin():
+    turns = make_turns(3, "\n\n")
+    turns.ready()
+    turns.updated()
+    with pytest.raises(RuntimeError, match="3 updates, it made 1"):
+        turns.finished()
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        make_turns(1, "")
+    with pytest.raises(SystemExit):
+        make_turns(2, "").ready()
+
+
+@pytest.mark.parametrize("name", ["ddpg", "alita_clones"])
+def test_our_side_makes_the_iterations_that_are_asked_for(tmp_path, name):
+    """The real loop: the hooks are called once an update and once an iteration."""
+    work = {
+        **timing.WORK, "num_envs": 2, "horizon": 5, "frames": 10, "updates": 2, "batch_size": 37,
+        "buffer_size": 100, "num_cells": [5], "n_agents": 3, "device": "cpu", "threads": 1,
+        "folder": str(tmp_path / "run"), "algorithm": name,
+        "options": ["--algorithm.no-compile"],
+    }  # fmt: skip
+    turns = make_turns(2, "\n\n\n")
+    with pytest.raises(SystemExit):
+        worker.train_ours(work, turns)
+    assert len(said(turns)) == 1 + 3
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    chosen = [config["algorithm"][key] for key in ("frames_per_update", "buffer_size", "num_cells")]
+    assert chosen == [5, 100, [5]]
+    # That of the start, which no turn counts.
+    (only,) = (tmp_path / "run" / "checkpoints").glob("checkpoint-*")
+    assert only.name == "checkpoint-000000000000"
+
+
+def test_speeds_are_medians_and_a_ratio_above_one_says_that_ours_is_faster():
+    """6,000 frames in 2 s are 3,000 a second, against 1,500; the processor works 2 s, not 5."""
+    ours = [turn(2, 0.05, 2), turn(1, 0.1, 1), turn(60, 0.02, 60)]
+    peer = [turn(4, 0.1, 5), turn(3, 0.2, 3), turn(6, 0.1, 6)]
+    found = throughput.compare(ours, peer)
+    assert [found[f"fps{end}"] for end in ("", "_min", "_max")] == [3000, 100, 6000]
+    ratios = [found[name] for name in ("ratio", "updates_ratio", "processor_ratio")]
+    assert ratios == [2.0, 2.0, 2.5]
+    table = throughput.speed_table({"turns": {"3": {"peer": peer, "maddpg": ours}}})
+    assert table.splitlines()[2:] == [
+        "| BenchMARL, MADDPG | 3 | 1,500 [1,000, 2,000] | 10 [5, 10] | 1 | 1 |",
+        "| MADDPG | 3 | 3,000 [100, 6,000] | 20 [10, 50] | 2.00 | 2.00 |",
+    ]
+
+
+def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monkeypatch):
+    """Ours needs the package on its path; the peer must not see it."""
+    started = []
+    monkeypatch.setattr(throughput, "Contender", lambda *arguments: started.append(arguments))
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    config = throughput.Config(device="cpu", threads=2, options="--num-critics 2", peer_python="p")
+    for name in (throughput.PEER, "alita_clones"):
+        throughput.start(name, 6, config, str(tmp_path))
+    (_, peer, peers_variables, _), (_, ours, our_variables, _) = started
+    assert (peer[0], ours[0]) == ("p", sys.executable)
+    theirs, work = json.loads(peer[2]), json.loads(ours[2])
+    assert (theirs["side"], work["side"]) == ("benchmarl", "ours")
+    assert (work.pop("algorithm"), work.pop("options")) == ("alita_clones", ["--num-critics", "2"])
+    for content in (theirs, work):
+        del content["side"], content["folder"]
+    assert theirs == work
+    assert our_variables.pop("PYTHONPATH") == str(ROOT)
+    assert our_variables == peers_variables
+    assert our_variables["OMP_NUM_THREADS"] == "2"
+
+
+# Where the time of an iteration goes.
 
 
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
-        ("maddpg", {"rewards", "novelty_forward", "influence_forward", "estimator_forward"}),
-        ("alita", {"estimator_forward", "estimator_backward", "estimator_optimizer"}),
+        ("maddpg", {part for part in profile.PARTS if part[:5] in ("estim", "rewar", "novel")}
+         | {"influence_forward", "conditional"}),
         ("alita_clones", set()),
     ],
-)
-def test_every_part_that_an_algorithm_has_is_timed(name, absent):
-    algorithm, batches = small_run(name)
-    watch = profile.Stopwatch()
-    profile.update_in_parts(algorithm, batches, watch)
-    estimators = {part for part in profile.PARTS if part.startswith("estimator")}
-    absent = absent | (estimators if name == "maddpg" else set())
-    assert set(watch.running) == set(profile.PARTS) - {"rest"} - absent
+)  # fmt: skip
+def test_a_run_whose_stages_are_timed_is_the_run(name, absent, tmp_path):
+    """Every part that the algorithm has gets a time, and the numbers are the loop's own."""
+    learned = []
+    for watched in (True, False):
+        with start(small(name, run_dir=tmp_path / str(watched))) as run:
+            watch = timing.Stopwatch()
+            if watched:
+                profile.TimedRun(run, watch, compiled=False).iterate()
+                stages = {*profile.AROUND, *profile.PARTS, "update"} - {"rest"}
+                assert set(watch.running) == stages - absent
+                update = watch.running["update"][0]
+                parts = sum(
+                    watch.running[part][0] for part in watch.running if part in profile.PARTS
+                )
+                assert 0 < parts <= update
+            else:
+                collected = next(iter(run.collection))
+                run.collection.explored(collected)
+                run.learning.learn(collected)
+            assert run.progress["updates"] == 2
+            learned.append(run.learning.algorithm.maddpg.state_dict())
+    torch.testing.assert_close(*learned, rtol=0, atol=0)
 
 
-def test_an_iteration_times_what_the_loop_does_and_writes_its_metrics(tmp_path):
-    run = profile.Run(profile.settings("alita_clones", frames_per_batch=100, **SMALL), tmp_path)
-    before = copy.deepcopy(run.algorithm.maddpg.state_dict())
-    watch = profile.Stopwatch()
-    run.iterate(watch, 2)
-    assert set(watch.running) == {*profile.AROUND, "update"}
-    assert run.algorithm.updates == 2
-    assert len(run.buffers.replay) == 100
-    assert any((before[k] != v).any() for k, v in run.algorithm.maddpg.state_dict().items())
-    (row,) = profile.MetricsFile(tmp_path / "metrics.csv").rows
-    assert row["frames"] == "100"
-
-
-def test_buffers_without_conditional_batches_leave_the_others_as_they_are():
-    config = profile.settings("alita_clones", **SMALL)
-    env = profile.task_env(config)
-    buffers = Buffers(config, config.build(env))
-    buffers.extend(env.rollout(3))
-    plain = profile.without_conditional(buffers)
-    assert "conditional_0" not in plain.sample()
-    assert set(buffers.streams) - set(plain.streams) == {"conditional_0"}
-    assert plain.replay is buffers.replay
-
-
-def test_updates_are_eager_unless_it_is_said():
-    asked = [profile.settings("maddpg", compiled=c).algorithm.compile for c in (False, True)]
-    assert asked == [False, True]
-    assert profile.settings_compiled(profile.settings("maddpg")).algorithm.compile
-
-
-def test_the_rest_and_the_iterations_follow_from_the_stages():
-    stages = {
-        "collection": timed(10),
-        "update": timed(20),
-        "update_compiled": timed(4),
-        "backward": timed(6),
-        "targets": timed(16, 1),
-    }
-    full = profile.completed(stages)
-    assert full["rest"] == {"wall_ms": -2, "processor_ms": 6}
-    assert full["iteration"] == {"wall_ms": 30, "processor_ms": 15}
-    assert full["iteration_compiled"] == {"wall_ms": 14, "processor_ms": 7}
-    assert "rest" not in stages
+def test_the_first_compiled_update_is_timed_by_itself(tmp_path):
+    """Compiled or not, the run is the same here, so an eager algorithm stands in."""
+    with start(small("maddpg", run_dir=tmp_path)) as run:
+        watch = timing.Stopwatch()
+        one = profile.TimedRun(run, watch, compiled=True)
+        one.iterate()
+        assert set(one.compilation.running) == {"compilation"}
+        first = one.compilation.running["compilation"]
+        assert set(watch.running) == {"update_compiled"}
+        one.iterate()
+        assert one.compilation.running["compilation"] == first
+        assert run.progress["updates"] == 4
 
 
 def test_a_stage_table_sets_the_labels_side_by_side_with_their_ratio():
@@ -193,122 +308,49 @@ def test_a_stage_table_sets_the_labels_side_by_side_with_their_ratio():
     assert alone[0] == "| ms for each update | after | share | processor |"
 
 
-def test_an_iterations_seconds_are_those_of_all_its_updates():
-    contents = {"after": {"config": {"updates": 50}}}
-    entries = {"after": {"collection": timed(10), "update": timed(30)}}
-    text = profile.collection_note(entries, contents)
-    assert text == "An iteration takes after, 2.00 s, 0.50 s of them collection."
-
-
 def test_compilation_pays_when_its_time_has_been_saved():
-    """9 s, at 40 - 10 ms saved by each update."""
-    stages = {"update": timed(40), "update_compiled": timed(10)}
-    compiled = {"stages": {"a": stages}, "compilation": {"a": {"wall_s": 9.0, "processor_s": 6.0}}}
-    eager = {"stages": {"a": stages}, "compilation": {}}
-    text = profile.compilation_note("a", {"before": eager, "after": compiled})
+    """9 s, at 40 - 10 ms saved by each update; an iteration is of 50."""
+    stages = {"collection": timed(10), "update": timed(40), "update_compiled": timed(10)}
+    content = {"config": {"updates": 50}, "stages": {"a": stages}, "compilation": {}}
+    text = "An iteration takes after, 2.50 s, 0.50 s of them collection."
+    assert profile.notes("a", {"after": content}) == text
+    content["compilation"] = {"a": {"wall_s": 9.0, "processor_s": 6.0}}
     said = "takes 9 s where the compiler has kept nothing, made up for after 300."
-    assert text == f" The first compiled update, after, {said}"
+    text += f" The first compiled update, after, {said}"
+    assert profile.notes("a", {"after": content}) == text
     stages["update_compiled"] = timed(50)
-    assert "made up" not in profile.compilation_note("a", {"after": compiled})
+    assert "made up" not in profile.notes("a", {"after": content})
 
 
-def test_the_first_compiled_update_is_timed_by_itself_and_once(tmp_path):
-    """Compiled or not, the run is the same here, so an eager algorithm stands in."""
-    config = profile.settings("maddpg", frames_per_batch=100, **SMALL)
-    run = profile.Run(config, tmp_path)
-    run.compiled, _ = small_run("maddpg")
-    watch = profile.Stopwatch()
-    profile.play_round(run, watch, 2)
-    first = run.compilation
-    assert first[0] > 0
-    assert run.compiled.updates == 3
-    profile.play_round(run, watch, 2)
-    assert run.compilation == first
-    assert run.compiled.updates == 5
+# What an update costs.
 
 
-def test_the_script_starts_again_only_where_the_allocator_is_not_set(monkeypatch):
-    started = []
-    monkeypatch.setattr(os, "execve", lambda *what: started.append(what))
-    for name, value in throughput.ALLOCATOR.items():
-        monkeypatch.setenv(name, value)
-    profile.restart_with_allocator()
-    assert not started
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
-    profile.restart_with_allocator()
-    ((_, arguments, environment),) = started
-    assert arguments[0] == profile.sys.executable
-    # What the caller has set stays.
-    assert environment["MALLOC_MMAP_THRESHOLD_"] == "1"
-    assert environment["MALLOC_TRIM_THRESHOLD_"] == throughput.ALLOCATOR["MALLOC_TRIM_THRESHOLD_"]
-
-
-def test_impossible_lengths_are_refused():
-    with pytest.raises(ValueError, match="got 0, 60"):
-        profile.Config(rounds=0)
-    with pytest.raises(ValueError, match="whole steps of 60 environments, got 20"):
-        profile.Config(updates=20)
-    with pytest.raises(ValueError, match="rounds"):
-        scaling.Config(rounds=0)
-    with pytest.raises(ValueError, match="list"):
-        scaling.Config(num_envs=())
-
-
-def test_transitions_are_as_many_as_asked_for():
-    env = profile.task_env(profile.settings("maddpg", num_envs=5))
+def test_transitions_are_as_many_as_asked_for_and_buffers_are_filled_to_the_brim():
+    config = small("maddpg", algorithm__buffer_size=23)
+    env = scaling.environment(config)
     assert scaling.transitions(env, 13).shape == (13,)
-
-
-def test_buffers_are_filled_to_the_brim():
-    config = profile.settings("maddpg", buffer_size=23, **SMALL)
-    env = profile.task_env(config)
-    buffers = scaling.filled(Buffers(config, config.build(env)), env.rollout(2))
+    buffers = scaling.filled(config, config.build(env), env.rollout(2))
     assert len(buffers.replay) == 23
 
 
 def test_a_buffer_holds_what_its_transitions_take():
     """3 agents: 2 * 14 + 2 + 1 numbers of 4 bytes each, and two flags of a byte."""
-    memory = scaling.peak_memory({"algorithm": "maddpg", "num_envs": 4, "buffer_size": 100})
+    memory = scaling.peak_memory("maddpg", buffer_size=100, num_envs=4)
     assert memory["buffer_bytes"] == 100 * (3 * 31 * 4 + 2)
     assert memory["peak_bytes"] > memory["buffer_bytes"]
-    assert scaling.peak_memory({})["buffer_bytes"] == 0
+    assert scaling.peak_memory()["buffer_bytes"] == 0
 
 
 def test_each_term_is_one_that_the_table_names():
-    config = profile.settings("maddpg", num_envs=5)
-    env = profile.task_env(config)
-    calls = scaling.term_calls(env, scaling.transitions(env, 40))
+    env = scaling.environment(small("maddpg"))
+    calls = scaling.terms(env, scaling.transitions(env, 40))
     assert set(calls) == set(scaling.TERMS)
     for name in set(calls) - {"conditional"}:
         calls[name]()
     assert calls["conditional"]().shape == (1024,)
 
 
-def test_steps_in_sequence_are_all_made():
-    said = []
-    scaling.in_sequence([lambda i=i: said.append(i) for i in range(3)])()
-    assert said == [0, 1, 2]
-
-
-def test_a_step_trains_every_stacked_network(monkeypatch):
-    made = []
-
-    def kept(*args, **kwargs):
-        made.append(make_actor(*args, **kwargs))
-        return made[-1]
-
-    make_actor = scaling.make_actor
-    monkeypatch.setattr(scaling, "make_actor", kept)
-    step = scaling.network_step(5, 7, 2)
-    before = [value.clone() for value in made[0].parameters()]
-    step()
-    for old, new in zip(before, made[0].parameters(), strict=True):
-        assert old.shape[0] == 5
-        assert (old != new).flatten(1).any(1).all()
-
-
-def test_symmetry_is_told_as_a_multiple_and_terms_in_percent_of_maddpg():
+def test_tables_of_scaling_by_hand():
     rows = [{"term": name, **timed(10)} for name in (*scaling.WHOLE, *scaling.TERMS)]
     found = {row["term"]: row for row in rows}
     found["maddpg"] |= timed(5)
@@ -316,21 +358,13 @@ def test_symmetry_is_told_as_a_multiple_and_terms_in_percent_of_maddpg():
     text = scaling.terms_table(rows)
     assert "| MADDPG | 5.00 | 100 % | 100 % | 100 % |" in text
     assert "| Symmetric, marginal | 25.00 | 500 % | 500 % | 600 % |" in text
-    assert "| diversity penalty | 10.00 | 200 % | 200 % | 200 % |" in text
     assert "| Symmetric, marginal, over ALITA, marginal | 2.50 | 2.50 | 3.00 |" in text
-
-
-def test_the_gain_of_a_stack_is_the_turns_time_over_its_own():
     rows = [
         {"networks": "actors", "seeds": 2, "way": "stacked", **timed(4)},
         {"networks": "actors", "seeds": 2, "way": "in_sequence", **timed(6, 5)},
     ]
-    assert scaling.seeds_table(rows).splitlines()[2:] == [
-        "| actors | 2 | 4.00 | 6.00 | 1.50 | 1.50 | 2.50 |"
-    ]
-
-
-def test_the_memory_table_fills_in_what_is_usual():
+    text = scaling.seeds_table(rows)
+    assert text.splitlines()[2:] == ["| actors | 2 | 4.00 | 6.00 | 1.50 | 1.50 | 2.50 |"]
     rows = [
         {"buffer_bytes": 0, "peak_bytes": 3 * 2**20},
         {"algorithm": "alita", "n_agents": 16, "buffer_bytes": 2**20, "peak_bytes": 2**31},
@@ -350,48 +384,45 @@ def test_collection_is_told_for_each_task_side_by_side(monkeypatch):
     assert scaling.environments_table(rows).splitlines()[2] == "| 4 | 2,000 | 4,000 | 10,000 |"
 
 
-def test_the_cost_of_an_update_is_a_median_in_percent_of_td3s(monkeypatch):
-    """Turns of 2 s and 5 s of the processor; the first and the third take ten times as long."""
-    clock = SimpleNamespace(spent=0.0)
-    monkeypatch.setattr(twin_cost.time, "process_time", lambda: clock.spent)
-    monkeypatch.setattr(twin_cost.time, "perf_counter", lambda: 3 * clock.spent)
-
-    def updating(config: object, name: str):
-        turns = iter([10, 1, 10, 1])
-        seconds = {"TD3": 2.0, "TwinALITA": 5.0}[name]
-
-        def some_updates() -> None:
-            clock.spent += next(turns) * seconds
-
-        return some_updates
-
-    monkeypatch.setattr(twin_cost, "updating", updating)
-    found = twin_cost.measure(twin_cost.Config(quick=True, rounds=3))
-    assert found["TD3"] == {
-        "processor_ms": 100.0,
-        "processor_ms_min": 100.0,
-        "processor_ms_max": 1000.0,
-        "wall_ms": 300.0,
-        "percent_of_td3": 100.0,
-        "wall_percent_of_td3": 100.0,
-    }
-    assert found["TwinALITA"]["percent_of_td3"] == 250.0
-    rows = twin_cost.cost_table(found).splitlines()
-    assert rows[-1] == "| TwinALITA | 250.0 [250.0, 2500.0] | 250 |"
-
-
-@pytest.mark.parametrize("name", ["TD3", "TwinALITA"])
-def test_what_is_timed_are_updates_of_the_algorithm(name, monkeypatch):
-    monkeypatch.setattr(twin_cost, "UPDATES", 2)
+def test_a_step_trains_every_stacked_network(monkeypatch):
     made = []
 
-    make, _ = twin_cost.VARIANTS[name]
-    update = make.update
+    def kept(**kwargs):
+        made.append(make(**kwargs))
+        return made[-1]
+
+    make = scaling.multi_agent_mlp
+    monkeypatch.setattr(scaling, "multi_agent_mlp", kept)
+    step = scaling.network_step(5, 7, 2)
+    before = [value.clone() for value in made[0].parameters()]
+    step()
+    for old, new in zip(before, made[0].parameters(), strict=True):
+        assert old.shape[0] == 5
+        assert (old != new).flatten(1).any(1).all()
+
+
+def test_what_twin_alita_costs_is_told_in_percent_of_td3s_updates(monkeypatch):
+    monkeypatch.setattr(twin_cost, "UPDATES", 2)
+    made, update = [], TD3.update
 
     def remembered(self, batches):
         made.append(self)
         return update(self, batches)
 
-    monkeypatch.setattr(make, "update", remembered)
-    twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), name)()
+    monkeypatch.setattr(TD3, "update", remembered)
+    twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), "TD3")()
     assert made[0].updates == 2
+    entry = {"processor_ms": 100.0, "processor_ms_min": 100.0, "processor_ms_max": 1000.0}
+    twice = {name: 2.5 * value for name, value in entry.items()}
+    rows = twin_cost.cost_table({"TD3": entry, "TwinALITA": twice}).splitlines()
+    assert rows[-1] == "| TwinALITA | 250.0 [250.0, 2500.0] | 250 |"
+
+
+def test_an_environments_speed_is_against_its_reference(monkeypatch):
+    """100 steps in 10 ms, 20 ms at worst, against 5 in 5 ms."""
+    times = {"": {"wall_ms": 10.0, "wall_ms_min": 5.0, "wall_ms_max": 20.0}}
+    times["reference_"] = {"wall_ms": 5.0, "wall_ms_min": 5.0, "wall_ms_max": 5.0}
+    monkeypatch.setattr(speed, "take_turns", lambda *args, **kwargs: times)
+    found = speed.speeds({"": (None, 100), "reference_": (None, 5)}, 3, "cpu")
+    ends = [found[f"steps_per_second{end}"] for end in ("", "_min", "_max")]
+    assert (ends, found["ratio"]) == ([10_000, 5_000, 20_000], 10.0)

@@ -1,0 +1,243 @@
+"""The work on which speed is measured, clocks, and turns that let a machine's load meet all alike."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from torchrl_alita.training import Config, make_config
+
+WORK = {
+    "num_envs": 60,
+    "horizon": 100,
+    "frames": 6_000,
+    "updates": 60,
+    "batch_size": 1_024,
+    "buffer_size": 1_000_000,
+    "num_cells": (128, 128),
+}
+ALGORITHMS = {
+    "maddpg": ("MADDPG", "maddpg", {}),
+    "ddpg": ("DDPG", "ddpg", {}),
+    "alita": ("ALITA, marginal", "alita", {}),
+    "alita_clones": ("ALITA, clones", "alita", {"algorithm.estimator": "clones"}),
+}
+KINDS = ("wall", "processor")
+# The Makefile's; the C library reads them when a process starts.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
+# A turn repeats a short call until it has taken so many seconds.
+SHORTEST_TURN = 0.2
+ERROR_LINES = 30
+NEVER = 10**12
+
+
+def restart_with_allocator() -> None:
+    """Start this script again if the C library has not been told the Makefile's settings."""
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
+
+
+def work_config(name: str, **options: Any) -> Config:
+    """The config of an endless run on that work, eager unless it is said.
+
+    Args:
+        name: in ``ALGORITHMS``.
+        **options: as of make_config, ``algorithm__x`` for ``"algorithm.x"``.
+    """
+    _, algorithm, own = ALGORITHMS[name]
+    conditional = {"algorithm.conditional_batch_size": WORK["batch_size"]}
+    return make_config(
+        algorithm,
+        "vmas/spread",
+        {
+            "n_agents": 3, "num_envs": WORK["num_envs"], "horizon": WORK["horizon"],
+            "total_frames": NEVER, "frames_per_batch": WORK["frames"], "progress": False,
+            "evaluation_interval": NEVER, "evaluation_episodes": 1, "checkpoint_interval": NEVER,
+            "algorithm.frames_per_update": WORK["frames"] // WORK["updates"],
+            "algorithm.random_frames": 0, "algorithm.batch_size": WORK["batch_size"],
+            "algorithm.buffer_size": WORK["buffer_size"],
+            "algorithm.num_cells": WORK["num_cells"], "algorithm.compile": False,
+            **(conditional if algorithm == "alita" else {}),
+            **own,
+            **{option.replace("__", "."): value for option, value in options.items()},
+        },
+    )  # fmt: skip
+
+
+class Stopwatch:
+    """Wall and processor seconds of named stages, added up until a round is closed.
+
+    Args:
+        device: that is waited for before each look at the clocks.
+    """
+
+    def __init__(self, device: str = "cpu"):
+        on_gpu = torch.device(device).type == "cuda"
+        self.wait: Callable[[], None] = torch.cuda.synchronize if on_gpu else lambda: None
+        self.rounds: dict[str, list[tuple[float, float]]] = {}
+        self.running: dict[str, tuple[float, float]] = {}
+
+    def now(self) -> tuple[float, float]:
+        self.wait()
+        return time.perf_counter(), time.process_time()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add what happens inside to a stage."""
+        started = self.now()
+        yield
+        wall, processor = (b - a for a, b in zip(started, self.now(), strict=True))
+        so_far = self.running.get(stage, (0.0, 0.0))
+        self.running[stage] = (so_far[0] + wall, so_far[1] + processor)
+
+    def around(self, owner: Any, name: str, stage: str) -> None:
+        """Time every call of a method of an object."""
+        method = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(stage):
+                return method(*args, **kwargs)
+
+        setattr(owner, name, timed)
+
+    def close_round(self, *, per: int, keep: bool = True) -> None:
+        """End a round; its sums are divided, as by the number of updates, and kept or not."""
+        for stage, (wall, processor) in self.running.items():
+            if keep:
+                self.rounds.setdefault(stage, []).append((wall / per, processor / per))
+        self.running = {}
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Median, least and largest of each stage, in ms."""
+        return {stage: milliseconds(rounds) for stage, rounds in self.rounds.items()}
+
+
+def milliseconds(rounds: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Median, least and largest of wall and processor time, seconds to ms."""
+    entry = {}
+    for kind, seconds in zip(KINDS, zip(*rounds, strict=True), strict=True):
+        entry |= spread(f"{kind}_ms", [1e3 * value for value in seconds], 4)
+    return entry
+
+
+def spread(name: str, values: Sequence[float], digits: int) -> dict[str, float]:
+    """Median, least and largest, by name."""
+    ends = {"": median(values), "_min": min(values), "_max": max(values)}
+    return {f"{name}{end}": round(value, digits) for end, value in ends.items()}
+
+
+def in_turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Round and name, forwards and then backwards.
+
+    Examples:
+        >>> [name for _, name in in_turns("ab", 3)]
+        ['a', 'b', 'b', 'a', 'a', 'b']
+    """
+    names = list(names)
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else reversed(names):
+            yield turn, name
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    device: str = "cpu",
+    per: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Time calls in turns.
+
+    Args:
+        calls: what to time, by name; each runs twice untimed before.
+        rounds: turns of each; a turn repeats a short call until it takes 0.2 s.
+        device: that is waited for.
+        per: parts of a call, of which the time is one's; a call is not repeated then.
+
+    Returns:
+        The :func:`milliseconds` of each.
+    """
+    watches = {name: Stopwatch(device) for name in calls}
+    repeats = dict.fromkeys(calls, 1)
+    for name, call in calls.items():
+        call()
+        with watches[name]("turn"):
+            call()
+        seconds, _ = watches[name].running["turn"]
+        if per is None:
+            repeats[name] = max(1, math.ceil(SHORTEST_TURN / seconds))
+        watches[name].close_round(per=1, keep=False)
+    for _, name in in_turns(calls, rounds):
+        with watches[name]("turn"):
+            for _ in range(repeats[name]):
+                calls[name]()
+        watches[name].close_round(per=repeats[name] * (per or 1))
+    return {name: watch.summary()["turn"] for name, watch in watches.items()}
+
+
+class Contender:
+    """A training loop in a process of its own, which works when it is told to.
+
+    Args:
+        name: for messages.
+        command: that starts it.
+        environment: its variables.
+        errors: file that gets its standard error.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], errors: Path
+    ):
+        self.name, self.errors = name, errors
+        pipe = subprocess.PIPE
+        with errors.open("wb") as file:
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=file, env=environment, text=True
+            )
+
+    def start_turn(self) -> None:
+        """Let it work."""
+        # If it has ended, report says why.
+        with suppress(BrokenPipeError):
+            print(file=self.process.stdin, flush=True)
+
+    def report(self) -> dict[str, Any]:
+        """What it says when it is done.
+
+        Raises:
+            RuntimeError: if it has ended instead, with the last lines of its errors.
+        """
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self.process.wait()
+        said = self.errors.read_text(errors="replace").splitlines()[-ERROR_LINES:]
+        raise RuntimeError(f"{self.name} ended with {self.process.returncode}:\n" + "\n".join(said))
+
+    def close(self) -> None:
+        """End it: it has reported all that is asked of it, and keeps nothing."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def contend(
+    contenders: Mapping[str, Any], turns: int, say: Callable[[str], None] = lambda text: None
+) -> dict[str, list[dict[str, float]]]:
+    """The reports of processes that work one at a time, by name."""
+    reports: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for turn, name in in_turns(contenders, turns):
+        contenders[name].start_turn()
+        reports[name].append(contenders[name].report())
+        say(f"turn {turn + 1}, {name}: {reports[name][-1]['seconds']:.2f} s")
+    return reports
