@@ -1,10 +1,11 @@
 """One run of an outside check on a PyBullet robot: stable-baselines3, or TRPO of sb3-contrib.
 
-    python benchmarks/sb3_worker.py --env HopperBulletEnv-v0 --algorithm td3 --run-dir DIR
+    python benchmarks/sb3_worker.py td3 --task pybullet/HopperBulletEnv-v0 --run-dir DIR
 
-It leaves summary.json and metrics.csv as recipes/robots.py does, and is evaluated by the
-same code: greedy policies, episodes of the same seeds, at the same frames. It is trained by
-its own library, on the environment as Gymnasium makes it, from the extra ``baselines``.
+It takes the options of recipes/robots.py, as far as they mean something here, leaves summary.json
+and metrics.csv as it does, and is evaluated by the same code: greedy policies, episodes of the same
+seeds, at the same frames. It is trained by its own library, on the environment as Gymnasium makes
+it, from the extra ``baselines``.
 
 TD3 and SAC have their library's defaults but for what the recipe sets: networks of two hidden
 layers of 256, random actions for 10,000 steps and, for TD3, noise of 0.1 on the actions. One
@@ -14,23 +15,22 @@ rounds (its frames_per_batch). TRPO has its library's defaults.
 
 from __future__ import annotations
 
-import csv
 import json
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from tensordict import TensorDictBase
 
-from torchrl_alita.envs import make_env
-from torchrl_alita.envs.pybullet import pybullet_metrics
+from torchrl_alita.algorithms import SACSettings, TD3Settings, TRPOSettings
 from torchrl_alita.saving import machine
-from torchrl_alita.training import evaluate
-from torchrl_alita.training.evaluation import EVALUATION_SEED
+from torchrl_alita.training import Config, TrainingSettings, parse_arguments
+from torchrl_alita.training.evaluation import Evaluation
+from torchrl_alita.training.logging import MetricsFile
 
 _OFF_POLICY = {
     "learning_starts": 10_000,
@@ -54,30 +54,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Standard deviation of TD3's noise, in units of the action.
 ACTION_NOISE = 0.1
-
-
-@dataclass
-class Config:
-    """A robot, an algorithm and a budget."""
-
-    run_dir: Path
-    """Directory that the run leaves; it must not exist."""
-    env: str = "HopperBulletEnv-v0"
-    """Id of one of PyBullet's environments."""
-    algorithm: Literal["td3", "sac", "trpo"] = "td3"
-    """Algorithm; trpo is that of sb3-contrib."""
-    seed: int = 0
-    """Of everything random."""
-    total_frames: int = 1_000_000
-    """Environment steps of the run."""
-    horizon: int = 1_000
-    """Steps of an evaluation's episode; PyBullet's own limits hold too."""
-    evaluation_interval: int = 5_000
-    """Environment steps between two evaluations."""
-    evaluation_episodes: int = 15
-    """Episodes of an evaluation, always from the same initial states."""
-    threads: int = 1
-    """Threads of torch."""
+TRAINING = TrainingSettings(
+    n_agents=1,
+    num_envs=1,
+    horizon=1_000,
+    total_frames=1_000_000,
+    evaluation_interval=5_000,
+    evaluation_episodes=15,
+    stop_evaluations=True,
+)
+# Of the settings the names alone are read.
+DEFAULTS = {
+    name: Config(task="pybullet/HopperBulletEnv-v0", training=TRAINING, algorithm=settings)
+    for name, settings in (
+        ("td3", TD3Settings()), ("sac", SACSettings()), ("trpo", TRPOSettings()),
+    )
+}  # fmt: skip
 
 
 def make_model(config: Config) -> Any:
@@ -90,15 +82,16 @@ def make_model(config: Config) -> Any:
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.noise import NormalActionNoise
 
-    env = Monitor(gymnasium.make(config.env))
-    options = dict(OPTIONS[config.algorithm])
-    if config.algorithm == "td3":
+    name, training = config.algorithm_name, config.training
+    env = Monitor(gymnasium.make(config.task.removeprefix("pybullet/")))
+    options = dict(OPTIONS[name])
+    if name == "td3":
         size = env.action_space.shape[0]
         options["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, ACTION_NOISE))
-    if config.algorithm != "trpo":
-        options["buffer_size"] = min(1_000_000, config.total_frames)
-    kind = {"td3": TD3, "sac": SAC, "trpo": TRPO}[config.algorithm]
-    return kind("MlpPolicy", env, seed=config.seed, device="cpu", **options)
+    if name != "trpo":
+        options["buffer_size"] = min(1_000_000, training.total_frames)
+    kind = {"td3": TD3, "sac": SAC, "trpo": TRPO}[name]
+    return kind("MlpPolicy", env, seed=training.seed, device="cpu", **options)
 
 
 def greedy(model: Any) -> Callable[[TensorDictBase], TensorDictBase]:
@@ -112,103 +105,61 @@ def greedy(model: Any) -> Callable[[TensorDictBase], TensorDictBase]:
     return act
 
 
-class Evaluations:
-    """Evaluations at fixed frames, and their rows.
-
-    Args:
-        config: of the run.
-    """
-
-    def __init__(self, config: Config):
-        self._config = config
-        self._env = make_env(
-            f"pybullet/{config.env}",
-            num_envs=config.evaluation_episodes,
-            n_agents=1,
-            seed=EVALUATION_SEED,
-            horizon=config.horizon,
-        )
-        self._started = time.perf_counter()
-        self.rows: list[dict[str, float]] = []
-
-    def __call__(self, model: Any) -> None:
-        """Evaluate a model, where it is now."""
-        result, _ = evaluate(
-            greedy(model),
-            self._env,
-            pybullet_metrics,
-            horizon=self._config.horizon,
-            seed=EVALUATION_SEED,
-            stop_when_done=True,
-        )
-        self.rows.append(
-            {
-                "frames": model.num_timesteps,
-                "updates": model._n_updates,
-                "wall_seconds": time.perf_counter() - self._started,
-                **{f"evaluation/{name}": value for name, value in result.items()},
-            }
-        )
-
-    def close(self) -> None:
-        self._env.close()
-
-
 def train(config: Config) -> dict[str, Any]:
     """Train, evaluate, and write summary.json and metrics.csv."""
     from stable_baselines3.common.callbacks import BaseCallback
 
-    torch.set_num_threads(config.threads)
-    config.run_dir.mkdir(parents=True)
-    model, evaluations = make_model(config), Evaluations(config)
+    training, name = config.training, config.algorithm_name
+    torch.set_num_threads(training.threads or 1)
+    folder = Path(training.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"n_agents": 1, "device": "cpu", "horizon": training.horizon}
+    evaluation = Evaluation(config.find_task(), training, options)
+    model, metrics = make_model(config), MetricsFile(folder / "metrics.csv")
+    started, last = time.perf_counter(), {}
+
+    def evaluate() -> None:
+        result, _ = evaluation.evaluate(greedy(model))
+        seconds = time.perf_counter() - started
+        now = {"frames": model.num_timesteps, "updates": model._n_updates, "wall_seconds": seconds}
+        metrics.write(now | {f"evaluation/{key}": value for key, value in result.items()})
+        last.update(now, evaluation=result)
 
     class EvaluateEvery(BaseCallback):
         """After a step of the environment, before the update that it pays for."""
 
         def _on_step(self) -> bool:
-            if self.num_timesteps % config.evaluation_interval == 0:
-                evaluations(self.model)
-            return self.num_timesteps < config.total_frames
+            if self.num_timesteps % training.evaluation_interval == 0:
+                evaluate()
+            return self.num_timesteps < training.total_frames
 
-    evaluations(model)
-    model.learn(config.total_frames, callback=EvaluateEvery())
-    if evaluations.rows[-1]["frames"] < model.num_timesteps:
-        evaluations(model)
-    evaluations.close()
-    model.get_env().close()
-    return _write(config, evaluations.rows)
-
-
-def _write(config: Config, rows: list[dict[str, float]]) -> dict[str, Any]:
-    with (config.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    last = rows[-1]
+    evaluate()
+    model.learn(training.total_frames, callback=EvaluateEvery())
+    if last["frames"] < model.num_timesteps:
+        evaluate()
+    library = "sb3-contrib" if name == "trpo" else "stable-baselines3"
     summary = {
-        "algorithm": config.algorithm,
-        "library": _library(config.algorithm),
-        "task": f"pybullet/{config.env}",
-        "seed": config.seed,
-        **{name: last[name] for name in ("frames", "updates", "wall_seconds")},
-        "frames_per_second": last["frames"] / last["wall_seconds"],
-        "evaluation": {
-            name.removeprefix("evaluation/"): value
-            for name, value in last.items()
-            if name.startswith("evaluation/")
-        },
+        "algorithm": name,
+        "library": f"{library} {version(library)}",
+        "task": config.task,
+        "seed": training.seed,
+        **last,
+        "random_team": evaluation.evaluate(None)[0],
         "machine": machine(),
     }
-    (config.run_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    evaluation.env.close()
+    model.get_env().close()
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _library(algorithm: str) -> str:
-    from importlib.metadata import version
-
-    name = "sb3-contrib" if algorithm == "trpo" else "stable-baselines3"
-    return f"{name} {version(name)}"
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+    """Train from the command line."""
+    config = parse_arguments(arguments, DEFAULTS)
+    if config.training.resume is not None:
+        raise SystemExit("A run of an outside library cannot be resumed.")
+    return train(config)
 
 
 if __name__ == "__main__":
-    print(json.dumps(train(tyro.cli(Config))["evaluation"]))
+    main(sys.argv[1:])

@@ -89,6 +89,8 @@ def main(config: Config) -> None:
     study = load(config.study)
     path = RESULTS / f"{study.name}.jsonl"
     if config.train:
+        # The recipes' paths, which are part of the rows' commands, begin there.
+        os.chdir(ROOT)
         rows = read_rows(path) if path.exists() else []
         cells = missing_cells(chosen(study, config).cells(), rows)
         outcome = run_cells(cells, ROOT / "runs" / study.name, workers=config.workers)

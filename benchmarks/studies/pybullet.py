@@ -16,6 +16,7 @@ STUDY = Study(
     name="pybullet",
     page="docs/pybullet.md",
     tasks={f"pybullet/{robot}BulletEnv-v0": (1_000_000, {}) for robot in ROBOTS},
+    recipes={"": "recipes/robots.py"},
     variants={
         "ALITA": Variant(algorithm="twin_alita"),
         "ALITA, no F": Variant(algorithm="twin_alita", settings=NO_F),

@@ -21,6 +21,7 @@ STUDY = Study(
         "smax/2s3z": (200_000, {"evaluation_interval": 10_000}),
         "smax/5m_vs_6m": (100_000, {"evaluation_interval": 5_000}),
     },
+    recipes={"": "recipes/starcraft.py"},
     variants={
         "ALITA": Variant(algorithm="alita"),
         "ALITA, no F": Variant(algorithm="alita", settings=NO_F),

@@ -15,7 +15,8 @@ CHANGES = {
     "the paper's steps of the actors": {"algorithm.actor_lr": 5e-4},
     "one action drawn": {"algorithm.own_actions": "policy"},
     "targets 5 times faster, more updates": {
-        "algorithm.tau": 0.05, "frames_per_update": 50, "batch_size": 320,
+        "algorithm.tau": 0.05, "algorithm.frames_per_update": 50,
+        "algorithm.batch_size": 320,
     },
     "targets 5 times faster, critics 4 times": {
         "algorithm.tau": 0.05, "algorithm.critic_lr": 2e-3,
@@ -24,7 +25,7 @@ CHANGES = {
     "the same, larger steps, penalized logits": {
         **FASTER_VALUES, **PRESENT, "algorithm.actor_lr": 2e-4, "algorithm.logits_coeff": 0.0005,
     },
-    "faster values, 20,000 newest frames": {**FASTER_VALUES, "buffer_size": 20_000},
+    "faster values, 20,000 newest frames": {**FASTER_VALUES, "algorithm.buffer_size": 20_000},
     "faster values, no memory": {**FASTER_VALUES, "algorithm.recurrent": False},
 }  # fmt: skip
 
@@ -32,6 +33,7 @@ STUDY = Study(
     name="smax_settings",
     page="docs/starcraft.md",
     tasks={"smax/2s3z": (100_000, {"evaluation_interval": 10_000})},
+    recipes={"": "recipes/starcraft.py"},
     variants={
         name: Variant(algorithm="maddpg", settings=settings) for name, settings in CHANGES.items()
     },

@@ -36,6 +36,7 @@ STUDY = Study(
     name="sparse",
     page="docs/sparse.md",
     tasks={"push_box": (3_000_000, {}), "secret_room": (2_000_000, {})},
+    recipes={"push_box": "recipes/push_box.py", "secret_room": "recipes/secret_room.py"},
     variants={
         f"{name}, {kind} exploration": Variant(
             algorithm=algorithm, settings={**settings, "exploration": kind}

@@ -13,6 +13,7 @@ STUDY = Study(
     name="spread",
     page="docs/spread.md",
     tasks={"vmas/spread": (250_000, {})},
+    recipes={"": "recipes/spread.py"},
     variants={
         "MADDPG": Variant(algorithm="maddpg"),
         "DDPG": Variant(algorithm="ddpg"),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import json
 
 import pytest
 import torch
 from scripts import load
 from tensordict import TensorDict
 
-from torchrl_alita.training import evaluation
+from torchrl_alita.experiments import Cell, row_of_run
 
 worker = load("benchmarks", "sb3_worker")
 recipe = load("recipes", "robots")
@@ -40,8 +38,9 @@ def test_the_outside_checks_have_the_settings_of_our_recipe():
     assert ours.policy_delay == theirs["policy_delay"]
     assert ours.policy_noise == theirs["target_policy_noise"]
     assert ours.noise_clip == theirs["target_noise_clip"]
-    assert worker.Config.evaluation_episodes == recipe.TRAINING.evaluation_episodes
-    assert worker.EVALUATION_SEED == evaluation.EVALUATION_SEED
+    same = ("horizon", "evaluation_interval", "evaluation_episodes", "stop_evaluations")
+    theirs, ours = worker.TRAINING, recipe.TRAINING
+    assert [getattr(theirs, name) for name in same] == [getattr(ours, name) for name in same]
 
 
 @needs_baselines
@@ -64,24 +63,21 @@ def test_an_outside_run_leaves_what_ours_leave(algorithm, tmp_path, monkeypatch)
     round_of_40 = {"n_steps": 40, "batch_size": 40}
     changes = round_of_40 if algorithm == "trpo" else {"learning_starts": 30, "batch_size": 8}
     monkeypatch.setitem(worker.OPTIONS, algorithm, worker.OPTIONS[algorithm] | changes)
-    config = worker.Config(
-        run_dir=tmp_path / "run",
-        env="InvertedPendulumBulletEnv-v0",
-        algorithm=algorithm,
-        total_frames=80,
-        horizon=20,
-        evaluation_interval=40,
-        evaluation_episodes=2,
-    )
-    summary = worker.train(config)
-    assert json.loads((config.run_dir / "summary.json").read_text()) == summary
-    with (config.run_dir / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["frames"]) for row in rows] == [0, 40, 80]
-    last = {name: float(value) for name, value in rows[-1].items()}
-    assert summary["evaluation"]["return_mean"] == last["evaluation/return_mean"]
+    cell = Cell(
+        study="s", variant="v", task="pybullet/InvertedPendulumBulletEnv-v0", algorithm=algorithm,
+        seed=0, frames=80,
+        settings={"horizon": 20, "evaluation_interval": 40, "evaluation_episodes": 2},
+    )  # fmt: skip
+    # As a study starts it.
+    arguments = [*cell.arguments, "--run-dir", str(tmp_path / "run"), "--no-progress"]
+    summary = worker.main(arguments)
+    row = row_of_run(tmp_path / "run", study="s", variant="v", command="", settings={})
+    frames, returns = row.column("evaluation/return_mean")
+    assert frames == [0, 40, 80]
+    assert row.final["evaluation/return_mean"] == returns[-1]
+    assert row.references["random"]["evaluation/return_mean"] > 0
     # One for each step after the 30th, or for a round; the last step's is not made.
-    assert summary["updates"] == (1 if algorithm == "trpo" else 49)
+    assert row.final["updates"] == (1 if algorithm == "trpo" else 49)
     # A step of the pendulum pays 1: the length is the return, 20 at most.
-    assert last["evaluation/return_mean"] == last["evaluation/episode_length"] <= 20
+    assert returns[-1] == row.final["evaluation/episode_length"] <= 20
     assert summary["library"].split()[0] in ("stable-baselines3", "sb3-contrib")

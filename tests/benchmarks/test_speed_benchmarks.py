@@ -387,12 +387,12 @@ def test_collection_is_told_for_each_task_side_by_side(monkeypatch):
 def test_a_step_trains_every_stacked_network(monkeypatch):
     made = []
 
-    def kept(**kwargs):
-        made.append(make(**kwargs))
+    def kept(*args, **kwargs):
+        made.append(make(*args, **kwargs))
         return made[-1]
 
-    make = scaling.multi_agent_mlp
-    monkeypatch.setattr(scaling, "multi_agent_mlp", kept)
+    make = scaling.make_actor
+    monkeypatch.setattr(scaling, "make_actor", kept)
     step = scaling.network_step(5, 7, 2)
     before = [value.clone() for value in made[0].parameters()]
     step()

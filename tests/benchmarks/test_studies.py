@@ -1,29 +1,14 @@
-"""The studies of benchmarks/: declarations that can be trained, pages that say what came out."""
+"""The studies of benchmarks/: they can be trained, and their rows are their own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from result_rows import SHARE, make_row, run_of
 from scripts import ROOT, load
 from tensordict import TensorDict
 
-from torchrl_alita.experiments import (
-    Column,
-    Study,
-    Variant,
-    best,
-    frames_of_best,
-    last,
-    missing_cells,
-    reached,
-    read_rows,
-    results_table,
-    score,
-    sections,
-    study_text,
-)
-from torchrl_alita.training import evaluation
+from torchrl_alita.experiments import read_rows
+from torchrl_alita.training import evaluation, parse_arguments
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
 
@@ -38,93 +23,28 @@ def test_the_rows_of_a_study_are_its_own(studies, name):
         assert row.commit
 
 
-def test_figures_of_a_run_by_hand():
-    """Of frames 0 to 40, the last tenth is from 36 on."""
-    row = run_of("a", 0, 1.0, 5.0, 5.0, 2.0, 4.0)
-    figures = [of(SHARE)(row) for of in (best, frames_of_best, last, reached)]
-    assert figures == [5.0, 10, 4.0, 4.0]
-    assert reached(SHARE, part=0.5)(row) == pytest.approx((5 + 2 + 4) / 3)
-    assert [of("no")(row) for of in (best, frames_of_best, last, reached)] == [None] * 4
-
-
-def test_a_table_has_references_first_and_few_seeds_one_by_one():
-    rows = [
-        run_of("a", 0, 1.0, references={"random": {SHARE: 0.25}}),
-        run_of("a", 1, 0.5),
-        run_of("a", 2, 0.5, final={}),
-        *(run_of("b", seed, 0.5) for seed in range(5)),
-        make_row(variant="a script", frames=0, curve=[], final={SHARE: 0.75}, task="games"),
-    ]
-    rows[:8] = [make_row(**{**vars(row), "frames": 10}) for row in rows[:8]]
-    titles, cells = results_table(rows, [Column("share", SHARE, 2), Column("n", text=len_text)])
-    assert titles == ["team", "seeds", "share", "n"]
-    assert cells == [
-        ["random team", "", "0.25", ""],
-        ["a script", "", "0.75", ""],
-        ["a", "3", "1.00, 0.50 (2 of 3 runs)", "3"],
-        ["b", "5", "0.50 [0.50, 0.50]", "5"],
-    ]
-
-
-def len_text(rows) -> str:
-    return str(len(rows))
-
-
-def test_sections_are_by_task_and_budget_and_teams_of_scripts_stand_in_each():
-    script = make_row(variant="s", frames=0, curve=[], task="t")
-    rows = [run_of("a", 0, 1.0, 1.0, task="t"), run_of("a", 0, 1.0, 1.0, 1.0, task="t"), script]
-    other = run_of("a", 0, 1.0, 1.0, task="u")
-    found = sections([*rows, other])
-    assert [(key, len(of)) for key, of in found.items()] == [
-        (("t", 10), 2), (("t", 20), 2), (("u", 10), 1),
-    ]  # fmt: skip
-    assert found["t", 20][0] is script
-
-
-def test_the_score_is_between_a_random_team_and_the_tasks_ceiling(monkeypatch):
-    from torchrl_alita.envs.registry import TASKS, Task
-
-    monkeypatch.setitem(TASKS, "known", Task(lambda: None, floor=1.0, ceiling=5.0))
-    monkeypatch.setitem(TASKS, "unknown", Task(lambda: None))
-    final = {"evaluation/return_mean": 4.0}
-    assert score(make_row(task="known", final=final, settings={})) == 0.75
-    # The run's own random team, where it has played.
-    references = {"random": {"evaluation/return_mean": 3.0}}
-    assert score(make_row(task="known", final=final, settings={}, references=references)) == 0.5
-    assert score(make_row(task="known", final=final, settings={"horizon": 9})) is None
-    assert score(make_row(task="unknown", final=final, settings={})) is None
-    assert score(make_row(task="no such task", final=final, settings={})) is None
-    _, cells = results_table([make_row(task="known", final=final, settings={})], [])
-    assert cells == [["best known", "", "1.00"], ["ALITA, marginal", "1", "0.75"]]
-
-
-def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):
-    study = Study(
-        name="s",
-        page="page.md",
-        tasks={"games": (20, {"num_envs": 4})},
-        variants={"a": Variant(algorithm="maddpg"), "b": Variant(algorithm="alita")},
-        columns={"": (Column("share", SHARE, 1),)},
-        panels={"": {SHARE: "share"}},
-        seeds=(0, 1),
-        checks=(("b", "a"),),
-        note="Note.",
-    )
-    # A run ends with a whole batch: at 24 frames of 20. One of 10 frames is another budget.
-    rows = [run_of("b", 0, 0.0, 3.0, every=24), run_of("a", 0, 0.0, 1.0, every=10)]
-    assert [cell.name for cell in missing_cells(study.cells(), rows)] == [
-        "games/a/seed0", "games/a/seed1", "games/b/seed1",
-    ]  # fmt: skip
-    rows = [run_of("b", 0, 0.0, 3.0), run_of("a", 0, 0.0, 1.0), run_of("a", 1, 0.0, 3.0)]
-    text = study_text(study, rows, tmp_path, link="pictures")
-    lines = text.splitlines()
-    assert lines[2:4] == ["| a | 2 | 1.0, 3.0 |", "| b | 1 | 3.0 |"]
-    assert (
-        "- A run of b ends above one of a with probability 0.75: 1 and 2 runs, too few for an"
-        in text
-    )
-    assert "![Curves of games, 10 frames](pictures/s_games_10.png)" in lines
-    assert (tmp_path / "s_games_10.png").stat().st_size > 5_000
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_of_a_study_is_a_command_that_is_understood(studies, name):
+    """By the recipe that it names, whose values count: without it the defaults would be others."""
+    study = studies.load(name)
+    for cell in study.cells():
+        if cell.seed != study.seeds[0]:
+            continue
+        defaults = None
+        if cell.program is not None:
+            folder, script = cell.program[0].removesuffix(".py").split("/")
+            recipe = load(folder, script)
+            made = getattr(recipe, "defaults", None)
+            defaults = recipe.DEFAULTS if made is None else made(cell.task)
+        config = parse_arguments(cell.arguments, defaults)
+        assert (config.task, config.algorithm_name) == (cell.task, cell.algorithm)
+        assert config.training.total_frames == cell.frames
+        for option, value in cell.settings.items():
+            part, _, field = option.rpartition(".")
+            if option != "preset":
+                own = {"": "training", "task": "task_settings"}.get(part, part)
+                found = getattr(getattr(config, own), field)
+                assert found == (tuple(value) if isinstance(value, list) else value), option
 
 
 def test_the_scripts_attack_one_enemy_and_else_walk_east():

@@ -70,6 +70,9 @@ class Study:
     """Of every variant."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of all variants."""
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    """Script whose values count where nothing else is said, by the beginning of a task's name.
+    Default: the defaults of ``torchrl-alita train``."""
     keep: Sequence[str] = ("evaluation/", "exploration/")
     """Beginnings of the metrics whose curves are kept."""
     checks: Sequence[tuple[str, str]] = ()
@@ -94,13 +97,17 @@ class Study:
                 seed=seed,
                 frames=frames,
                 settings={**self.settings, **own, **variant.settings},
-                program=variant.program,
+                program=variant.program or self._recipe(task),
                 keep=self.keep,
             )
             for seed in self.seeds
             for task, (frames, own) in self.tasks.items()
             for name, variant in self.variants.items()
         ]
+
+    def _recipe(self, task: str) -> tuple[str, ...] | None:
+        recipe = _of_task(self.recipes, task, None)
+        return None if recipe is None else (recipe,)
 
     def ordered(self, rows: Iterable[Row]) -> list[Row]:
         """Rows in the order of tasks, budgets, variants and seeds.

@@ -272,7 +272,7 @@ def _run_submitit(
     ended: Ended,
 ) -> None:
     """Jobs of SLURM, or processes of submitit where there is no SLURM."""
-    submitit = import_extra("submitit", "submitit")
+    submitit = import_extra("submitit", "slurm")
     executor = submitit.AutoExecutor(out / "submitit")
     executor.update_parameters(cpus_per_task=1, slurm_array_parallelism=workers)
     jobs = executor.map_array(partial(run_cell, out.resolve()), [f.cell for f in pending])
