@@ -7,8 +7,8 @@
 A study is a file of benchmarks/studies/. Its runs are a sweep in runs/NAME, so that a broken
 series goes on where it stopped; a run that has a row in results/NAME.jsonl is not made again.
 The report writes the tables between the study's markers in its page, and a picture for each task
-and budget. In rows of before November 26 the commit is the last one before that which added
-the row (its name ends with ~), and the processor is no model.
+and budget. Rows of before November 26 have no commit of their own: where one ends with ~, it is
+the last before the row was added. Their processor is no model.
 """
 
 from __future__ import annotations

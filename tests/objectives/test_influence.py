@@ -160,6 +160,21 @@ def test_running_statistics_are_frozen_in_evaluation_mode():
     assert any((v != before[k]).any() for k, v in loss.value_norm.state_dict().items())
 
 
+def test_the_gaps_of_all_rows_have_forwards_means_and_teach_the_statistics_nothing():
+    torch.manual_seed(1)
+    loss = hand_made(torch.randn(N, N, A), torch.zeros(N, A), value_norm=value_norm())
+    batch = random_batch(batch_size=(31,))
+    loss(batch)
+    before = {k: v.clone() for k, v in loss.value_norm.state_dict().items()}
+    gaps = loss.gaps(batch)
+    assert gaps.shape == (31, N - 1)
+    assert loss.training
+    for name, value in loss.value_norm.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    loss.eval()
+    torch.testing.assert_close(gaps.mean(0), loss(batch)["gap"])
+
+
 def test_listed_influencees_alone_count():
     """Agent 2, an adversary, has a value of its own that must not matter."""
     weight = torch.ones(N, N, A)

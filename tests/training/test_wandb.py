@@ -6,11 +6,12 @@ import itertools
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import resume_runs
 import torch
-from scripts import ROOT
+from scripts import ROOT, load
 
 from torchrl_alita.training import (
     config_from_plain,
@@ -37,8 +38,8 @@ def _offline(monkeypatch):
         monkeypatch.setattr(figures, name, lambda *args, **kwargs: None)
 
 
-def train(run_dir, **changes) -> dict:
-    return resume_runs.run("games", "maddpg", run_dir=run_dir, loggers=("wandb",), **changes)
+def train(run_dir, name: str = "maddpg", **changes) -> dict:
+    return resume_runs.run("games", name, run_dir=run_dir, loggers=("wandb",), **changes)
 
 
 def test_a_run_is_read_back_as_it_was_logged(tmp_path):
@@ -107,6 +108,26 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path):
     assert second.column("training/step") == [105, 140]
 
 
+def test_gaps_and_novelties_are_histograms_at_evaluations_and_leave_no_trace(tmp_path):
+    """Frame 70 is the first evaluation after the start; 7 environments make 5 steps a batch."""
+    train(tmp_path / "shown", "alita marginal")
+    resume_runs.run("games", "alita marginal", run_dir=tmp_path / "plain")
+    (found,) = offline_runs(tmp_path / "shown")
+    assert found.column("distribution/step") == [70, 140]
+    # The influencer is drawn anew; in three agents it has two influencees.
+    names = {name for row in found.history for name in row if name.startswith("distribution/")}
+    gaps = {name for name in names if "/gap_" in name}
+    assert names == {"distribution/step", "distribution/novelty"} | gaps
+    assert len(gaps) == 2
+    for name in (*gaps, "distribution/novelty"):
+        for histogram in found.column(name):
+            assert sum(histogram["values"]) == BATCH
+    shown, plain = (MetricsFile(tmp_path / run / "metrics.csv").rows for run in ("shown", "plain"))
+    for one, other in zip(shown, plain, strict=True):
+        assert one.pop("wall_seconds") != other.pop("wall_seconds")
+        assert one == other
+
+
 def test_histograms_are_kept_and_a_csv_file_has_none(tmp_path):
     values = {"distribution/gap": torch.tensor([[0.0, 1.0], [1.0, float("nan")]])}
     with Loggers(("csv", "tensorboard", "wandb"), tmp_path, config={}) as loggers:
@@ -152,20 +173,54 @@ def test_the_config_comes_back_from_its_json(tmp_path):
 SWEEPS = sorted((ROOT / "recipes" / "sweeps").glob("*.yaml"))
 
 
+def test_every_recipe_has_a_sweep():
+    launched = {
+        path.stem for path in (ROOT / "recipes").glob("*.py") if "launch(" in path.read_text()
+    }
+    assert {path.stem for path in SWEEPS} == launched - {"side_by_side"}
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_run_of_a_recipes_sweep_is_a_command_that_is_understood(path):
-    """As an agent of Weights & Biases writes it: --name=value in place of ${args}."""
-    sweep = yaml.safe_load(path.read_text())
-    words = sweep["command"]
-    assert words[:5] == ["${env}", "python", "-m", "torchrl_alita", "train"]
-    assert words[-1] == "${args}"
-    names, values = zip(*sweep["parameters"].items(), strict=True)
-    for chosen in itertools.product(*(each["values"] for each in values)):
+def test_the_command_of_an_agent_is_understood_by_the_recipe(path, tmp_path, monkeypatch):
+    """The agent is that of Weights & Biases; no process is started and nobody is asked."""
+    from wandb import wandb_agent
+    from wandb.sdk.launch.sweeps import utils
+
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+        monkeypatch.setenv(name, "")
+    commands = []
+    process = lambda command, **options: commands.append(command) or SimpleNamespace()  # noqa: E731
+    monkeypatch.setattr(wandb_agent, "AgentProcess", process)
+    sweep = utils.load_sweep_config(str(path))
+    assert sweep["method"] == "grid"
+    assert set(sweep["metric"]) == {"name", "goal"}
+    names, choices = zip(*sweep["parameters"].items(), strict=True)
+    agent = wandb_agent.Agent(None, None, "sweep")
+    agent._sweep_command = sweep["command"]
+    recipe = load("recipes", path.stem)
+    for chosen in itertools.product(*(each["values"] for each in choices)):
         given = dict(zip(names, chosen, strict=True))
-        config = parse_arguments([*words[5:-1], *(f"--{n}={value}" for n, value in given.items())])
+        values = {name: {"value": value} for name, value in given.items()}
+        agent._command_run({"run_id": "r", "program": sweep["program"], "args": values})
+        env, python, program, *words = commands[-1]
+        assert (env, python, program) == ("/usr/bin/env", "python", f"recipes/{path.stem}.py")
+        config = parse_arguments(
+            words, getattr(recipe, "DEFAULTS", None) or recipe.defaults("smax/2s3z")
+        )
         assert (config.training.seed, config.training.loggers) == (given["seed"], ("wandb",))
         for name, value in given.items():
-            part = config.algorithm if name.startswith("algorithm.") else config.training
-            assert getattr(part, name.removeprefix("algorithm.").replace("-", "_")) == value
+            part, _, field = name.replace("-", "_").rpartition(".")
+            own = getattr(config, {"": "training", "task": "task_settings"}.get(part, part))
+            assert getattr(own, field) == value
         if given["seed"]:
             break
+
+
+def test_a_run_of_an_agent_has_the_id_that_the_agent_gave(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "abcd1234")
+    with Loggers(("wandb",), tmp_path, config={}, wandb=WandbSettings(mode="offline")) as loggers:
+        loggers.log({"a": 1.0}, step=1)
+    (found,) = offline_runs(tmp_path)
+    assert found.run.run_id == "abcd1234"

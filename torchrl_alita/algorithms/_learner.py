@@ -527,6 +527,20 @@ class Learner:
         saturated = (action < low + margin) | (action > high - margin)
         return {"saturated_share": saturated.float().mean()}
 
+    def distributions(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """What is worth a histogram, by name; at evaluations the training loop logs it.
+
+        Args:
+            batch: fresh transitions, as of :meth:`health`.
+
+        Returns:
+            Tensors of any shape.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
+        return {}
+
     def _greedy(self, batch: TensorDictBase) -> TensorDictBase:
         """What the policies do and, for one-hot actions, their logits."""
         return run_network(self.actor, batch.select(*self.actor.in_keys))

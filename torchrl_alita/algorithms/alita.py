@@ -333,6 +333,27 @@ class ALITA(MADDPG):
             self.scale.update(self.diversity(self.novelty(rollout)))
             self.total_reward.coeffs.copy_(self.scale.scale[:1])
 
+    @torch.no_grad()
+    def distributions(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """Novelty of the influencers, and their gaps on each influencee, of every row.
+
+        Args:
+            batch: fresh transitions ``[*B]``; of recurrent policies sequences ``[B, T]``.
+
+        Returns:
+            ``novelty`` ``[*B, K, 1]`` and ``gap_k_i`` ``[*B]`` of influencer k on influencee i.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
+        batch = self._rewarded(batch)
+        found = {"novelty": gather_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)}
+        for influence in self.influences:
+            team, gaps = influence.team, influence.gaps(batch)
+            for i, gap in zip(team.influencees, gaps.unbind(-1), strict=True):
+                found.update({f"gap_{k}_{i}": gap for k in team.influencers if k != i})
+        return found
+
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self._add_rewards(batch)  # Eq. 10, 11
         # Of one-hot actions every term has draws of its own.

@@ -25,6 +25,7 @@ from torchrl_alita.layout import (
     NOVELTY,
     TRANSITION_INFLUENCE,
     VISIT_BONUS,
+    next_key,
 )
 from torchrl_alita.modules import Autoencoder
 from torchrl_alita.objectives import NoveltyLoss
@@ -260,6 +261,24 @@ class OnPolicyALITA(MAPPO):
         if self.exploration is not None:
             logs["exploration"] = self.exploration.eps.clone()
         return logs.update(paid)
+
+    @torch.no_grad()
+    def distributions(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """Novelty of the influencer in every row, where it counts.
+
+        Args:
+            batch: ``[B, T]``, as it was collected.
+
+        Returns:
+            ``novelty``, or nothing.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
+        if self.autoencoder_loss is None:
+            return {}
+        novelty = self.novelty(batch).get(next_key(NOVELTY))
+        return {"novelty": novelty[..., self.settings.influencer, :]}
 
     @torch.no_grad()
     def _paid(self, rollout: TensorDictBase) -> tuple[TensorDictBase, dict[str, torch.Tensor]]:

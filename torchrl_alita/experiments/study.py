@@ -193,10 +193,18 @@ def _caption(study: Study, rows: Sequence[Row]) -> str:
         if few
         else "Interquartile mean [95 % bootstrap interval] over the seeds"
     )
+    # As git writes the commit before another.
+    guessed = any((row.commit or "~").endswith("~") for row in rows)
+    commit = (
+        " The commits of some runs were not recorded: where one ends with ~, it is the last before "
+        "the row was added."
+        if guessed
+        else ""
+    )
     return (
         f"{shown}; {first.frames:,} frames. {study.note} Made by `python benchmarks/study.py "
         f"{study.name}`: {versions_text(first)}. Command, settings, commit and curve of each run: "
-        f"benchmarks/results/{study.name}.jsonl."
+        f"benchmarks/results/{study.name}.jsonl.{commit}"
     )
 
 

@@ -281,8 +281,7 @@ def _run_submitit(
             while not job.done():
                 show()
                 time.sleep(1)
-            error = job.exception()
-            ended(folder, None if error is None else str(error).strip().splitlines()[-1])
+            ended(folder, None if job.exception() is None else folder.last_words())
 
 
 LAUNCHERS: dict[str, Callable[..., None]] = {

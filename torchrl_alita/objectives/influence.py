@@ -187,6 +187,31 @@ class InfluenceLoss(LossModule):
             total = with_gradient_of(influence.sum(-1), gap.square().sum((-2, -1)))
         return results(self, batch, in_unit(self, total, gap, weights, mask), influence, gap, mask)
 
+    @torch.no_grad()
+    def gaps(self, tensordict: TensorDictBase) -> torch.Tensor:
+        """The gap of each influencee in every row, Eq. 4 or 7, ``[*B] -> [*B, M]``.
+
+        ``forward`` gives their means. Nothing is learned: ``value_norm`` stays as it is.
+
+        Args:
+            tensordict: batch ``[*B]``, as of ``forward``.
+
+        Returns:
+            ``[*B, M]``, of the influencees in their order.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
+        training = self.training
+        self.eval()
+        try:
+            batch = check_batch(self, tensordict)
+            situation = situation_of(self, batch, tensordict, action=None)
+            value = self.value(situation, situation.action)
+            return gap_of(self, situation, value, None)[0].squeeze(-1)
+        finally:
+            self.train(training)
+
     def _given(self, policy: TensorDictBase) -> torch.Tensor:
         if self.value.samples != 1:
             raise ValueError(

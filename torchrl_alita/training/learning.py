@@ -9,6 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.layout import DONE, next_key
+from torchrl_alita.saving import preserve_random_state
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.config import Config
 
@@ -74,6 +75,20 @@ class Learning:
         self.buffers.extend(collected)
         self._begin_episode(collected)
         self.algorithm.observe(collected)
+
+    def distributions(self, collected: TensorDictBase) -> dict[str, torch.Tensor]:
+        """What the algorithm says of the rows of a batch, without a trace in the run.
+
+        Args:
+            collected: ``[B, T]``.
+        """
+        batch = (
+            collected
+            if self.algorithm.on_policy or self.algorithm.recurrent
+            else collected.reshape(-1)
+        )
+        with preserve_random_state():
+            return self.algorithm.distributions(batch)
 
     @property
     def ready(self) -> bool:

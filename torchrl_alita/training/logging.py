@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torchrl.record.loggers import CSVLogger, Logger, TensorboardLogger, WandbLogger
+from torchrl.record.loggers import Logger, TensorboardLogger, WandbLogger
 from torchrl.record.loggers.utils import get_logger
 
 from torchrl_alita._checks import check_choice
@@ -315,6 +315,12 @@ class Loggers:
             with self._guard(name):
                 logger.log_metrics(dict(values), step=step)
 
+    @property
+    def take_histograms(self) -> bool:
+        """Whether one of them keeps distributions."""
+        keep = (WandbLogger, TensorboardLogger)
+        return any(isinstance(logger, keep) for logger in self._working.values())
+
     def log_histograms(self, values: Mapping[str, torch.Tensor], *, step: int) -> None:
         """Hand distributions to TensorBoard and Weights & Biases; a CSV file has none.
 
@@ -322,16 +328,21 @@ class Loggers:
             values: by name, of any shape; what is not finite is left out.
             step: environment steps so far.
         """
+        finite = {}
+        for key, tensor in values.items():
+            flat = tensor.detach().float().flatten().cpu()
+            flat = flat[flat.isfinite()]
+            if len(flat):
+                finite[key] = flat.numpy()
         for name, logger in list(self._working.items()):
             with self._guard(name):
-                if isinstance(logger, CSVLogger):
-                    continue
-                for key, tensor in values.items():
-                    flat = tensor.detach().float().flatten().cpu()
-                    flat = flat[flat.isfinite()]
-                    if len(flat):
-                        bins = 32 if isinstance(logger, WandbLogger) else "auto"
-                        logger.log_histogram(key, flat.numpy(), step=step, bins=bins)
+                if isinstance(logger, WandbLogger):
+                    histogram = import_extra("wandb", "wandb").Histogram
+                    row = {key: histogram(data, num_bins=32) for key, data in finite.items()}
+                    logger.log_metrics(row, step=step)
+                elif isinstance(logger, TensorboardLogger):
+                    for key, data in finite.items():
+                        logger.log_histogram(key, data, step=step, bins="auto")
 
     def finish(
         self,

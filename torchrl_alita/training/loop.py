@@ -231,6 +231,7 @@ class Run:
                     logs |= self._evaluated()
                     mean = logs["evaluation/return_mean"]
                     bar.set_postfix_str(f"return={mean:.1f}", refresh=False)
+                    self._log_distributions(collected)
                 self._log(logs)
                 bar.update(collected.numel())
                 if interrupted or self._passed(training.checkpoint_interval):
@@ -258,6 +259,11 @@ class Run:
     def _log(self, values: Mapping[str, float]) -> None:
         self.metrics.write(self.progress | dict(values))
         self.loggers.log(values, step=self.frames)
+
+    def _log_distributions(self, collected: TensorDictBase) -> None:
+        if self.loggers.take_histograms:
+            found = self.learning.distributions(collected)
+            self.loggers.log_histograms(_named("distribution", found), step=self.frames)
 
     def _save(self) -> None:
         self.directory.checkpoints.save(self.components, frames=self.frames)
