@@ -124,8 +124,7 @@ def test_gaps_and_novelties_are_histograms_at_evaluations_and_leave_no_trace(tmp
             assert sum(histogram["values"]) == BATCH
     shown, plain = (MetricsFile(tmp_path / run / "metrics.csv").rows for run in ("shown", "plain"))
     for one, other in zip(shown, plain, strict=True):
-        assert one.pop("wall_seconds") != other.pop("wall_seconds")
-        assert one == other
+        assert {**one, "wall_seconds": ""} == {**other, "wall_seconds": ""}
 
 
 def test_histograms_are_kept_and_a_csv_file_has_none(tmp_path):
@@ -184,7 +183,6 @@ def test_every_recipe_has_a_sweep():
 def test_the_command_of_an_agent_is_understood_by_the_recipe(path, tmp_path, monkeypatch):
     """The agent is that of Weights & Biases; no process is started and nobody is asked."""
     from wandb import wandb_agent
-    from wandb.sdk.launch.sweeps import utils
 
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
@@ -193,7 +191,7 @@ def test_the_command_of_an_agent_is_understood_by_the_recipe(path, tmp_path, mon
     commands = []
     process = lambda command, **options: commands.append(command) or SimpleNamespace()  # noqa: E731
     monkeypatch.setattr(wandb_agent, "AgentProcess", process)
-    sweep = utils.load_sweep_config(str(path))
+    sweep = yaml.safe_load(path.read_text())
     assert sweep["method"] == "grid"
     assert set(sweep["metric"]) == {"name", "goal"}
     names, choices = zip(*sweep["parameters"].items(), strict=True)

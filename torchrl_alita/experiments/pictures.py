@@ -18,7 +18,10 @@ from torchrl_alita.experiments.statistics import (
 )
 from torchrl_alita.experiments.tables import by_variant
 
-__all__ = ["colors", "curve", "draw_curves", "draw_profiles"]
+__all__ = ["DASHES", "colors", "curve", "draw_curves", "draw_profiles", "references_of"]
+
+DASHES = ((5, 3), (1, 2), (6, 2, 1, 2), (10, 3), (3, 1, 1, 1, 1, 1))
+"""Lines and gaps of the teams that were not trained, in their order; no more of them are drawn."""
 
 
 def colors(variants: Sequence[str]) -> dict[str, str]:
@@ -38,6 +41,19 @@ def colors(variants: Sequence[str]) -> dict[str, str]:
     chosen = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
     chosen += ("#7f3c8d", "#6b4c2a", "#707070")
     return {name: chosen[number % len(chosen)] for number, name in enumerate(variants)}
+
+
+def references_of(rows: Sequence[Row]) -> dict[str, Mapping[str, float | None]]:
+    """Metrics of the teams that were not trained.
+
+    Args:
+        rows: of one task.
+
+    Returns:
+        Those of each, by its name.
+    """
+    found = {name: metrics for row in rows for name, metrics in row.references.items()}
+    return found | {row.variant: row.final for row in rows if not row.frames}
 
 
 def curve(rows: Sequence[Row], metric: str) -> dict[int, Estimate]:
@@ -86,15 +102,15 @@ def draw_curves(
     variants = by_variant(rows)
     chosen = colors(list(variants))
     if references is None:
-        references = {name: metrics for row in rows for name, metrics in row.references.items()}
-        references |= {row.variant: row.final for row in rows if not row.frames}
+        references = references_of(rows)
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (metric, title) in zip(all_axes, panels.items(), strict=True):
         for variant, runs in variants.items():
             _draw_variant(axes, runs, metric, variant, chosen[variant])
-        for style, (name, metrics) in zip(("--", ":", "-."), references.items(), strict=False):
+        for dashes, (name, metrics) in zip(DASHES, references.items(), strict=False):
             if metrics.get(metric) is not None:
-                axes.axhline(metrics[metric], linestyle=style, color="gray", lw=1, label=name)
+                style = {"linestyle": (0, dashes), "color": "gray", "lw": 1}
+                axes.axhline(metrics[metric], label=name, **style)
         _finish(axes, title, "environment frames", frames=True)
     if legend:
         named = dict(

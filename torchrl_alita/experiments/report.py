@@ -12,7 +12,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from torchrl_alita.experiments.cells import CellFolder
-from torchrl_alita.experiments.pictures import colors, draw_curves, draw_profiles
+from torchrl_alita.experiments.pictures import (
+    DASHES,
+    colors,
+    draw_curves,
+    draw_profiles,
+    references_of,
+)
 from torchrl_alita.experiments.results import Row, read_rows
 from torchrl_alita.experiments.statistics import (
     FEWEST_RUNS,
@@ -263,12 +269,13 @@ th, td { padding: .4rem .75rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { background: var(--soft); font-weight: 600; } tbody tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
-  min-width: 8rem; max-width: 15rem; white-space: normal; }
+  min-width: 11rem; max-width: 20rem; white-space: normal; }
 th:first-child { background: var(--soft); }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 1rem 0 .5rem; padding: 0;
   list-style: none; font-size: .9rem; }
 .swatch { display: inline-block; width: 1.4rem; height: .25rem; margin-right: .4rem;
   vertical-align: middle; border-radius: 2px; }
+.legend svg { margin-right: .4rem; vertical-align: middle; stroke: gray; stroke-width: 1.5; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr));
   gap: 1rem; margin-top: 1rem; }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(46%, 13rem), 1fr)); }
@@ -278,7 +285,7 @@ details { margin: .75rem 0; border: 1px solid var(--line); border-radius: 6px; }
 summary { cursor: pointer; padding: .5rem .75rem; background: var(--soft); }
 details > div { padding: .25rem .75rem .75rem; }
 @media (max-width: 40rem) { th, td { padding: .35rem .5rem; }
-  th:first-child, td:first-child { min-width: 6rem; max-width: 9rem; overflow-wrap: anywhere; } }
+  th:first-child, td:first-child { min-width: 8rem; max-width: 10rem; overflow-wrap: break-word; } }
 code { font: .8rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   overflow-wrap: anywhere; }
 """
@@ -356,8 +363,10 @@ def _legend(rows: Sequence[Row]) -> str:
         f'<li><span class="swatch" style="background:{color}"></span>{_escaped(name)}</li>'
         for name, color in colors(list(by_variant(rows))).items()
     ]
-    if any(row.references for row in rows):
-        marks.append('<li><span class="swatch" style="background:gray"></span>random team</li>')
+    for dashes, name in zip(DASHES, references_of(rows), strict=False):
+        line = f'<line x2="24" y1="3" y2="3" stroke-dasharray="{" ".join(map(str, dashes))}"/>'
+        shown = "random team" if name == "random" else name
+        marks.append(f'<li><svg width="24" height="6">{line}</svg>{_escaped(shown)}</li>')
     return f'<ul class="legend">{"".join(marks)}</ul>'
 
 

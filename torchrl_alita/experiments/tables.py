@@ -221,9 +221,9 @@ def results_table(
     for name, metrics in references.items():
         line = [column.reference(metrics) for column in columns]
         if levels is not None and metrics.get(RETURN) is not None:
-            line[-1] = (
-                f"{normalized_score(metrics[RETURN], floor=levels[0], ceiling=levels[1]):.2f}"
-            )
+            value = normalized_score(metrics[RETURN], floor=levels[0], ceiling=levels[1])
+            # A zero has no sign.
+            line[-1] = f"{round(value, 2) + 0.0:.2f}"
         cells.append([f"{name} team" if name == "random" else name, "", *line])
     for variant, runs in by_variant(rows).items():
         seeds = str(len({row.seed for row in runs}))
