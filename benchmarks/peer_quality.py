@@ -36,8 +36,8 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from pages import FIGURES, RESULTS, ROOT, table, write_between
+from peer import TITLE, peer_python, requirements
 from tensordict import TensorDict
-from throughput import PEERS, peer_python, requirements
 
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments import (
@@ -64,7 +64,6 @@ OURS = {
 }
 PAGE = ROOT / "docs" / "navigation.md"
 PICTURE = FIGURES / "peer_quality.png"
-TITLE, _ = PEERS["benchmarl"]
 TASK = get_task("vmas/spread")
 SECONDS = "training/processor_seconds"
 FINITE = "training/finite"
@@ -325,7 +324,7 @@ def complete(wanted: Iterable[Run], python: Path) -> None:
 
 def train(config: Config) -> None:
     """Make what is missing: trials, and then the runs with their choice."""
-    python = peer_python(config.peer_venv, requirements("benchmarl"))
+    python = peer_python(config.peer_venv, requirements())
     complete(trials(), python)
     complete(runs(rows_of(TRIALS), config.seeds), python)
 

@@ -63,11 +63,13 @@ TRAINING = TrainingSettings(
     evaluation_episodes=15,
     stop_evaluations=True,
 )
-# Of the settings the names alone are read.
+# Of the settings the names alone are read; a run shorter than random_frames would be refused.
 DEFAULTS = {
     name: Config(task="pybullet/HopperBulletEnv-v0", training=TRAINING, algorithm=settings)
     for name, settings in (
-        ("td3", TD3Settings()), ("sac", SACSettings()), ("trpo", TRPOSettings()),
+        ("td3", TD3Settings(random_frames=0)),
+        ("sac", SACSettings(random_frames=0)),
+        ("trpo", TRPOSettings()),
     )
 }  # fmt: skip
 

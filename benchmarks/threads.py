@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from pages import RESULTS, ROOT, table, versions, write_between
+from pages import RESULTS, ROOT, made_by, table, write_between
 
 from torchrl_alita.saving import machine
 
@@ -116,8 +116,7 @@ def text(result: dict) -> str:
             )
     note = (
         f"Frames a second, the best of {result['rounds']} runs, and in brackets its share of the "
-        "better choice. Made by `python benchmarks/threads.py`: "
-        f"{versions(result['machine'])}. Raw figures: benchmarks/results/threads.json."
+        f"better choice. Made by {made_by(result, 'python benchmarks/threads.py')}. Raw figures: benchmarks/results/threads.json."
     )
     return f"{table(titles, cells)}\n\n{note}"
 

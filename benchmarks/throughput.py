@@ -1,11 +1,10 @@
 """Speed of training against BenchMARL's MADDPG, on the same work and the same machine.
 
-    python -m venv .venv-benchmarl && .venv-benchmarl/bin/pip install benchmarl==1.5.2 vmas==1.5.2
     python benchmarks/throughput.py                # N=3 and 6; write the results and the table
     python benchmarks/throughput.py --report-only  # the table, from the results
 
-The peer has a virtual environment of its own, with our torch and VMAS and the TorchRL that it asks
-for. Each contender is a process that runs its library's own training loop. They take turns, so that
+The peer is installed once, into a virtual environment of its own, with our torch and VMAS and the
+TorchRL that it asks for. Each contender is a process that runs its library's own training loop. They take turns, so that
 a change of the machine's load meets all of them; who does not have the turn sleeps. A turn is one
 iteration: 6,000 frames of simple_spread in 60 environments, stored, and 60 updates of 1,024
 transitions out of a buffer of one million. The first two iterations of each do not count: they hold
@@ -41,11 +40,12 @@ from typing import Any
 import torch
 import tyro
 from pages import RESULTS, ROOT, circumstances, table, write_between
+from peer import TITLE, peer_python, requirements
 from timing import ALGORITHMS, ALLOCATOR, WORK, Contender, contend, spread
 
 WORKER = Path(__file__).with_name("throughput_worker.py")
 RESULT = RESULTS / "throughput.json"
-PEER, PEER_WITHOUT_NORM, TITLE = "peer", "peer_without_norm", "BenchMARL"
+PEER, PEER_WITHOUT_NORM = "peer", "peer_without_norm"
 
 Turn = dict[str, float]
 
@@ -54,8 +54,8 @@ Turn = dict[str, float]
 class Config:
     """What to measure."""
 
-    peer_python: str = str(ROOT / ".venv-benchmarl" / "bin" / "python")
-    """Python that has BenchMARL."""
+    peer_venv: Path = ROOT / ".venv-benchmarl"
+    """Virtual environment of the peer, made if it is missing."""
     n_agents: tuple[int, ...] = (3, 6)
     """Team sizes."""
     turns: int = 7
@@ -70,7 +70,7 @@ class Config:
     """Measure nothing, write the table from the results."""
 
 
-def start(name: str, n_agents: int, config: Config, folder: str) -> Contender:
+def start(name: str, n_agents: int, config: Config, python: Path, folder: str) -> Contender:
     """The peer, or one of ours."""
     ours = name in ALGORITHMS
     work = {
@@ -89,19 +89,21 @@ def start(name: str, n_agents: int, config: Config, folder: str) -> Contender:
         environment["PYTHONPATH"] = str(ROOT)
     else:
         Path(work["folder"]).mkdir()
-    command = [sys.executable if ours else config.peer_python, str(WORKER), json.dumps(work)]
+    command = [str(sys.executable if ours else python), str(WORKER), json.dumps(work)]
     errors = Path(folder) / f"{name}.errors"
     return Contender(f"{name}, N={n_agents},", command, environment, errors)
 
 
-def measure(n_agents: int, config: Config) -> tuple[dict[str, dict], dict[str, list[Turn]]]:
+def measure(
+    n_agents: int, config: Config, python: Path
+) -> tuple[dict[str, dict], dict[str, list[Turn]]]:
     """Versions and turns of every contender."""
     with ExitStack() as stack:
         # The runs' files. Processes end before their folder goes.
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         contenders = {}
         for name in (PEER, PEER_WITHOUT_NORM, *ALGORITHMS):
-            contenders[name] = start(name, n_agents, config, folder)
+            contenders[name] = start(name, n_agents, config, python, folder)
             stack.callback(contenders[name].close)
         versions = {name: contender.report() for name, contender in contenders.items()}
         contend(contenders, 2)  # They import and compile.
@@ -180,10 +182,12 @@ def report(content: dict[str, Any]) -> None:
 def main(config: Config) -> None:
     """Measure, write the results and report."""
     if not config.report_only:
-        content = circumstances("throughput.py", **asdict(config))
+        python = peer_python(config.peer_venv, requirements())
+        settings = asdict(config) | {"peer_venv": str(config.peer_venv)}
+        content = circumstances("throughput.py", **settings)
         content |= {"work": WORK, "turns_of_each": config.turns, "turns": {}}
         for n_agents in config.n_agents:
-            versions, content["turns"][n_agents] = measure(n_agents, config)
+            versions, content["turns"][n_agents] = measure(n_agents, config, python)
         content["versions"] = {"ours": versions["maddpg"], PEER: versions[PEER]}
         content["machine"] |= {"threads": config.threads, "gpu": versions["maddpg"]["gpu"]}
         RESULT.write_text(json.dumps(content, indent=1) + "\n")

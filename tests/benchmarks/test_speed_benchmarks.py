@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from torchrl_alita import TD3
 from torchrl_alita.training.loop import start
 
 timing = load("benchmarks", "timing")
+peer = load("benchmarks", "peer")
 throughput = load("benchmarks", "throughput")
 worker = load("benchmarks", "throughput_worker")
 profile = load("benchmarks", "profile_update")
@@ -221,9 +223,9 @@ def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monke
     started = []
     monkeypatch.setattr(throughput, "Contender", lambda *arguments: started.append(arguments))
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    config = throughput.Config(device="cpu", threads=2, options="--num-critics 2", peer_python="p")
+    config = throughput.Config(device="cpu", threads=2, options="--num-critics 2")
     for name in (throughput.PEER, "alita_clones"):
-        throughput.start(name, 6, config, str(tmp_path))
+        throughput.start(name, 6, config, Path("p"), str(tmp_path))
     (_, peer, peers_variables, _), (_, ours, our_variables, _) = started
     assert (peer[0], ours[0]) == ("p", sys.executable)
     theirs, work = json.loads(peer[2]), json.loads(ours[2])
@@ -235,6 +237,39 @@ def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monke
     assert our_variables.pop("PYTHONPATH") == str(ROOT)
     assert our_variables == peers_variables
     assert our_variables["OMP_NUM_THREADS"] == "2"
+
+
+def test_the_peers_environment_is_made_once_and_again_for_other_versions(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(peer.subprocess, "run", lambda command, **options: made.append(command))
+    folder = tmp_path / "venv"
+    folder.mkdir()
+    python = peer.peer_python(folder, ["a==1", "b==2"])
+    assert [command[2] for command in made] == ["venv", "pip"]
+    assert (made[1][0], made[1][-2:]) == (str(python), ["a==1", "b==2"])
+    (folder / "pyvenv.cfg").touch()
+    assert peer.peer_python(folder, ["a==1", "b==2"]) == python
+    assert len(made) == 2
+    peer.peer_python(folder, ["a==1", "b==3"])
+    assert len(made) == 4
+    # Making one would empty what is none.
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="no virtual environment"):
+        peer.peer_python(tmp_path, ["a==1"])
+
+
+def test_the_peers_environment_is_complete_only_after_the_installation(tmp_path, monkeypatch):
+    def fail(command: list[str], **options) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(peer.subprocess, "run", fail)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no network"):
+            peer.peer_python(tmp_path, ["a==1"])
+    # A local version, +cpu, is what pip chooses by itself.
+    installed = {"torch": "2.13.0+cpu", "vmas": "1.5.2"}
+    monkeypatch.setattr(peer, "version", installed.__getitem__)
+    assert peer.requirements() == ["torch==2.13.0", "vmas==1.5.2", peer.PACKAGE]
 
 
 # Where the time of an iteration goes.
