@@ -57,26 +57,16 @@ from torchrl_alita.training.collection import make_exploration
 RESULT = RESULTS / "scaling.json"
 PICTURE = FIGURES / "scaling.png"
 PAGE = ROOT / "docs" / "speed.md"
-SYMMETRIC = {"algorithm__influencers": "all"}
-WHOLE = {
-    "maddpg": ("MADDPG", "maddpg", {}),
-    "marginal": ("ALITA, marginal", "alita", {}),
-    "clones": ("ALITA, clones", "alita", {"algorithm__estimator": "clones"}),
-    "centralized": ("ALITA, centralized", "alita", {"algorithm__estimator": "centralized"}),
-    "symmetric": ("Symmetric, marginal", "alita", SYMMETRIC),
-    "symmetric_clones": (
-        "Symmetric, clones", "alita", {**SYMMETRIC, "algorithm__estimator": "clones"},
-    ),
-    "symmetric_centralized": (
-        "Symmetric, centralized", "alita", {**SYMMETRIC, "algorithm__estimator": "centralized"},
-    ),
-}  # fmt: skip
+KINDS = ("marginal", "clones", "centralized")
+WHOLE = {"maddpg": ("MADDPG", "maddpg", {})}
+for kind in KINDS:
+    WHOLE[kind] = (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind})
+for kind, name in zip(
+    KINDS, ("symmetric", "symmetric_clones", "symmetric_centralized"), strict=True
+):
+    options = {"algorithm__estimator": kind, "algorithm__influencers": "all"}
+    WHOLE[name] = (f"Symmetric, {kind}", "alita", options)
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
-ASYMMETRIC = {
-    "symmetric": "marginal",
-    "symmetric_clones": "clones",
-    "symmetric_centralized": "centralized",
-}
 TERMS = {
     "novelty": "novelty: reward, loss and step",
     "diversity": "diversity penalty",
@@ -89,16 +79,13 @@ TERMS = {
 BUFFER_STAGES = {"sampling": "sampling", "conditional": "conditional sampling", "update": "update"}
 TASKS = {"vmas/spread": 3, "push_box": 2}
 STEPS = 25
+LARGE_TEAM = {"n_agents": 16, "buffer_size": 10_000}
 MEMORY = (
     {},
     {"algorithm": "maddpg", "buffer_size": 10_000},
-    {"algorithm": "maddpg"},
-    {"algorithm": "alita"},
-    {"algorithm": "alita_clones"},
+    *({"algorithm": name} for name in ("maddpg", "alita", "alita_clones")),
     {"algorithm": "maddpg", "num_envs": 4_096},
-    {"algorithm": "maddpg", "n_agents": 16, "buffer_size": 10_000},
-    {"algorithm": "alita", "n_agents": 16, "buffer_size": 10_000},
-    {"algorithm": "alita_clones", "n_agents": 16, "buffer_size": 10_000},
+    *({"algorithm": name, **LARGE_TEAM} for name in ("maddpg", "alita", "alita_clones")),
 )
 TIMES = {"ms": "wall_ms", "least": "wall_ms_min", "processor": "processor_ms"}
 
@@ -233,11 +220,10 @@ def measure_environments(config: Config) -> Rows:
                 yield row, collecting(chosen, env, chosen.build(env))
 
     rows = timed(cases(), config.rounds)
+    names = ("frames_per_second", "frames_per_second_max", "frames_per_processor_second")
     for row in rows:
-        frames = 1e3 * row["num_envs"] * STEPS
-        row["frames_per_second"] = round(frames / row["wall_ms"], 1)
-        row["frames_per_second_max"] = round(frames / row["wall_ms_min"], 1)
-        row["frames_per_processor_second"] = round(frames / row["processor_ms"], 1)
+        for name, of in zip(names, TIMES.values(), strict=True):
+            row[name] = round(1e3 * row["num_envs"] * STEPS / row[of], 1)
     return rows
 
 
@@ -402,24 +388,22 @@ def ratios(row: dict[str, Any], whole: dict[str, Any]) -> list[float]:
 
 def agents_table(rows: Rows) -> str:
     """An update against N."""
-    ordered = sorted(rows, key=lambda row: AGAINST_AGENTS.index(row["algorithm"]))
     cells = [
-        [
-            WHOLE[row["algorithm"]][0],
-            str(row["n_agents"]),
-            str(row["observation_size"]),
-            *times(row),
-        ]
-        for row in ordered
+        [WHOLE[name][0], str(row["n_agents"]), str(row["observation_size"]), *times(row)]
+        for name in AGAINST_AGENTS
+        for row in rows
+        if row["algorithm"] == name
     ]
     return table(["algorithm", "N", "features of an observation", *TIMES], cells)
 
 
 def buffer_table(rows: Rows) -> str:
     """Drawing and updating against the size."""
-    ordered = sorted(rows, key=lambda row: list(BUFFER_STAGES).index(row["stage"]))
     cells = [
-        [BUFFER_STAGES[row["stage"]], f"{row['buffer_size']:,}", *times(row)] for row in ordered
+        [title, f"{row['buffer_size']:,}", *times(row)]
+        for stage, title in BUFFER_STAGES.items()
+        for row in rows
+        if row["stage"] == stage
     ]
     return table(["stage", "transitions stored", *TIMES], cells)
 
@@ -454,7 +438,7 @@ def terms_table(rows: Rows) -> str:
             f"{WHOLE[name][0]}, over {WHOLE[one][0]}",
             *(f"{part:.2f}" for part in ratios(found[name], found[one])),
         ]
-        for name, one in ASYMMETRIC.items()
+        for name, one in zip([*WHOLE][4:], KINDS, strict=True)
     ]
     whole = table(["of an update of MADDPG", "ms", "percent", "least", "processor"], cells)
     return f"{whole}\n\n{table(['whole updates', 'times', 'least', 'processor'], symmetric)}"
