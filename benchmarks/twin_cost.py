@@ -4,10 +4,9 @@
     python benchmarks/twin_cost.py --report-only  # the table, from the results
 
 The work is that of recipes/robots.py: batches of 256 transitions of one robot, 64 in a
-conditional batch, two hidden layers of 256. The transitions are random numbers of the sizes of
-Hopper, so that no simulator is needed; a figure is of an update alone, with the drawing of its
-batches from a buffer and without the simulation. An update of TwinALITA is one of both its
-agents.
+conditional batch, two hidden layers of 256. The transitions are those of random actions, stored
+again and again; a figure is of an update alone, with the drawing of its batches from a buffer and
+without the simulation. An update of TwinALITA is one of both its agents.
 
 The algorithms take turns; a turn is so many updates that everything moves equally often. Each
 figure is the median over the rounds of the processor time of one thread, which other programs
@@ -26,13 +25,12 @@ from typing import Any, Literal
 import torch
 import tyro
 from pages import RESULTS, ROOT, circumstances, made_by, table, write_between
-from tensordict import TensorDict
 from timing import take_turns
-from torchrl.data import Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
 
 from torchrl_alita import SAC, TAC, TD3, TwinALITA
 from torchrl_alita.algorithms import DDPG
+from torchrl_alita.envs import make_env
+from torchrl_alita.layout import layout_of
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training import TrainingSettings
 from torchrl_alita.training.buffers import Buffers
@@ -68,10 +66,8 @@ class Config:
     """Turns of each algorithm."""
     compile: bool = True
     """Measure compiled updates."""
-    observation_size: int = 15
-    """Of a robot; Hopper: 15."""
-    action_size: int = 3
-    """Of a robot; Hopper: 3."""
+    task: str = "pybullet/HopperBulletEnv-v0"
+    """Whose observations and actions the networks have."""
     stored: int = 100_000
     """Transitions in the buffer."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -80,54 +76,19 @@ class Config:
     """Measure nothing, write the table from the results."""
 
 
-class RandomRobot(EnvBase):
-    """Random numbers in the layout of one robot, in episodes of 100 steps."""
-
-    def __init__(self, observation_size: int, action_size: int, num_envs: int, device: str):
-        super().__init__(device=device, batch_size=[num_envs])
-        lead = (num_envs, 1)
-        flag = Categorical(2, shape=lead, dtype=torch.bool)
-        gather_agents = {
-            "observation": Unbounded((*lead, observation_size)),
-            "action": Bounded(-1, 1, shape=(*lead, action_size)),
-            "reward": Unbounded((*lead, 1)),
-        }
-        for name, spec in gather_agents.items():
-            whole = Composite(agents=Composite({name: spec}, shape=lead), shape=(num_envs,))
-            setattr(self, f"{name}_spec", whole.to(device))
-        flags = {name: flag.clone() for name in ("done", "terminated", "truncated")}
-        self.done_spec = Composite(flags, shape=(num_envs,)).to(device)
-        self.steps = 0
-
-    def _set_seed(self, seed: int | None) -> None:
-        torch.manual_seed(seed or 0)
-
-    def _reset(self, tensordict: TensorDict | None = None) -> TensorDict:
-        self.steps = 0
-        return self.observation_spec.rand().update(self.done_spec.zero())
-
-    def _step(self, tensordict: TensorDict) -> TensorDict:
-        self.steps += 1
-        ended = self.done_spec.zero()
-        ended["done"] |= self.steps % 100 == 0
-        ended["truncated"] |= self.steps % 100 == 0
-        return self.observation_spec.rand().update(self.reward_spec.rand()).update(ended)
-
-
 def updating(config: Config, name: str) -> Callable[[], None]:
     """Some updates of a variant, each with batches of its own."""
     torch.manual_seed(0)
     make, options = VARIANTS[name]
-    env = RandomRobot(config.observation_size, config.action_size, 100, config.device)
+    env = make_env(config.task, num_envs=1, n_agents=1, device=config.device, seed=0)
     settings = make.Settings(
         compile=config.compile, buffer_size=config.stored, random_frames=0, **options
     )
-    training = TrainingSettings(n_agents=1, num_envs=100, total_frames=config.stored)
+    training = TrainingSettings(n_agents=1, num_envs=1, total_frames=config.stored)
     run = RunConfig(algorithm=settings, training=training)
     learner = run.build(env)
     buffers = Buffers(run, learner)
-    steps = min(1_000, config.stored // 100)
-    collected = learner.prepare(env).rollout(steps, break_when_any_done=False)
+    collected = learner.prepare(env).rollout(1_000, break_when_any_done=False)
     while len(buffers.replay) < config.stored:
         buffers.extend(collected)
 
@@ -170,7 +131,11 @@ def main(config: Config) -> None:
         torch._dynamo.config.recompile_limit = 64
         calls = {name: updating(config, name) for name in VARIANTS}
         found = take_turns(calls, config.rounds, device=config.device, per=UPDATES)
-        content = circumstances("twin_cost.py", **asdict(config)) | {"updates": found}
+        sizes = layout_of(make_env(config.task, num_envs=1, n_agents=1))
+        settings = asdict(config) | {
+            name: getattr(sizes, name) for name in ("observation_size", "action_size")
+        }
+        content = circumstances("twin_cost.py", **settings) | {"updates": found}
         RESULT.write_text(json.dumps(content, indent=1) + "\n")
     report()
 

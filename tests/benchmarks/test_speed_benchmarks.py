@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -436,6 +437,10 @@ def test_a_step_trains_every_stacked_network(monkeypatch):
         assert (old != new).flatten(1).any(1).all()
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None,
+    reason="PyBullet is not installed: the extra pybullet",
+)
 def test_what_twin_alita_costs_is_told_in_percent_of_td3s_updates(monkeypatch):
     monkeypatch.setattr(twin_cost, "UPDATES", 2)
     made, update = [], TD3.update
