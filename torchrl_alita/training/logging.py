@@ -336,7 +336,7 @@ class Loggers:
                 finite[key] = flat.numpy()
         for name, logger in list(self._working.items()):
             with self._guard(name):
-                if isinstance(logger, WandbLogger):
+                if isinstance(logger, WandbLogger) and finite:
                     histogram = import_extra("wandb", "wandb").Histogram
                     row = {key: histogram(data, num_bins=32) for key, data in finite.items()}
                     logger.log_metrics(row, step=step)
