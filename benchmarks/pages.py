@@ -44,7 +44,7 @@ def made_by(content: dict[str, Any], command: str | None = None) -> str:
     found = content["machine"]
     # Results of before November 26 have a commit of their own, or none.
     commit = content.get("commit") or found.get("commit")
-    load = content.get("load_average")
+    load, threads = content.get("load_average"), found.get("threads")
     return ", ".join(
         [
             f"`{command or content['command']}`",
@@ -52,7 +52,7 @@ def made_by(content: dict[str, Any], command: str | None = None) -> str:
             *(f"{name} {found[name]}" for name in ("torch", "torchrl")),
             f"Python {found['python']}",
             f"{found['cores']} {found['processor']} cores",
-            f"{found['threads']} thread{'s' * (found['threads'] != 1)}",
+            *([] if threads is None else [f"{threads} thread{'s' * (threads != 1)}"]),
             found["gpu"] or "no GPU",
             *([] if load is None else [f"load average {load:.1f} at the start"]),
         ]
