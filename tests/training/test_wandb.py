@@ -217,6 +217,7 @@ def test_the_command_of_an_agent_is_understood_by_the_recipe(path, tmp_path, mon
 
 
 def test_a_run_of_an_agent_has_the_id_that_the_agent_gave(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "abcd1234")
     with Loggers(("wandb",), tmp_path, config={}, wandb=WandbSettings(mode="offline")) as loggers:
         loggers.log({"a": 1.0}, step=1)

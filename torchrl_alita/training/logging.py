@@ -218,6 +218,9 @@ def _make_wandb(
     import_extra("wandb", "wandb")
     saved = run_dir / "wandb.json"
     known = json.loads(saved.read_text()) if saved.exists() else {}
+    if "WANDB_SWEEP_ID" in os.environ:
+        # An agent waits for the run to which it has given an id.
+        known.setdefault("id", os.environ.get("WANDB_RUN_ID"))
     # The logger's own offline flag would set WANDB_MODE for the whole process.
     options = {
         "project": settings.project,
