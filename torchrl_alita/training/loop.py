@@ -263,7 +263,7 @@ class Run:
     def _log_distributions(self, collected: TensorDictBase) -> None:
         if self.loggers.take_histograms:
             found = self.learning.distributions(collected)
-            self.loggers.log_histograms(_named("distribution", found), step=self.frames)
+            self.loggers.log_histograms(_prefix("distribution", found), step=self.frames)
 
     def _save(self) -> None:
         self.directory.checkpoints.save(self.components, frames=self.frames)
