@@ -168,14 +168,14 @@ def time_parts(learner: Learner, watch: Stopwatch) -> None:
             watch.around(estimator, "value_target", "estimator_forward")
         for _, gradient in learner._estimations.values():
             watch.around(gradient, "then", "estimator_backward")
-    follow = learner._follow
+    follow = learner._clip_and_step
     separate = [learner.optimizers[name] for name in learner.separate]
 
     def followed(optimizer: torch.optim.Optimizer) -> torch.Tensor:
         with watch("estimator_optimizer" if optimizer in separate else "optimizers"):
             return follow(optimizer)
 
-    learner._follow = followed
+    learner._clip_and_step = followed
 
 
 def measure(config: Config) -> dict[str, dict[str, Any]]:

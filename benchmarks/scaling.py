@@ -239,7 +239,7 @@ def terms(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], Any]]:
     def novelty() -> None:
         alita.novelty(batch)
         alita.novelty_loss(batch)["loss_novelty"].backward()
-        alita._follow(alita.optimizers["autoencoder"])
+        alita._clip_and_step(alita.optimizers["autoencoder"])
         alita.optimizers["autoencoder"].zero_grad(set_to_none=True)
 
     calls = {
