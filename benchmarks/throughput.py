@@ -174,9 +174,9 @@ def note(content: dict[str, Any]) -> str:
 
 
 def report(content: dict[str, Any]) -> None:
-    """Write the table into the README."""
+    """Write the table into its page."""
     text = f"{speed_table(content)}\n\n{note(content)}"
-    write_between(ROOT / "README.md", "speed table", text)
+    write_between(ROOT / "docs" / "speed.md", "speed table", text)
 
 
 def main(config: Config) -> None:
