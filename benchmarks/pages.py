@@ -53,7 +53,7 @@ def made_by(content: dict[str, Any], command: str | None = None) -> str:
             f"Python {found['python']}",
             f"{found['cores']} {found['processor']} cores",
             *([] if threads is None else [f"{threads} thread{'s' * (threads != 1)}"]),
-            found["gpu"] or "no GPU",
+            found.get("gpu") or "no GPU",
             *([] if load is None else [f"load average {load:.1f} at the start"]),
         ]
     )
