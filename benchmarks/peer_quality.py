@@ -405,9 +405,13 @@ def our_rows() -> list[Row]:
 
 
 def text(rows: Sequence[Row], ours: Sequence[Row], trial_rows: Sequence[Row]) -> str:
-    """The table and what it was made with; nothing before the first run."""
-    if not rows:
-        return ""
+    """What there is: the runs beside ours, and the trials behind their settings."""
+    parts = [*(runs_text(rows, ours) if rows else ()), *trials_text(trial_rows, ours)]
+    return "\n\n".join(parts)
+
+
+def runs_text(rows: Sequence[Row], ours: Sequence[Row]) -> tuple[str, ...]:
+    """The table of the runs, what they were made with, and the picture."""
     columns = [
         Column("frames, thousands", lambda row: row.frames / 1000, 0),
         Column("processor seconds", lambda row: row.process_seconds, 0),
@@ -415,19 +419,47 @@ def text(rows: Sequence[Row], ours: Sequence[Row], trial_rows: Sequence[Row]) ->
         Column("lost to NaN", text=numbers_lost),
         Column("return", RETURN, 0),
     ]
-    titles, cells = results_table([*ours, *rows], columns)
-    known, own = rows[0], ours[0]
-    studies = " and ".join(f"{study}.jsonl" for study in OURS)
-    settings = "; ".join(f"{name.upper()}: {chosen(name, trial_rows)[0]}" for name in ALGORITHMS)
     note = (
         f"Interquartile mean [95 % bootstrap interval] over the seeds; of fewer than five, each. "
-        f"Settings that were chosen: {settings}. "
-        f"Made by `python benchmarks/peer_quality.py --train`: {TITLE} "
-        f"{known.versions['benchmarl']}, {versions_text(known)}; ours: {versions_text(own)}. "
-        f"Raw rows: benchmarks/results/{RESULT.name}, with the trials; ours: {studies}."
+        f"{made_with(rows[0], ours[0])}"
     )
     link = os.path.relpath(PICTURE, PAGE.parent)
-    return f"{table(titles, cells)}\n\n{note}\n\n![Score against time and frames]({link})"
+    picture = f"![Score against time and frames]({link})"
+    return table(*results_table([*ours, *rows], columns)), note, picture
+
+
+def trials_text(rows: Sequence[Row], ours: Sequence[Row]) -> tuple[str, ...]:
+    """The table of the trials, with our finished study beside them, and what was chosen."""
+    if not rows:
+        return ()
+    first = score_after(TRIAL_LIMIT)
+    beside = [row for row in ours if row.study == "navigation"]
+    lines = [
+        [row.variant, str(row.seed), f"{row.frames / 1000:.0f}", first.cell([row])] for row in rows
+    ]
+    lines += [
+        [title, ", ".join(str(row.seed) for row in runs), "", first.cell(runs)]
+        for title, runs in by_variant(beside).items()
+    ]
+    titles = ["trial", "seed", "frames, thousands", first.title]
+    known = {row.variant for row in rows}
+    settings = [
+        f"{name.upper()}: {chosen(name, rows)[0]}"
+        for name in ALGORITHMS
+        if all(trial.variant in known for trial in trials() if trial.algorithm == name)
+    ]
+    note = f"Chosen: {'; '.join(settings)}. {made_with(rows[0], beside[0])}"
+    return table(titles, lines), note
+
+
+def made_with(row: Row, own: Row) -> str:
+    """Command, versions and files, in words."""
+    studies = " and ".join(f"{study}.jsonl" for study in OURS)
+    return (
+        f"Made by `python benchmarks/peer_quality.py --train`: {TITLE} "
+        f"{row.versions['benchmarl']}, {versions_text(row)}; ours: {versions_text(own)}. "
+        f"Raw rows: benchmarks/results/{RESULT.name}; ours: {studies}."
+    )
 
 
 def report() -> None:

@@ -239,9 +239,9 @@ def test_the_seconds_of_our_own_runs_are_shared_out_over_their_frames():
 
 def test_the_page_has_a_line_for_each_team_and_says_what_was_lost(tmp_path):
     rows = [row_of(seed=seed, returns=(FLOOR, value)) for seed, value in enumerate((-300.0, None))]
-    ours = [row_of("MAPPO", algorithm="mappo")]
+    ours = [dataclasses.replace(row_of("MAPPO", algorithm="mappo"), study="navigation")]
     text = quality.text(rows, ours, trial_rows(mappo={"Normal": -200.0}))
-    (line,) = [line for line in text.splitlines() if line.startswith("| BenchMARL MADDPG")]
+    (line,) = [line for line in text.splitlines() if line.startswith("| BenchMARL MADDPG, tuned")]
     assert "| 2 |" in line
     assert "1 (1k)" in line
     assert "(1 of 2 runs)" in line
@@ -249,6 +249,20 @@ def test_the_page_has_a_line_for_each_team_and_says_what_was_lost(tmp_path):
     assert "BenchMARL 1.5.2" in text
     quality.draw(tmp_path / "picture.png", [*ours, *rows])
     assert (tmp_path / "picture.png").stat().st_size > 1_000
+
+
+def test_before_the_first_run_the_page_has_the_trials_and_chooses_where_both_are_there():
+    ours = [
+        dataclasses.replace(row_of("ours: MAPPO", 3, (FLOOR, -300.0, CEILING), (0, 20, 80)),
+                            study="navigation")
+    ]  # fmt: skip
+    rows = trial_rows(maddpg={"shared networks": -200.0})[:3]
+    text = quality.text([], ours, rows)
+    lines = [line for line in text.splitlines() if line.startswith("| BenchMARL")]
+    assert len(lines) == 3
+    assert f"| ours: MAPPO | 3 |  | {quality.score(-300.0):.2f} |" in text
+    assert "Chosen: MADDPG: shared networks. " in text
+    assert quality.text([], ours, []) == ""
 
 
 def test_rows_stand_tuned_first_and_in_the_order_of_the_algorithms():
