@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx-mathjax-offline",
     "settings_table",
 ]
 exclude_patterns = ["_build"]
@@ -42,6 +43,8 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 html_title = f"torchrl_alita {release}"
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

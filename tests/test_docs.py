@@ -21,6 +21,7 @@ from torchrl_alita.training.logging import MetricsFile
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
+    ROOT / "docs" / "index.md",
     *(
         page
         for folder in ("tutorials", "bonuses")
