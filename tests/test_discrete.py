@@ -201,7 +201,7 @@ def test_the_penalty_is_the_brier_distance_to_the_policys_probabilities():
     torch.manual_seed(0)
     algorithm = ALITA(ENV, ALITA.Settings(omega=0.0, **SMALL))
     batch = discrete_batch()
-    penalty = algorithm._add_rewards(batch)["next", "agents", "diversity_penalty"]
+    penalty = algorithm.add_rewards(batch)["next", "agents", "diversity_penalty"]
     logits = algorithm.actor(batch.select(("agents", "observation")))["agents", "logits"]
     distance = (logits.softmax(-1) - batch["agents", "action"]).square().sum(-1, keepdim=True)
     torch.testing.assert_close(penalty[:, 1:], -distance[:, 1:].detach())

@@ -77,6 +77,24 @@ def test_scripts_import_only_public_names(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_constructor_has_more_than_a_dozen_arguments(path):
+    """What has more options is settings, a dataclass."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if getattr(method, "name", None) == "__init__":
+                    given = [*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs]
+                    assert len(given) - 1 <= 12, node.name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "objectives").glob("*.py")), ids=lambda p: p.name
+)
+def test_a_loss_or_a_part_of_one_has_at_most_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_library_asserts_nothing_and_leaves_nothing_unfinished(path):
     text = path.read_text()
     assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assert)]

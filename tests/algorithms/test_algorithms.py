@@ -106,7 +106,7 @@ def test_symmetric_makes_everybody_influencer_and_influencee():
     logs = algorithm.update(by_name(algorithm, random_batch(), batches(algorithm)))
     gaps = {key for key in logs.keys() if key.startswith("gap")}  # noqa: SIM118
     assert gaps == {f"gap_{k}_{i}" for k in range(N) for i in range(N) if i != k}
-    rewarded = algorithm._add_rewards(random_batch())
+    rewarded = algorithm.add_rewards(random_batch())
     assert (rewarded[next_key(NOVELTY)] > 0).all()
     assert (rewarded[next_key(DIVERSITY_PENALTY)] < 0).all()
 
@@ -149,7 +149,7 @@ def test_a_random_influencer_follows_the_seed_and_varies_with_it():
 
 def test_an_adversary_is_neither_penalized_nor_influenced():
     algorithm = ALITA(ENV, ALITA.Settings(influencees=[1], **SMALL))
-    rewarded = algorithm._add_rewards(random_batch())
+    rewarded = algorithm.add_rewards(random_batch())
     assert (rewarded[next_key(DIVERSITY_PENALTY)][:, [0, 2]] == 0).all()
     logs = algorithm.update(by_name(algorithm, random_batch()))
     assert "gap_0_1" in logs.keys()  # noqa: SIM118
@@ -180,7 +180,7 @@ def test_the_critics_learn_from_the_total_reward_and_the_batch_keeps_the_extrins
     algorithm.update(by_name(algorithm, batch))
     assert algorithm.maddpg.tensor_keys.reward == ("agents", "total_reward")
     assert (batch == before).all()
-    rewarded = algorithm._add_rewards(batch)["next", "agents"]
+    rewarded = algorithm.add_rewards(batch)["next", "agents"]
     expected = rewarded["reward"] + 0.5 * rewarded["novelty"] + 0.1 * rewarded["diversity_penalty"]
     torch.testing.assert_close(rewarded["total_reward"], expected)
 

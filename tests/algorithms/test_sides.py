@@ -413,9 +413,15 @@ def test_the_command_line_says_what_each_side_follows():
     [
         (["sides", "--side.good", "--seed", "1"], "--side.good must be followed by what the side"),
         (["maddpg", "--side.good", "alita"], "side.good is an option of the algorithm 'sides'"),
-        (["sides", "--side.good.gamma", "1"], "unrecognized arguments: --side.good.gamma"),
-        (["sides", "--side.good", "random", "--side.good.gamma", "1"], "unrecognized arguments"),
-        (["sides", "--side.good", "alita", "--side.good.gama", "1"], "unrecognized arguments"),
+        (["sides", "--side.good.gamma", "1"], "Unknown option --side.good.gamma"),
+        (
+            ["sides", "--side.good", "random", "--side.good.gamma", "1"],
+            "Unknown option --side.good.gamma",
+        ),
+        (
+            ["sides", "--side.good", "alita", "--side.good.gama", "1"],
+            "Did you mean --side.good.gamma",
+        ),
     ],
 )
 def test_a_wrong_option_of_a_side_is_one_sentence(arguments, message):

@@ -263,7 +263,7 @@ def test_policies_and_targets_move_with_every_second_update_of_the_critics():
 @pytest.mark.parametrize("estimator", ["clones", "marginal"])
 def test_influence_trains_the_influencer_and_neither_partner_nor_critics(estimator):
     algorithm = TwinALITA(ENV, TwinALITA.Settings(estimator=estimator, **SMALL))
-    batch = algorithm._add_rewards(one_agent())
+    batch = algorithm.add_rewards(one_agent())
     algorithm.influence(batch)["loss_influence"].backward()
     influencer, partner = policies_grads(algorithm)
     assert influencer > 0
@@ -295,7 +295,7 @@ def test_novelty_rewards_the_influencer_and_the_penalty_is_the_partners():
         ENV, TwinALITA.Settings(novelty_coeff=0.5, diversity_coeff=0.25, omega=0.5, **SMALL)
     )
     batch = one_agent()
-    agents = algorithm._add_rewards(batch)["next", "agents"]
+    agents = algorithm.add_rewards(batch)["next", "agents"]
     inputs = torch.cat([batch["agents", "observation"], batch["agents", "action"]], -1)
     with torch.no_grad():
         psi = (algorithm.autoencoder(inputs) - inputs).square().sum(-1, keepdim=True)
@@ -503,7 +503,7 @@ def published() -> TwinALITA:
 
 def test_the_published_rewards_are_those_of_the_authors_code():
     """Novelty of (s', pi(s')): sqrt(s'^2 + 0.3^2); the penalty is that of (s, a)."""
-    agents = published()._add_rewards(three_steps())["next", "agents"]
+    agents = published().add_rewards(three_steps())["next", "agents"]
     roots = [math.hypot(s, 0.3) for s in (0.0, 12.0, 5.0)]
     expected = torch.tensor([1 + 0.05 * root for root in roots])
     torch.testing.assert_close(agents["influencer_reward"].flatten(), expected)
@@ -514,7 +514,7 @@ def test_the_published_rewards_are_those_of_the_authors_code():
 def test_the_published_influence_takes_the_penalty_at_the_influencers_action():
     """psi(s, 0.3) = sqrt(s^2 + 0.09), the partner's policy is 0.2 away from it."""
     algorithm = published()
-    batch = algorithm._add_rewards(three_steps())
+    batch = algorithm.add_rewards(three_steps())
     found = algorithm._influenced(batch)["next", "agents", "partner_reward"].flatten()
     roots = [math.hypot(s, 0.3) for s in (3.0, 6.0, 4.0)]
     weights = [(root - roots[0]) / (roots[1] - roots[0]) for root in roots]

@@ -194,7 +194,7 @@ class ALITA(MADDPG):
             self.modules[_name("influence", team)] = influence
         self._estimations = {
             _name("estimator", estimator.team): (
-                self._compiled(partial(self._estimator_losses, estimator)),
+                self._compiled(partial(self._add_target, estimator)),
                 self._compiled(estimator, then=differentiate),
             )
             for estimator in self.estimators
@@ -355,7 +355,7 @@ class ALITA(MADDPG):
         return found
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._add_rewards(batch)  # Eq. 10, 11
+        batch = self.add_rewards(batch)  # Eq. 10, 11
         # Of one-hot actions every term has draws of its own.
         policy = None if self.layout.discrete else self.maddpg.policy(batch)
         losses = self.maddpg(batch, policy=policy)  # Eq. 1, 2
@@ -373,7 +373,7 @@ class ALITA(MADDPG):
         return self._with_bonuses(losses, batch)
 
     def _critic_losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._add_rewards(batch)
+        batch = self.add_rewards(batch)
         losses = self.maddpg.critic_losses(batch)
         losses.update(self.novelty_loss(recent_batch))
         return self._with_bonuses(losses, batch)
@@ -383,15 +383,27 @@ class ALITA(MADDPG):
         losses.set("novelty", novelty.mean())
         return losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
 
-    def _add_rewards(self, batch: TensorDictBase) -> TensorDictBase:
+    def add_rewards(self, batch: TensorDictBase) -> TensorDictBase:
+        """The rewards that the agents are trained on, Eq. 10 and 11, beside the task's own.
+
+        Args:
+            batch: transitions ``[*B]``, as of :meth:`update`.
+
+        Returns:
+            A new batch with ``("next", "agents", ...)`` of ``"novelty"``, ``"diversity_penalty"``
+            and ``"intrinsic_reward"``.
+
+        Raises:
+            KeyError: if the batch lacks a key.
+        """
         batch = self.diversity(self.novelty(batch))
         return self.total_reward(batch if self.scale is None else self.scale(batch))
 
-    def _estimator_losses(
+    def _add_target(
         self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
     ) -> TensorDictBase:
         """A batch with what all updates of an estimator on it are drawn to."""
-        batch = self._add_rewards(batch)
+        batch = self.add_rewards(batch)
         return batch.set(estimator.tensor_keys.value_target, estimator.value_target(batch))
 
     def _train_estimator(

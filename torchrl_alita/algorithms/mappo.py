@@ -332,7 +332,6 @@ class MAPPO(Learner):
             eps_end=0.0,
             annealing_num_steps=settings.exploration_frames,
             action_mask_key=ACTION_MASK if masked else None,
-            device=self.device,
         )
 
     @property

@@ -349,7 +349,7 @@ class TwinALITA(SingleAgent):
             updater.step()
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._add_rewards(batch)
+        batch = self.add_rewards(batch)
         losses = self._with_novelty(batch, recent_batch)
         for name, learner in zip(AGENTS, self.learners, strict=True):
             losses.update(_prefix(scalars(learner(batch.copy())), name))
@@ -359,7 +359,7 @@ class TwinALITA(SingleAgent):
         return losses
 
     def _critic_losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self._add_rewards(batch)
+        batch = self.add_rewards(batch)
         losses = self._with_novelty(batch, recent_batch)
         for name, learner in zip(AGENTS, self.learners, strict=True):
             losses.update(_prefix(critic_losses(learner, batch.copy()), name))
@@ -370,10 +370,19 @@ class TwinALITA(SingleAgent):
         losses.set("novelty", batch.get(next_key(NOVELTY)).mean())
         return losses.set("diversity_penalty", batch.get(next_key(DIVERSITY_PENALTY)).mean())
 
-    def _add_rewards(self, batch: TensorDictBase) -> TensorDictBase:
+    def add_rewards(self, batch: TensorDictBase) -> TensorDictBase:
         """Both agents' rewards, Eq. 10 and 11, for what was done.
 
         As published, the novelty is that of the next state and the influencer's action.
+
+        Args:
+            batch: transitions ``[*B]``, as of :meth:`update`.
+
+        Returns:
+            A new batch with a reward for each agent.
+
+        Raises:
+            KeyError: if the batch lacks a key.
         """
         batch = self.diversity(self.novelty(self._transitions(batch)))
         if self.settings.form == "published":
@@ -403,7 +412,7 @@ class TwinALITA(SingleAgent):
 
     def _target_of(self, batch: TensorDictBase) -> TensorDictBase:
         """A conditional batch with what all updates of the clones on it are drawn to."""
-        batch = self._add_rewards(batch)
+        batch = self.add_rewards(batch)
         key = self.estimator.tensor_keys.value_target
         return batch.set(key, self.estimator.value_target(batch))
 

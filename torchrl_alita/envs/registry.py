@@ -117,6 +117,8 @@ class Task:
         return replace(self, settings=settings, floor=None, ceiling=None)
 
 
+# So many names are shown where the nearest one is given too.
+MOST_SHOWN = 30
 TASKS: dict[str, Task] = {}
 
 
@@ -201,14 +203,14 @@ def get_task(name: str) -> Task:
         The :class:`Task`.
 
     Raises:
-        ValueError: if no task has this name; the nearest and all names are given.
+        ValueError: if no task has this name; the nearest is given, or all names.
         ImportError: if no task of its suite is known, because an extra is missing.
 
     Examples:
         >>> get_task("vmas/spred")
         Traceback (most recent call last):
         ...
-        ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'? Known: [...].
+        ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'?
     """
     if name in TASKS:
         return TASKS[name]
@@ -242,10 +244,12 @@ def _task_of_module(name: str) -> Task:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known: the nearest one, and all."""
+    """What to say of a name that is not known: the nearest one, and all if they are few."""
+    known = sorted(known)
     near = get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {what} {name!r}.{hint} Known: {sorted(known)}."
+    every = "" if near and len(known) > MOST_SHOWN else f" Known: {known}."
+    return f"Unknown {what} {name!r}.{hint}{every}"
 
 
 def make_env(

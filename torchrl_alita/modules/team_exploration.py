@@ -101,7 +101,6 @@ class TeamExploration(TensorDictModuleBase):
             never drawn: an agent whose kept or common action is masked draws one of its own.
             Each agent needs an action that is allowed. Default: None, no mask.
         is_init_key: bool ``[*B, 1]``, read if there. Default: ``"is_init"``.
-        device: of the buffers. Default: the spec's.
 
     The module writes the action and, beside it, ``"exploring"``, bool ``[*B, N, 1]``: who
     explored, for logs and pictures.
@@ -144,13 +143,10 @@ class TeamExploration(TensorDictModuleBase):
         action_key: NestedKey = ACTION,
         action_mask_key: NestedKey | None = None,
         is_init_key: NestedKey = "is_init",
-        device: torch.device | str | None = None,
     ):
         super().__init__()
         self._spec = _composite(spec, action_key)
-        device = self._spec[action_key].device if device is None else device
-        if device is not None:
-            self._spec = self._spec.to(device)
+        device = self._spec[action_key].device
         space = self._spec[action_key].space
         self.discrete = isinstance(self._spec[action_key], OneHot)
         # Buffers, unlike a spec, go where the module goes.

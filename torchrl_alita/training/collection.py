@@ -168,7 +168,6 @@ def make_exploration(
         "spec": algorithm.action_spec,
         "annealing_num_steps": max(1, steps),
         "action_key": ACTION,
-        "device": algorithm.device,
     }
     start, end = settings.noise_start, settings.noise_end
     masked = algorithm.layout.discrete and algorithm.layout.masked
@@ -184,6 +183,7 @@ def make_exploration(
             eps_end=end,
             action_mask_key=mask,
         )
+    common["device"] = algorithm.device
     if algorithm.layout.discrete:
         return EGreedyModule(eps_init=start, eps_end=end, action_mask_key=mask, **common)
     return AdditiveGaussianModule(sigma_init=start, sigma_end=end, **common)

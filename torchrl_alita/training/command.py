@@ -205,12 +205,14 @@ def parse_arguments(
     task = first.task or base.task
     base = make_config(name, task, _sides_in(arguments), preset=first.preset, default=base)
     parser = _parser(base)
-    given = vars(parser.parse_args(_normal(arguments, base)))
+    given, others = parser.parse_known_args(_normal(arguments, base))
+    if others:
+        raise ValueError(unknown_option(others[0].partition("=")[0], _options(base)))
     named = ("task", "preset", "help")
     return make_config(
         name,
         task,
-        {option: value for option, value in given.items() if option not in named},
+        {option: value for option, value in vars(given).items() if option not in named},
         default=base,
     )
 
@@ -277,6 +279,15 @@ def _parts(config: Config) -> dict[str, Any]:
     return {prefix: settings for prefix, settings in parts.items() if settings is not None} | {
         "wandb.": config.training.wandb
     }
+
+
+def _options(config: Config) -> list[str]:
+    """Every option of its settings, as a command line has it."""
+    return [
+        f"--{prefix}{field.name.replace('_', '-')}"
+        for prefix, settings in _parts(config).items()
+        for field in dataclasses.fields(settings)
+    ]
 
 
 def _parser(config: Config) -> OneLineParser:
