@@ -79,8 +79,7 @@ IS_INIT = "is_init"
 LAST_ACTION = ("agents", "last_action")
 RECURRENT_STATE = ("agents", "recurrent_state")
 STATE_VALUE = ("agents", "state_value")
-# What LIIR learns to pay, and how much the team's return depends on it.
-INTRINSIC_REWARD = ("agents", "intrinsic_reward")
+# How much the team's return depends on what LIIR learns to pay.
 META_WEIGHT = ("agents", "meta_weight")
 # What a team agrees on in each episode, one-hot [*B, Z], and a guess of it.
 LATENT = "latent"
@@ -98,7 +97,7 @@ VISIT_BONUS = ("agents", "visit_bonus")
 TRANSITION_INFLUENCE = ("agents", "transition_influence")
 RND_BONUS = ("agents", "rnd_bonus")
 SOCIAL_INFLUENCE = ("agents", "social_influence")
-# The sum of all bonuses, each scaled and weighted.
+# The sum of all bonuses, each scaled and weighted; or what LIIR learns to pay.
 INTRINSIC_REWARD = ("agents", "intrinsic_reward")
 
 

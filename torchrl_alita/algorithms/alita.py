@@ -391,7 +391,7 @@ class ALITA(MADDPG):
 
         Returns:
             A new batch with ``("next", "agents", ...)`` of ``"novelty"``, ``"diversity_penalty"``
-            and ``"intrinsic_reward"``.
+            and ``"total_reward"``.
 
         Raises:
             KeyError: if the batch lacks a key.
