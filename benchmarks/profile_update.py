@@ -159,7 +159,7 @@ def time_parts(learner: Learner, watch: Stopwatch) -> None:
     watch.around(learner._gradient, "then", "backward")
     watch.around(learner, "_update_targets", "targets")
     if hasattr(learner, "novelty_loss"):
-        watch.around(learner, "_add_rewards", "rewards")
+        watch.around(learner, "add_rewards", "rewards")
         watch.around(learner.novelty_loss, "forward", "novelty_forward")
         for influence in learner.influences:
             watch.around(influence, "forward", "influence_forward")

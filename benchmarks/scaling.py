@@ -230,7 +230,7 @@ def measure_environments(config: Config) -> Rows:
 def terms(env: EnvBase, batch: TensorDictBase) -> dict[str, Callable[[], Any]]:
     """Each term of ALITA alone, eager."""
     alita: ALITA = work_config("alita").build(env)
-    noted = alita._add_rewards(batch)
+    noted = alita.add_rewards(batch)
 
     def influence() -> None:
         sum(part(noted)["loss_influence"] for part in alita.influences).backward()
