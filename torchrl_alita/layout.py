@@ -158,7 +158,9 @@ def layout_of(env: EnvBase) -> Layout:
     ):
         if key not in spec.keys(True):
             present = sorted(str(k) for k in spec.keys(True, True))
-            raise KeyError(f"The environment has no {key}; it has {present}.")
+            raise KeyError(
+                f"The environment has no {key}; it has {present}: lay it out with as_team."
+            )
         shapes[key] = tuple(spec[key].shape)
         if len(shapes[key]) != 2:
             raise ValueError(f"{key} must have the shape (agents, features), got {shapes[key]}.")

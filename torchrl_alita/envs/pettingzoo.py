@@ -172,6 +172,8 @@ class PettingZooEnv(EnvBase):
         self._steps = np.zeros(num_envs, np.int64)
         self._seeds = np.full(num_envs, -1, np.int64)
         self._past: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
+        # Numbers of the agents that are alive.
+        self._living: list[list[int]] = [[] for _ in range(num_envs)]
         self._seen = np.zeros((*lead, self._size), np.float32)
         self._allowed = np.zeros((*lead, self._actions), bool)
         # Of those that can do nothing.
@@ -201,6 +203,7 @@ class PettingZooEnv(EnvBase):
                 torch.stack([act.padded(bound, self._actions) for act in self._act])
                 for bound in ("low", "high")
             )
+            self._bounds = low.numpy(), high.numpy()
             action = Bounded(
                 low.expand(shape), high.expand(shape), shape, dtype=torch.float32, device=device
             )
@@ -242,61 +245,90 @@ class PettingZooEnv(EnvBase):
         with _quiet():
             seen, infos = self._envs[row].reset(seed=seed)
         self._steps[row], self._seeds[row], self._past[row] = 0, seed, []
+        self._living[row] = list(range(self.num_agents))
         self._alive[row], self._terminated[row] = True, False
         self._seen[row], self._allowed[row] = 0, False
         self._keep(row, seen, infos)
 
     def _keep(self, row: int, seen: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
         """What the living see and may do."""
-        living = self._alive[row, :, 0].tolist()
-        for number, agent in enumerate(self.agents):
-            if not living[number] or agent not in seen:
-                self._seen[row, number] = 0
-                self._allowed[row, number] = self._first
+        own = self._seen[row]
+        for number in self._living[row]:
+            agent = self.agents[number]
+            if agent not in seen:
+                self._nothing(row, number)
                 continue
             read = self._read[number]
-            self._seen[row, number, : read.size] = read(seen[agent])
+            own[number, : read.size] = read(seen[agent])
             if self._masked:
                 mask = read.mask(seen[agent], infos.get(agent, {}))
-                own = self._allowed[row, number]
-                own[: self._act[number].size] = True if mask is None else mask
-                if not own.any():
-                    own[0] = True
+                allowed = self._allowed[row, number]
+                allowed[: self._act[number].size] = True if mask is None else mask
+                if not allowed.any():
+                    allowed[0] = True
+
+    def _nothing(self, row: int, number: int) -> None:
+        """An agent sees nothing, and may do the first thing alone."""
+        self._seen[row, number] = 0
+        self._allowed[row, number] = self._first
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        action = tensordict.get(ACTION).detach().cpu().numpy()
+        # One copy for all: what is remembered of an episode are its rows.
+        action = tensordict.get(ACTION).detach().cpu().numpy().copy()
+        chosen = self._chosen(action)
         (num_envs,) = self.batch_size
         reward = np.zeros((num_envs, self.num_agents, 1), np.float32)
         flags = np.zeros((num_envs, 3), bool)
         with _quiet():
             for row in range(num_envs):
-                flags[row] = self._advance(row, action[row], reward[row, :, 0])
+                flags[row] = self._advance(row, action[row], chosen[row], reward[row, :, 0])
         return self._entries(flags, reward=torch.from_numpy(reward).to(self.device))
 
-    def _advance(self, row: int, action: np.ndarray, reward: np.ndarray) -> tuple[bool, ...]:
+    def _chosen(self, action: np.ndarray) -> Any:
+        """What the agents do, ``[*B, N, A]``: of one-hot actions their numbers ``[*B, N]``."""
+        if self.discrete:
+            return action.argmax(-1).tolist()
+        # Networks' bounds may be missed by the last bit.
+        return np.clip(action, *self._bounds)
+
+    def _replay(self, row: int, actions: np.ndarray) -> None:
+        """Steps ``[T, N, A]`` of one environment."""
+        paid = np.zeros(self.num_agents)
+        with _quiet():
+            for action, chosen in zip(actions, self._chosen(actions), strict=True):
+                self._advance(row, action, chosen, paid)
+
+    def _advance(
+        self, row: int, action: np.ndarray, chosen: Any, reward: np.ndarray
+    ) -> tuple[bool, ...]:
         """One step of one environment: done, terminated, truncated; rewards are written."""
-        before = self._alive[row, :, 0].copy()
-        if not before.any():
+        living, agents, act = self._living[row], self.agents, self._act
+        if not living:
             # It has ended, and waits to be reset.
             return True, bool(self._terminated[row].any()), False
-        living = [number for number, alive in enumerate(before.tolist()) if alive]
         seen, paid, terminated, truncated, infos = self._envs[row].step(
-            {self.agents[number]: self._act[number](action[number]) for number in living}
+            {agents[number]: act[number](chosen[number]) for number in living}
         )
-        self._past[row].append(action.copy())
+        self._past[row].append(action)
         self._steps[row] += 1
+        left, last = [], False
         for number in living:
-            agent = self.agents[number]
+            agent = agents[number]
             reward[number] = paid.get(agent, 0.0)
             ended = bool(terminated.get(agent, False))
             if ended or truncated.get(agent, False):
-                self._alive[row, number] = False
+                left.append(number)
+                last = last or ended
                 self._terminated[row, number] = ended
+        for number in left:
+            self._alive[row, number] = False
+            self._nothing(row, number)
+        if left:
+            self._living[row] = [number for number in living if number not in left]
         self._keep(row, seen, infos)
-        if self._alive[row].any():
+        if self._living[row]:
             late = self.horizon is not None and bool(self._steps[row] >= self.horizon)
             return late, False, late
-        last = bool(self._terminated[row, before].any())
         return True, last, not last
 
     def _entries(self, flags: np.ndarray, **agents: torch.Tensor) -> TensorDict:
@@ -386,9 +418,7 @@ class ExactPettingZooEnv(SavedState, PettingZooEnv):
         ):
             if seed >= 0:
                 self._begin(row, seed)
-            with _quiet():
-                for action in new["actions"][row, :steps].numpy():
-                    self._advance(row, action, np.zeros(self.num_agents))
+            self._replay(row, new["actions"][row, :steps].numpy().copy())
         if self._masked:
             _grid.publish_mask(self, self._mask, torch.from_numpy(self._allowed).to(self.device))
 
@@ -412,9 +442,7 @@ class _Numbers:
         return torch.nn.functional.pad(getattr(self, bound), (0, size - self.size))
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        # Networks' bounds may be missed by the last bit.
-        own = np.clip(action[: self.size], self.low.numpy(), self.high.numpy())
-        return own.reshape(self.shape).astype(self.dtype)
+        return action[: self.size].reshape(self.shape).astype(self.dtype)
 
 
 class _Choices:
@@ -431,8 +459,9 @@ class _Choices:
                 "can be laid out."
             )
 
-    def __call__(self, action: np.ndarray) -> Any:
-        chosen = int(action[: self.size].argmax())
+    def __call__(self, chosen: int) -> Any:
+        # Where an action beyond the agent's own was taken nothing is chosen.
+        chosen = chosen if chosen < self.size else 0
         if not self.several:
             return chosen + self.first[0]
         components = np.unravel_index(chosen, self.sizes)
@@ -657,8 +686,7 @@ def draw_pettingzoo(
 
     frames = [frame()]
     for action in episode[ACTION].numpy():
-        with _quiet():
-            env._advance(0, action, np.zeros(env.num_agents))
+        env._replay(0, action[None])
         frames.append(frame())
     env.close()
     return frames

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, StepCounter, Transform, TransformedEnv, VmasEnv
 
@@ -28,7 +28,7 @@ from torchrl_alita._extras import import_extra
 from torchrl_alita.envs._grid import first_episode, running
 from torchrl_alita.envs.as_team import TeamLayout
 from torchrl_alita.envs.registry import Task, register_suite, unknown
-from torchrl_alita.layout import OBSERVATION, REWARD, next_key
+from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,6 +85,10 @@ class StreamedVmasEnv(VmasEnv):
         with _vmas_random_state(kwargs.get("device")) as shared:
             super().__init__(scenario, seed=seed, **kwargs)
             self._keep_stream(shared)
+        # TorchRL looks these up in the simulator at every step, through all of its attributes.
+        for name in ("continuous_actions", "n_agents"):
+            self.__dict__[name] = getattr(self._env, name)
+        self.__dict__["_alike"] = _laid_out(self)
 
     def random_stream(self) -> tuple:
         """State of the stream: torch's, NumPy's and Python's generator, and the GPU's."""
@@ -111,7 +115,31 @@ class StreamedVmasEnv(VmasEnv):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         with self._own_stream():
-            return super()._step(tensordict)
+            return self._step_alike(tensordict) if self._alike else super()._step(tensordict)
+
+    def _step_alike(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """A step of agents that are all alike: TorchRL's makes a tensordict for each of them."""
+        actions = list(tensordict.get(ACTION).unbind(1))
+        seen, paid, done, infos = self._env.step(actions)
+
+        def all_agents(entries: Sequence[torch.Tensor]) -> torch.Tensor:
+            stacked = torch.stack(list(entries), 1)
+            return stacked if stacked.ndim > 2 else stacked.unsqueeze(-1)
+
+        shape = (*self.batch_size, len(actions))
+        agents = {"observation": all_agents(seen), "reward": all_agents(paid)}
+        if infos[0]:
+            values = {
+                key: all_agents([info[key].to(torch.float32) for info in infos]) for key in infos[0]
+            }
+            agents["info"] = TensorDict(values, shape, device=self.device)
+        done = done.unsqueeze(-1)
+        entries = {
+            "agents": TensorDict(agents, shape, device=self.device),
+            "done": done,
+            "terminated": done.clone(),
+        }
+        return TensorDict(entries, self.batch_size, device=self.device)
 
     def set_seed(self, seed: int | None = None, static_seed: bool = False) -> int | None:
         """As of :class:`torchrl.envs.EnvBase`; NumPy's and torch's whole numbers too."""

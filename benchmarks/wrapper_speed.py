@@ -1,0 +1,252 @@
+"""Speed of the wrapped simulators beside the bare ones, by processor time.
+
+    python benchmarks/wrapper_speed.py                    # measure, write results and the table
+    python benchmarks/wrapper_speed.py --suites vmas      # measure these again, keep the others
+    python benchmarks/wrapper_speed.py --report-only      # write the table from the results
+
+Both sides of a row step the same game with the same number of environments, in one process with
+one thread, with actions that were drawn before, and reset what has ended. They take turns; a figure
+is the median of the turns, and the ratio that of the medians. VMAS is stepped with its own list of
+actions; JaxMARL by a compiled function over all environments that is called for every step;
+PettingZoo's environments one after the other, with a dictionary of actions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import tyro
+
+from torchrl_alita.envs import make_env
+from torchrl_alita.experiments import write_between
+from torchrl_alita.saving import machine
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "wrapper_speed.json"
+PAGE = ROOT / "docs" / "environments.md"
+# Suite: the least ratio that is asked for, environments and steps of a turn, games.
+SUITES = {
+    "vmas": (0.7, 256, 30, ("simple_spread", "balance", "simple_tag", "football")),
+    "jaxmarl": (0.7, 1024, 30, ("MPE_simple_spread_v3", "MPE_simple_tag_v3")),
+    "mpe2": (
+        0.9,
+        100,
+        20,
+        ("simple_spread_v3", "simple_speaker_listener_v4", "simple_adversary_v3"),
+    ),
+    "sisl": (0.9, 100, 10, ("multiwalker_v9",)),
+    "mamujoco": (0.9, 100, 15, ("HalfCheetah-2x3",)),
+}
+PACKAGES = {"vmas": "vmas", "jaxmarl": "jaxmarl", "mpe2": "mpe2", "sisl": "pettingzoo"}
+DRAWN = 11
+Play = Callable[[int], None]
+
+
+@dataclass
+class Config:
+    """What is measured."""
+
+    suites: tuple[str, ...] = tuple(SUITES)
+    """Of the games."""
+    turns: int = 5
+    """Of each side."""
+    report_only: bool = False
+    """Write the table alone."""
+
+
+def wrapped(task: str, num_envs: int) -> Play:
+    """Steps of the package's environment, with resets."""
+    env = make_env(task, num_envs=num_envs, seed=0)
+    state = {"td": env.reset()}
+    actions = [env.rand_action(env.reset())["agents", "action"].clone() for _ in range(DRAWN)]
+
+    def play(steps: int) -> None:
+        for step in range(steps):
+            state["td"]["agents", "action"] = actions[step % DRAWN]
+            _, state["td"] = env.step_and_maybe_reset(state["td"])
+
+    return play
+
+
+def bare_vmas(name: str, num_envs: int) -> Play:
+    """Steps of VMAS's environment; the horizon is that of the wrapped one."""
+    import vmas
+
+    env = vmas.make_env(name, num_envs=num_envs, device="cpu", seed=0, continuous_actions=True)
+    env.reset()
+    drawn = [[env.get_random_action(agent) for agent in env.agents] for _ in range(DRAWN)]
+    made = 0
+
+    def play(steps: int) -> None:
+        nonlocal made
+        for step in range(steps):
+            done = env.step(drawn[step % DRAWN])[2]
+            made += 1
+            if made % 100 == 0:
+                env.reset()
+            elif done.any():
+                for row in done.nonzero().flatten().tolist():
+                    env.reset_at(row)
+
+    return play
+
+
+def bare_jaxmarl(name: str, num_envs: int) -> Play:
+    """A compiled step of all environments, JaxMARL's with its automatic reset."""
+    import jax
+    import jaxmarl
+
+    env = jaxmarl.make(name)
+    keys = jax.random.split(jax.random.PRNGKey(0), num_envs)
+    state = {"now": jax.jit(jax.vmap(env.reset))(keys)[1], "keys": keys}
+
+    def advance(key, now, action):
+        key, used = jax.random.split(key)
+        seen, now, reward, done, _ = env.step(used, now, action)
+        return key, now, (seen, reward, done)
+
+    step_all = jax.jit(jax.vmap(advance))
+    drawn = []
+    for number in range(DRAWN):
+        own = jax.random.split(jax.random.PRNGKey(number), num_envs)
+        drawn.append({a: jax.vmap(env.action_space(a).sample)(own) for a in env.agents})
+
+    def play(steps: int) -> None:
+        for step in range(steps):
+            state["keys"], state["now"], result = step_all(
+                state["keys"], state["now"], drawn[step % DRAWN]
+            )
+        jax.block_until_ready(result)
+
+    return play
+
+
+def zoo_maker(suite: str, name: str) -> Callable:
+    """What gives an environment of PettingZoo's kind, without this package."""
+    if suite == "mpe2":
+        return importlib.import_module(f"mpe2.{name}").parallel_env
+    if suite == "mamujoco":
+        from gymnasium_robotics import mamujoco_v1
+
+        scenario, _, parts = name.partition("-")
+        return partial(mamujoco_v1.parallel_env, scenario, parts)
+    import pettingzoo
+
+    stem, _, version = name.rpartition("_")
+    return partial(pettingzoo.make, "parallel", f"{suite}/{stem}-{version}")
+
+
+def bare_zoo(suite: str, name: str, num_envs: int) -> Play:
+    """Steps of PettingZoo's parallel environments, one after the other."""
+    make = zoo_maker(suite, name)
+    envs = [make() for _ in range(num_envs)]
+    for number, env in enumerate(envs):
+        env.reset(seed=number)
+    spaces = {agent: envs[0].action_space(agent) for agent in envs[0].possible_agents}
+    for space in spaces.values():
+        space.seed(0)
+    drawn = [{agent: space.sample() for agent, space in spaces.items()} for _ in range(97)]
+    made = 0
+
+    def play(steps: int) -> None:
+        nonlocal made
+        for _ in range(steps):
+            for env in envs:
+                made += 1
+                actions = drawn[made % 97]
+                _, _, terminated, truncated, _ = env.step({a: actions[a] for a in env.agents})
+                if not env.agents or all(truncated.values()) or all(terminated.values()):
+                    env.reset(seed=made)
+
+    return play
+
+
+def bare(suite: str, name: str, num_envs: int) -> Play:
+    """Steps of a simulator itself."""
+    if suite == "vmas":
+        return bare_vmas(name, num_envs)
+    if suite == "jaxmarl":
+        return bare_jaxmarl(name, num_envs)
+    return bare_zoo(suite, name, num_envs)
+
+
+def measure(suite: str, name: str, turns: int) -> dict:
+    """Both sides of a game, in turns."""
+    least, num_envs, steps, _ = SUITES[suite]
+    sides = {"bare": bare(suite, name, num_envs), "wrapped": wrapped(f"{suite}/{name}", num_envs)}
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
+    for play in sides.values():
+        # To compile, and to fill caches.
+        play(3)
+    for _ in range(turns):
+        for side, play in sides.items():
+            begun = time.process_time()
+            play(steps)
+            speeds[side].append(num_envs * steps / (time.process_time() - begun))
+    found = {side: round(median(values)) for side, values in speeds.items()}
+    ratio = round(median(speeds["wrapped"]) / median(speeds["bare"]), 3)
+    package = PACKAGES.get(suite, "gymnasium-robotics")
+    version = {package: importlib.metadata.version(package)}
+    return {"num_envs": num_envs, **found, "ratio": ratio, "asked": least, "versions": version}
+
+
+def text(content: dict) -> str:
+    """The table."""
+    lines = [
+        "| game | environments | bare, steps/s | wrapped, steps/s | ratio | asked for |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in content["games"].items():
+        lines.append(
+            f"| `{name}` | {row['num_envs']} | {row['bare']:,} | {row['wrapped']:,} | "
+            f"{row['ratio']:.2f} | {row['asked']:.2f} |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Made by `python benchmarks/wrapper_speed.py`: environment steps in a second of "
+            f"processor time, one thread, torch {content['machine']['torch']}, "
+            f"{content['machine']['processor']}.",
+        ]
+    )
+
+
+def report() -> None:
+    """Write the table of the results."""
+    write_between(PAGE, "wrapper_speed", text(json.loads(RESULT.read_text())))
+
+
+def main(config: Config) -> None:
+    """Measure what is asked for, write it, and report."""
+    if not config.report_only:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        known = json.loads(RESULT.read_text())["games"] if RESULT.exists() else {}
+        for suite in config.suites:
+            for name in SUITES[suite][-1]:
+                known[f"{suite}/{name}"] = measure(suite, name, config.turns)
+                print(f"{suite}/{name}: {known[f'{suite}/{name}']}", flush=True)
+                content = {"games": known, "machine": machine()}
+                RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    report()
+
+
+if __name__ == "__main__":
+    # Of JAX, which reads them when it starts.
+    os.environ["NPROC"] = "1"
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    main(tyro.cli(Config, args=sys.argv[1:]))
