@@ -472,7 +472,7 @@ def vmas_metrics(
         groups: the agents of each group, where there are several. Default: none.
 
     Returns:
-        ``episode_length``; ``return_GROUP``, mean over its agents; and of each number in the
+        ``episode_length``; and of each number in the
         scenario's ``info`` its mean over the steps and the agents, named ``info_NAME``, or
         ``info_GROUP_NAME`` where there are groups.
 
@@ -485,9 +485,6 @@ def vmas_metrics(
     after = episodes["next"]
     runs = running(episodes)
     values = {"episode_length": runs.sum(1).float().mean()}
-    for group, agents in (groups or {}).items():
-        reward = episodes[next_key(REWARD)][:, :, list(agents), 0].mean(-1)
-        values[f"return_{group}"] = (reward * runs).sum(1).mean()
     for key in sorted(key for key in after.keys(True, True) if isinstance(key, tuple)):
         if key[-2] != "info" or not after[key].dtype.is_floating_point:
             continue
