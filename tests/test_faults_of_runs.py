@@ -19,10 +19,10 @@ from torchrl.data import Bounded, Composite, MultiOneHot, Unbounded
 from torchrl_alita import ALITA, MADDPG, make_actor, make_env, make_qnetwork, make_recurrent_actor
 from torchrl_alita.__main__ import main
 from torchrl_alita.algorithms import QMIX
-from torchrl_alita.envs import Task
+from torchrl_alita.envs import Task, get_task, sides_of
 from torchrl_alita.envs.registry import TASKS
 from torchrl_alita.saving import load_policy, read_config
-from torchrl_alita.training import TrainingSettings, figures, loop, parse_arguments, train
+from torchrl_alita.training import TrainingSettings, evaluate, figures, loop, parse_arguments, train
 from torchrl_alita.training.learning import Learning
 
 SMALL = {"num_cells": (13,)}
@@ -550,6 +550,16 @@ def test_metrics_that_cannot_be_are_refused_by_name(tmp_path, name, value, said)
     with pytest.raises(ValueError, match=said):
         train(tiny(tmp_path / "run"), task=with_metrics(**{name: value}))
     assert files(tmp_path) == set()
+
+
+def test_a_task_may_report_the_returns_of_its_sides_itself():
+    pytest.importorskip("vmas", reason="vmas is not installed: the extra vmas")
+    env, metrics = (
+        make_env("vmas/simple_tag", num_envs=2, seed=0),
+        get_task("vmas/simple_tag").metrics,
+    )
+    found, episodes = evaluate(None, env, metrics, horizon=3, seed=0, sides=sides_of(env))
+    assert found["return_adversary"] == pytest.approx(float(metrics(episodes)["return_adversary"]))
 
 
 def test_a_task_that_makes_another_number_of_environments_is_refused(tmp_path):

@@ -90,18 +90,17 @@ def evaluate(
         )
     returns = episode_returns(episodes)
     several = sides if sides is not None and len(sides) > 1 else {}
-    own = {
-        **{
-            f"return_{name}": episode_returns(episodes, agents).mean()
-            for name, agents in several.items()
-        },
-        "return_mean": returns.mean(),
-        "return_std": returns.std(correction=0),
-    }
+    own = {"return_mean": returns.mean(), "return_std": returns.std(correction=0)}
     given = metrics(episodes) if metrics else {}
     if taken := sorted(own.keys() & given.keys()):
         raise ValueError(f"The metrics {taken} are the evaluation's own: give them other names.")
-    return {name: _number(name, value) for name, value in (own | given).items()}, episodes
+    # A task may know its sides' returns itself.
+    of_sides = {
+        f"return_{name}": episode_returns(episodes, agents).mean()
+        for name, agents in several.items()
+    }
+    found = of_sides | own | given
+    return {name: _number(name, value) for name, value in found.items()}, episodes
 
 
 def _number(name: str, value: torch.Tensor | float) -> float:
