@@ -346,7 +346,7 @@ class ALITA(MADDPG):
         Raises:
             KeyError: if the batch lacks a key.
         """
-        batch = self._add_rewards(batch)
+        batch = self.add_rewards(batch)
         found = {"novelty": gather_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)}
         for influence in self.influences:
             team, gaps = influence.team, influence.gaps(batch)
