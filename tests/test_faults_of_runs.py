@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -582,3 +583,23 @@ def test_a_mode_of_weights_and_biases_that_does_not_exist_is_named(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "of")
     with pytest.raises(ValueError, match=r"WANDB_MODE must be one of .*'offline'.*got 'of'"):
         WandbSettings().resolved_mode()
+
+
+@pytest.mark.parametrize("task", ["mamujoco/Swimmer-2x1", "mpe2/simple_spread_v3", "push_box"])
+def test_a_run_shows_no_line_of_another_library(task, tmp_path):
+    module = {"mamujoco": "gymnasium_robotics", "mpe2": "mpe2"}.get(task.partition("/")[0])
+    if module is not None and find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    options = {
+        "num-envs": 2, "horizon": 3, "total-frames": 12, "frames-per-batch": 6,
+        "evaluation-episodes": 1, "algorithm.random-frames": 6, "algorithm.frames-per-update": 6,
+        "algorithm.batch-size": 4, "run-dir": tmp_path / "run",
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    result = subprocess.run(
+        [*COMMAND[:5], "--task", task, "--no-progress", *words], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    first, *_, last = result.stdout.strip().splitlines()
+    assert first.split() == ["trained", "random"]
+    assert last.startswith("Everything is in ")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
+from contextlib import nullcontext, redirect_stderr
 from types import ModuleType
 
 __all__ = ["import_extra"]
+
+# Their import prints a note on environments that are not used here.
+_PRINT = ("gymnasium_robotics",)
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
@@ -27,8 +32,10 @@ def import_extra(module: str, extra: str) -> ModuleType:
         ...
         ImportError: no_such_module is not installed; try: pip install "torchrl_alita[vmas]"
     """
+    quiet = redirect_stderr(io.StringIO()) if module in _PRINT else nullcontext()
     try:
-        return importlib.import_module(module)
+        with quiet:
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.split(".")[0]:
             raise
