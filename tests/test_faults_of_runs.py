@@ -603,3 +603,21 @@ def test_a_run_shows_no_line_of_another_library(task, tmp_path):
     first, *_, last = result.stdout.strip().splitlines()
     assert first.split() == ["trained", "random"]
     assert last.startswith("Everything is in ")
+
+
+def test_a_task_in_the_working_directory_is_found_by_the_console_script(tmp_path):
+    """Whose own folder is elsewhere."""
+    script = tmp_path / "bin" / "torchrl-alita"
+    script.parent.mkdir()
+    script.write_text("import sys; from torchrl_alita.__main__ import main; sys.exit(main())")
+    beside = "from torchrl_alita.envs import get_task\ntask = get_task('push_box')\n"
+    (tmp_path / "beside.py").write_text(beside)
+    result = subprocess.run(
+        [sys.executable, script, "train", "maddpg", "--task", "beside:task", "--seed", "-1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(loop.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert "seed" in result.stderr
+    assert "beside" not in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    # A console script does not see the modules beside it, as python -m does.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
     name, *rest = (sys.argv[1:] if arguments is None else [*arguments]) or ["--help"]
     if name in COMMANDS:
         return import_module(COMMANDS[name][0]).main(rest)
