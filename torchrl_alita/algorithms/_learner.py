@@ -295,7 +295,7 @@ class Learner:
     def make_policy(
         cls,
         env: EnvBase,
-        settings: LearnerSettings,
+        settings: AlgorithmSettings,
         *,
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:

@@ -183,7 +183,7 @@ class SidesPolicy(TensorDictModuleBase):
         """The batch of one side, see :func:`side_of`; of an :class:`AllAgents` that of all agents."""
         agents = self.sides[name]
         if name in self.of_side and isinstance(self.of_side[name], AllAgents):
-            agents = range(self.num_agents)
+            agents = tuple(range(self.num_agents))
         return side_of(batch, agents, name)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torchrl_alita.saving.checkpoint import Checkpoints
 from torchrl_alita.saving.files import write_whole
 
+fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows: there nobody keeps two runs out of one directory.
