@@ -19,6 +19,7 @@ REPORTS = {
     "scaling": lambda script: script.main(script.Config(report_only=True)),
     "throughput": lambda script: script.main(script.Config(report_only=True)),
     "twin_cost": lambda script: script.report(),
+    "wrapper_speed": lambda script: script.report(),
 }
 
 
