@@ -275,7 +275,7 @@ class AllAgents(TensorDictModuleBase):
         >>> env = make_env("mpe/adversary", num_envs=5)
         >>> everybody = AllAgents(make_actor(env))
         >>> SidesPolicy(sides_of(env), {"adversary": everybody}).out_keys
-        [('agents', 'action')]
+        [('agents', 'action'), ('sides', 'adversary', 'agents', 'logits')]
     """
 
     def __init__(self, policy: TensorDictModuleBase):
