@@ -479,7 +479,8 @@ def test_fault_11_a_bonus_by_a_copy_in_a_collectors_workers_is_refused():
         MultiSyncCollector([make], actor, frames_per_batch=4 * B, total_frames=8 * B)
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+# A process that has imported JAX, as other tests do, warns when it forks.
+@pytest.mark.filterwarnings("ignore")
 def test_fault_11_a_network_in_shared_memory_is_followed_by_workers():
     autoencoder = Autoencoder(O + A, num_cells=(5,)).share_memory()
     make = partial(paid_in_a_worker, autoencoder)

@@ -23,6 +23,8 @@ def test_the_rows_of_a_study_are_its_own(studies, name):
         assert row.commit
 
 
+# JaxMARL names a later version of a game.
+@pytest.mark.filterwarnings("ignore:OvercookedV2:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_of_a_study_is_a_command_that_is_understood(studies, name):
     """By the recipe that it names, whose values count: without it the defaults would be others."""

@@ -127,10 +127,7 @@ def test_a_task_registers_once():
 def test_a_registered_task_is_made_with_every_argument(monkeypatch):
     monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))
 
-    def make(**arguments):
-        return arguments
-
-    register_task("fake/task", Task(make=make, metrics=lambda _: {}, draw=lambda _: []))
+    register_task("fake/task", Task(make=arguments_of, metrics=lambda _: {}, draw=lambda _: []))
     made = make_env("fake/task", num_envs=2, n_agents=5, device="cpu", seed=11, horizon=13)
     assert made == {"num_envs": 2, "n_agents": 5, "device": "cpu", "seed": 11, "horizon": 13}
 
@@ -457,8 +454,18 @@ class Options:
     width: int = 3
 
 
-def arguments_of(**arguments) -> dict:
-    return arguments
+class Arguments(dict):
+    """What a task was made with, in an environment's place."""
+
+    full_reward_spec = Composite()
+
+    @property
+    def batch_size(self) -> tuple[int]:
+        return (self["num_envs"],)
+
+
+def arguments_of(**arguments) -> Arguments:
+    return Arguments(arguments)
 
 
 def test_a_task_says_what_the_caller_leaves_open():

@@ -364,6 +364,7 @@ def test_the_distance_is_what_the_reward_pays_as_progress(open_robot):
 @needs_pybullet
 @pytest.mark.parametrize("env_id", [HOPPER, REACHER, THROWER])
 def test_pictures_are_of_the_episode_that_was_recorded(env_id, open_robot):
+    torch.manual_seed(0)
     env = open_robot(env_id, num_envs=2, n_agents=1, seed=0, horizon=10)
     episode = env.rollout(10, break_when_any_done=False)[1]
     frames = get_task(f"pybullet/{env_id}").draw(episode)

@@ -31,10 +31,14 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+# JaxMARL asks for integers of 64 bits, and names a later version of a game.
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype:UserWarning")
 @pytest.mark.parametrize("algorithm", ["maddpg", "alita"])
 @pytest.mark.parametrize("task", GAMES)
 def test_an_algorithm_learns_in_every_suite(task, algorithm, tmp_path):
     frames = GAMES[task]
+    if task.startswith("sisl/multiwalker"):
+        pytest.importorskip("Box2D", reason="Box2D is not installed: the extra sisl")
     options = {
         "num_envs": 50 if frames == 5_000 else 10,
         "horizon": 25,

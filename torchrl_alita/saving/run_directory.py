@@ -102,7 +102,8 @@ class RunDirectory:
                     f"{self.path} holds a run already; choose another run_dir, or resume it."
                 )
             self._clear()
-        self.write_json("config.json", config)
+        # Python reads back an infinite setting as it stands.
+        self._write("config.json", config)
 
     def _lock(self) -> Callable[[], object]:
         """Keep other runs out of the directory until this one ends, or its process."""
@@ -160,7 +161,10 @@ class RunDirectory:
             )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_whole(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
+        self._write(name, _finite(content))
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        write_whole(self.path / name, json.dumps(content, indent=2) + "\n")
 
     @property
     def resume(self) -> str:
