@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from scripts import ROOT, load
@@ -31,6 +33,8 @@ def test_every_run_of_a_study_is_a_command_that_is_understood(studies, name):
     study = studies.load(name)
     for cell in study.cells():
         if cell.seed != study.seeds[0]:
+            continue
+        if cell.task.startswith("sisl/") and find_spec("Box2D") is None:
             continue
         defaults = None
         if cell.program is not None:

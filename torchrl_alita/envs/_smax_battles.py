@@ -103,6 +103,21 @@ def units_of_smax(map_name: str, known: Iterable[str]) -> Units:
     return Units(types[:count], types[count:], drawn=scenario.smacv2_unit_type_generation)
 
 
+def check_bits() -> None:
+    """Refuse JAX in 64 bits, in which JaxMARL's environments fail.
+
+    Raises:
+        ValueError: if it computes in 64 bits.
+    """
+    import jax
+
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "JaxMARL's environments need JAX in 32 bits, got jax_enable_x64=True: leave it out, or "
+            'set jax.config.update("jax_enable_x64", False) before.'
+        )
+
+
 def place_of(device: torch.device) -> Any:
     """JAX's device for one of torch.
 
@@ -113,11 +128,7 @@ def place_of(device: torch.device) -> Any:
     import_smax()  # first: it leaves the process as it was
     import jax
 
-    if jax.config.jax_enable_x64:
-        raise ValueError(
-            "JaxMARL's environments need JAX in 32 bits, got jax_enable_x64=True: leave it out, or "
-            'set jax.config.update("jax_enable_x64", False) before.'
-        )
+    check_bits()
     index = device.index
     if index is None:
         index = 0 if device.type == "cpu" else torch.cuda.current_device()

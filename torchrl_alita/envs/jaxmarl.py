@@ -26,7 +26,13 @@ from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice, check_like
-from torchrl_alita.envs._smax_battles import import_smax, new_keys, place_of, placed
+from torchrl_alita.envs._smax_battles import (
+    check_bits,
+    import_smax,
+    new_keys,
+    place_of,
+    placed,
+)
 from torchrl_alita.envs.pettingzoo import agent_returns
 from torchrl_alita.envs.registry import Task, register_suite, unknown
 from torchrl_alita.envs.sides import sides_by_name
@@ -263,6 +269,8 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
     known = jaxmarl.registered_envs
     if name not in known:
         raise ValueError(unknown("environment of JaxMARL", name, known))
+    # One that was made in 64 bits would be kept.
+    check_bits()
     return jaxmarl.make(name, **arguments)
 
 
