@@ -708,14 +708,26 @@ def _modules(package: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in root.glob("*_v[0-9]*.py")))
 
 
+def _registered(env_id: str, **options: Any) -> Any:
+    """An environment of PettingZoo's registry.
+
+    Raises:
+        ImportError: if a package that the game needs is not installed; PettingZoo names the extra.
+    """
+    zoo = import_module("pettingzoo")
+    try:
+        return zoo.make("parallel", env_id, **options)
+    except import_module("pettingzoo.env_registry.exceptions").FailedToImport as error:
+        raise ImportError(str(error)) from error
+
+
 def _maker(suite: str, name: str) -> Callable[..., Any]:
     package, extra = _SUITES[suite]
     import_extra(package.split(".")[0], extra)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if package.startswith("pettingzoo."):
         stem, _, version = name.rpartition("_")
-        zoo = import_module("pettingzoo")
-        return partial(zoo.make, "parallel", f"{suite}/{stem}-{version}")
+        return partial(_registered, f"{suite}/{stem}-{version}")
     return import_module(f"{package}.{name}").parallel_env
 
 
