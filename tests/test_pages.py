@@ -17,6 +17,7 @@ REPORTS = {
     "profile_update": lambda script: script.report(),
     "resume": lambda script: script.main(script.Config(report_only=True)),
     "scaling": lambda script: script.main(script.Config(report_only=True)),
+    "threads": lambda script: script.main(script.Config(report_only=True)),
     "throughput": lambda script: script.main(script.Config(report_only=True)),
     "twin_cost": lambda script: script.report(),
     "wrapper_speed": lambda script: script.report(),
