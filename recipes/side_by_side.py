@@ -127,7 +127,9 @@ def table(summaries: dict[str, dict]) -> str:
     span = task.ceiling - task.floor
     scores = [(each["return_mean"] - task.floor) / span for each in columns.values()]
     title = "score (random 0, script 1)"
-    return "\n".join([*lines, f"{title:<32}" + "".join(f"{round(score, 2) + 0.0:>16.2f}" for score in scores)])
+    return "\n".join(
+        [*lines, f"{title:<32}" + "".join(f"{round(score, 2) + 0.0:>16.2f}" for score in scores)]
+    )
 
 
 def frames_of(path: Path) -> list[Image.Image]:
