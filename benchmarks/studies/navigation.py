@@ -5,7 +5,7 @@ least sum of distances, and steers around teammates, 1; agent i to landmark i ha
 the scripts are made by benchmarks/scripted_teams.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments import RETURN, Column, Row, Study, Variant, normalized_score
@@ -18,18 +18,30 @@ def score(value: float) -> float:
     return normalized_score(value, floor=TASK.floor, ceiling=TASK.ceiling)
 
 
-def frames_to(least: float) -> Column:
-    """Frames after which an evaluation has reached a score, in thousands."""
+def when(
+    title: str, metric: str, reached: Callable[[float], bool], shown: Callable[[int], str]
+) -> Column:
+    """Frames of the first evaluation in which a metric has been reached, for each seed."""
 
     def text(rows: Sequence[Row]) -> str:
         found = []
         for row in rows:
-            curve = zip(*row.column(RETURN), strict=True)
-            reached = [frames for frames, value in curve if score(value) >= least]
-            found.append(f"{reached[0] / 1000:.0f}k" if reached else "-")
+            curve = zip(*row.column(metric), strict=True)
+            frames = next((frames for frames, value in curve if reached(value)), None)
+            found.append("-" if frames is None else shown(frames))
         return ", ".join(found)
 
-    return Column(f"frames to {least}", text=text)
+    return Column(title, text=text)
+
+
+def frames_to(least: float) -> Column:
+    """Frames after which an evaluation has reached a score, in thousands."""
+    return when(
+        f"frames to {least}",
+        RETURN,
+        lambda value: score(value) >= least,
+        lambda frames: f"{frames / 1000:.0f}k",
+    )
 
 
 STUDY = Study(

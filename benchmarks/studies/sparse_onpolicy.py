@@ -4,23 +4,19 @@ Source of the tasks: Sec. 4.1.2 and Table 1 of https://arxiv.org/abs/2108.12581,
 https://arxiv.org/abs/1910.05512. A reward is 1; the bonuses are weighed against it.
 """
 
-from collections.abc import Sequence
+from studies.navigation import when
 
-from torchrl_alita.experiments import Column, Row, Study, Variant
+from torchrl_alita.experiments import Column, Study, Variant
 
 
 def frames_to(column: str, least: float) -> Column:
     """Frames after which an evaluation has reached a value, in millions, for each seed."""
-
-    def text(rows: Sequence[Row]) -> str:
-        found = []
-        for row in rows:
-            curve = zip(*row.column(column), strict=True)
-            reached = [frames for frames, value in curve if value >= least]
-            found.append(f"{reached[0] / 1e6:.1f}" if reached else "-")
-        return ", ".join(found)
-
-    return Column(f"million frames to {least:g}", text=text)
+    return when(
+        f"million frames to {least:g}",
+        column,
+        lambda value: value >= least,
+        lambda frames: f"{frames / 1e6:.1f}",
+    )
 
 
 ONE = {

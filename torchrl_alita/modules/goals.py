@@ -33,7 +33,8 @@ class GoalAttention(nn.Module):
 
     where d_jk is the distance of agent j to goal k, and g_j a token of agent j. The agent knows
     no index, and the order of goals and of other agents does not matter: who goes where can
-    only depend on where all of them are. A perceptron with an index learns fixed roles instead, agent i to goal i.
+    only depend on where all of them are. A perceptron with an index learns fixed roles instead,
+    agent i to goal i.
 
     Sets are pooled as in Deep Sets (https://arxiv.org/abs/1703.06114), goals weighed as in
     attention (https://arxiv.org/abs/1706.03762).
