@@ -127,6 +127,8 @@ def episodes_of(policy: Any, work: dict[str, Any]) -> dict[str, torch.Tensor]:
             n_agents=work["n_agents"],
             device="cpu",
             seed=work["evaluation_seed"],
+            # As BenchMARL builds the scenario: a Normal has no bounds.
+            clamp_actions=True,
         )
         env.set_seed(work["evaluation_seed"])
         torch.manual_seed(work["evaluation_seed"])
