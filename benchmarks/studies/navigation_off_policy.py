@@ -33,6 +33,15 @@ STUDY = Study(
                 "algorithm.frames_per_update": 100,
             },
         ),
+        # Trained with --total-frames 400000.
+        "MADDPG, twice as long": Variant(
+            algorithm="maddpg",
+            settings={
+                **PRESET,
+                "algorithm.lr_decay_frames": 400_000,
+                "algorithm.noise_frames": 300_000,
+            },
+        ),
         "MADDPG, steps that stay": Variant(
             algorithm="maddpg", settings={**PRESET, "algorithm.lr_decay_frames": 0}
         ),
