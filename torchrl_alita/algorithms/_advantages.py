@@ -43,10 +43,10 @@ def rollout_advantages(
         The advantages and the targets.
     """
     rewards = torch.cat([batch.get(next_key(key)) for key in reward_keys], -1)
+    done, terminated = (batch.get(next_key(flag)) for flag in (DONE, TERMINATED))
     # A copy without what is not read: a network must not write into the batch.
     values = critic(batch.select(*critic.in_keys)).get(STATE_VALUE)
-    following = critic(batch.get("next").select(*critic.in_keys)).get(STATE_VALUE)
-    done, terminated = (batch.get(next_key(flag)) for flag in (DONE, TERMINATED))
+    following = _next_values(batch.get("next").select(*critic.in_keys), critic, values, done)
     own = batch.get(next_key(AGENT_TERMINATED), None)
     if own is not None:
         done, terminated = done.unsqueeze(-2) | own, own
@@ -57,3 +57,24 @@ def rollout_advantages(
     if alive is None:
         return advantages, targets
     return advantages * alive, torch.where(alive, targets, values)
+
+
+def _next_values(
+    following: TensorDictBase,
+    critic: TensorDictModuleBase,
+    values: torch.Tensor,
+    done: torch.Tensor,
+) -> torch.Tensor:
+    """Values after each step: those of the next row, but for where an episode or the rollout ends.
+
+    Args:
+        following: what the critic reads ``[B, T]``, after each step.
+        critic: writes the values.
+        values: before each step, ``[B, T, N, H]``.
+        done: whether an episode ends with a step, ``[B, T, 1]``.
+    """
+    ends = done.squeeze(-1).clone()
+    ends[:, -1] = True
+    found = values.roll(-1, 1)
+    found[ends] = critic(following[ends]).get(STATE_VALUE)
+    return found

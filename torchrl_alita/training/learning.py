@@ -152,8 +152,11 @@ def check_finite(values: TensorDictBase, frame: int) -> None:
         ValueError: 1 of 2 values of reward are not finite, at frame 7.
     """
     for key, value in values.items(True, True):
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            bad = int((~torch.isfinite(value)).sum())
+        # A finite sum has finite terms, and takes a tenth of the time; one that overflows decides
+        # nothing.
+        if not value.is_floating_point() or bool(torch.isfinite(value.sum())):
+            continue
+        if bad := int((~torch.isfinite(value)).sum()):
             raise ValueError(
                 f"{bad} of {value.numel()} values of {key} are not finite, at frame {frame}."
             )
