@@ -19,8 +19,16 @@ SMALL = OnPolicyALITASettings(
     num_cells=(8,), value_num_cells=(8,), minibatch_size=30, exploration_frames=1000
 )
 EVERYTHING = replace(
-    SMALL, team_visit_coeff=0.3, novelty_coeff=0.7, diversity_coeff=0.1, slots=2**16
+    SMALL,
+    team_visit_coeff=0.3,
+    social_coeff=0.4,
+    rnd_coeff=0.6,
+    novelty_coeff=0.7,
+    diversity_coeff=0.1,
+    influence_coeff=0.2,
+    slots=2**16,
 )
+NOTHING = replace(SMALL, visit_coeff=0.0, transition_coeff=0.0)
 
 
 def game(seed: int = 0) -> PushBox:
@@ -52,6 +60,8 @@ def test_the_intrinsic_reward_is_the_weighted_sum_of_scaled_bonuses():
         "visit_bonus": 0.5,
         "team_visit_bonus": 0.3,
         "transition_influence": 1.0,
+        "social_influence": 0.4,
+        "rnd_bonus": 0.6,
         "novelty": 0.7,
         "diversity_penalty": 0.1,
     }
@@ -78,6 +88,10 @@ def test_a_run_that_was_saved_goes_on_as_the_one_that_was_not():
             torch.testing.assert_close(
                 second.bonuses[name].state_dict()[key], value, rtol=0, atol=0
             )
+    for name, module in first.modules.items():
+        for key, value in module.state_dict().items():
+            other = second.modules[name].state_dict()[key]
+            torch.testing.assert_close(other, value, rtol=0, atol=0)
     assert float(first.exploration.eps) == float(second.exploration.eps) < 0.5
 
 
@@ -140,9 +154,75 @@ def test_what_bonuses_are_paid_moves_the_policies():
     assert float((weights[0] - weights[1]).abs().max()) > 1e-4
 
 
+def test_edti_weighs_influence_by_what_the_others_can_still_earn(monkeypatch):
+    """Where the other's part makes an outcome four times as probable."""
+    algorithm = made(replace(NOTHING, transition_coeff=1.0, transition_values=True, gamma=0.9))
+    batch = rollout(algorithm, game())
+    counts = algorithm.bonuses["transition_influence"].counts
+    alone, together = torch.full((6, 10, 2, 2), 0.25), torch.ones(6, 10, 2, 2)
+    monkeypatch.setattr(counts, "forward", lambda codes: (alone, together))
+    with torch.no_grad():
+        value = algorithm.critic(batch["next"].clone())["agents", "state_value"][..., :1]
+    paid, _ = algorithm._paid(batch)
+    # Of two agents the other's value.
+    expected = 0.9 * 0.75 * value.flip(-2)
+    torch.testing.assert_close(paid["next", "agents", "transition_influence"], expected)
+
+
+@pytest.mark.parametrize("rnd_input", ["team", "own"])
+def test_rnd_is_paid_less_for_what_was_often_seen(rnd_input):
+    algorithm = made(replace(NOTHING, rnd_coeff=1.0, rnd_input=rnd_input, model_lr=3e-3))
+    batch = rollout(algorithm, game())
+    paid = [float(algorithm.update({"rollout": batch})["bonus_rnd_bonus"]) for _ in range(40)]
+    assert paid[-1] < 0.5 * paid[0]
+    by_agent = algorithm._paid(batch)[0]["next", "agents", "rnd_bonus"]
+    assert bool((by_agent[..., :1, :] == by_agent[..., 1:, :]).all()) == (rnd_input == "team")
+
+
+def test_the_model_of_others_learns_what_they_do():
+    algorithm = made(replace(NOTHING, social_coeff=1.0, model_lr=1e-2, exploration_start=0.0))
+    batch = rollout(algorithm, game())
+    # Everybody repeats one action.
+    batch["agents", "action"] = torch.zeros_like(batch["agents", "action"])
+    batch["agents", "action"][..., 3] = 1
+    losses = [algorithm.update({"rollout": batch})["loss_model_of_others"] for _ in range(40)]
+    assert float(losses[-1]) < 0.1 * float(losses[0])
+
+
+def test_the_influence_adds_to_the_influencers_advantage_in_units_of_the_reward():
+    algorithm = made(replace(NOTHING, influence_coeff=0.5, influencer=1, reward_weight=7.0))
+    batch = rollout(algorithm, game())
+    advantages, _ = algorithm.advantages(batch)
+    added = algorithm._mixed(batch, advantages) - 7.0 * advantages.sum(-1, keepdim=True)
+    expected = 7.0 * algorithm.influence.advantage(batch)["advantage"]
+    torch.testing.assert_close(added, expected, rtol=1e-4, atol=1e-5)
+    assert float(expected[..., 1, :].abs().max()) > 0
+    assert float(expected[..., 0, :].abs().max()) == 0
+
+
+def test_the_action_values_of_the_influence_learn_the_return():
+    algorithm = made(
+        replace(NOTHING, influence_coeff=0.1, critic_lr=1e-2, gamma=0.0, exploration_start=0.0)
+    )
+    batch = rollout(algorithm, game())
+    batch["next", "agents", "reward"] = torch.full_like(batch["next", "agents", "reward"], 2.0)
+    for _ in range(60):
+        logs = algorithm.update({"rollout": batch})
+    assert float(logs["loss_qvalue"]) < 0.05
+
+
+def test_social_influence_is_for_one_hot_actions():
+    settings = replace(NOTHING, social_coeff=1.0, exploration_start=0.0)
+    with pytest.raises(ValueError, match="social_coeff is for one-hot actions"):
+        made(settings, TargetEnv(discrete=False))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"influence_coeff": -1.0}, "influence_coeff must be finite and at least 0, got -1.0."),
+        ({"model_lr": 0.0}, "model_lr must be positive, got 0.0."),
+        ({"tau": 1.5}, "tau must be in (0, 1], got 1.5."),
         ({"visit_coeff": -0.5}, "visit_coeff must be finite and at least 0, got -0.5."),
         ({"autoencoder_lr": 0.0}, "autoencoder_lr must be positive, got 0.0."),
         ({"slots": 0}, "slots must be at least 1, got 0."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -17,23 +17,38 @@ from torchrl_alita._checks import (
     check_positive,
     check_whole,
 )
+from torchrl_alita.algorithms._learned_bonuses import (
+    LearnedBonus,
+    novelty_bonus,
+    rnd_bonus,
+    social_bonus,
+)
+from torchrl_alita.algorithms._learner import soft_update
 from torchrl_alita.algorithms.mappo import MAPPO, MAPPOSettings
 from torchrl_alita.data import TransitionCounts, count_codes_of
 from torchrl_alita.layout import (
     DIVERSITY_PENALTY,
     INTRINSIC_REWARD,
     NOVELTY,
+    RND_BONUS,
+    SOCIAL_INFLUENCE,
+    STATE_VALUE,
     TRANSITION_INFLUENCE,
     VISIT_BONUS,
     next_key,
 )
-from torchrl_alita.modules import Autoencoder
-from torchrl_alita.objectives import NoveltyLoss
+from torchrl_alita.modules import make_critic
+from torchrl_alita.objectives import (
+    BestOf,
+    Enumerated,
+    InfluenceScoreLoss,
+    MADDPGLoss,
+    Marginal,
+)
 from torchrl_alita.team import Team
 from torchrl_alita.transforms import (
     BonusScale,
     DiversityPenalty,
-    NoveltyReward,
     TransitionInfluence,
     VisitBonus,
 )
@@ -41,6 +56,10 @@ from torchrl_alita.transforms import (
 __all__ = ["OnPolicyALITA", "OnPolicyALITASettings"]
 
 TEAM_VISIT_BONUS = ("agents", "team_visit_bonus")
+# What an agent can still earn, for EDTI.
+REWARD_VALUE = ("agents", "reward_value")
+# Joint actions of the others that are enumerated.
+_MOST_JOINT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +72,34 @@ class OnPolicyALITASettings(MAPPOSettings):
     """Weight of the bonus for seldom visited states of the whole team, paid to all."""
     transition_coeff: float = 1.0
     """Weight of the bonus for changing what becomes of the others (EITI)."""
+    transition_values: bool = False
+    """Weigh that influence by what the others can still earn (EDTI)."""
+    social_coeff: float = 0.0
+    """Weight of the bonus for what the others do next because of one's action (Social
+    Influence), by a learned model of them."""
+    rnd_coeff: float = 0.0
+    """Weight of the bonus of random network distillation."""
+    rnd_input: Literal["team", "own"] = "team"
+    """What it sees: all observations, or each agent's own."""
     novelty_coeff: float = 0.0
     """Weight of the novelty of what the influencer does (the paper's lambda_pi)."""
     diversity_coeff: float = 0.0
     """Weight of the others' penalty for leaving their policies."""
     omega: float = 0.01
     """How fast novelty lifts that penalty (the paper: 0.01)."""
+    influence_coeff: float = 0.0
+    """Weight of the influencer's influence on the others' values (the paper's lambda), in units
+    of the reward's return, by Theorem 1."""
     influencer: int = 0
-    """Whose novelty counts."""
+    """Whose novelty and influence count."""
     autoencoder_lr: float = 1e-3
     """Adam's step of the novelty's autoencoder."""
+    model_lr: float = 1e-3
+    """Adam's step of RND's predictor, and of the model of others."""
+    critic_lr: float = 1e-3
+    """Adam's step of the action values of the influence."""
+    tau: float = 0.05
+    """Share by which their targets move at each step, in (0, 1]."""
     scale_decay: float = 0.999
     """What a step keeps of the running scale of each bonus."""
     slots: int = 2**24
@@ -83,7 +120,11 @@ class OnPolicyALITASettings(MAPPOSettings):
         check_non_negative(**{name: getattr(self, name) for name in _COEFFS}, omega=self.omega)
         check_whole(0, influencer=self.influencer)
         check_at_least_one(slots=self.slots)
-        check_positive(autoencoder_lr=self.autoencoder_lr)
+        check_positive(autoencoder_lr=self.autoencoder_lr, model_lr=self.model_lr)
+        check_positive(critic_lr=self.critic_lr, tau=self.tau)
+        check_non_negative(influence_coeff=self.influence_coeff)
+        if self.tau > 1:
+            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
         if self.bonuses not in ((), _OWN_HEAD):
             raise ValueError(
                 f"The bonuses of OnPolicyALITA are its own: set {', '.join(_COEFFS)}, got "
@@ -96,8 +137,8 @@ class OnPolicyALITASettings(MAPPOSettings):
 # The name under which MAPPO reads what all bonuses come to.
 _OWN_HEAD = ((INTRINSIC_REWARD[-1], 1.0),)
 _COEFFS = (
-    *("visit_coeff", "team_visit_coeff", "transition_coeff", "novelty_coeff"),
-    "diversity_coeff",
+    *("visit_coeff", "team_visit_coeff", "transition_coeff", "social_coeff", "rnd_coeff"),
+    *("novelty_coeff", "diversity_coeff"),
 )
 
 
@@ -114,8 +155,10 @@ class OnPolicyALITA(MAPPO):
     each agent's own visits and its influence on the others' transitions, each divided by
     the root mean square of its own discounted return: the variant "ALITA-C", for counts.
     ``presets["paper"]`` is the novelty of the influencer's observation and action by an
-    autoencoder and the others' diversity penalty, of https://arxiv.org/abs/2108.12581.
-    Bonuses have a value, and an advantage, of their own; the policies explore together in
+    autoencoder, the others' diversity penalty and the influence on their values by Theorem 1,
+    all of https://arxiv.org/abs/2108.12581. That influence is no reward: it adds to the
+    influencer's advantage, see :meth:`torchrl_alita.InfluenceScoreLoss.advantage`. Rivals'
+    bonuses can be weighed in the same way: EDTI, Social Influence, RND. Bonuses have a value, and an advantage, of their own; the policies explore together in
     bursts, whose steps count as in :class:`MAPPO`.
 
     Source: ours; its parts are in :class:`torchrl_alita.transforms.VisitBonus`,
@@ -146,7 +189,11 @@ class OnPolicyALITA(MAPPO):
     settings: OnPolicyALITASettings
     presets: ClassVar[dict[str, OnPolicyALITASettings]] = {
         "paper": OnPolicyALITASettings(
-            visit_coeff=0.0, transition_coeff=0.0, novelty_coeff=1.0, diversity_coeff=0.1
+            visit_coeff=0.0,
+            transition_coeff=0.0,
+            novelty_coeff=1.0,
+            diversity_coeff=0.1,
+            influence_coeff=0.1,
         ),
         "team_visits": OnPolicyALITASettings(
             visit_coeff=0.0,
@@ -174,9 +221,22 @@ class OnPolicyALITA(MAPPO):
             self.scale = BonusScale(weights, gamma=settings.bonus_gamma, decay=settings.scale_decay)
             self.scale.to(self.device)
             self.modules |= {"bonuses": self.bonuses, "scale": self.scale}
-        self.autoencoder_loss = None
-        if settings.novelty_coeff or settings.diversity_coeff:
-            self._add_novelty()
+        self.learned = self._learned_bonuses(settings)
+        for name, bonus in self.learned.items():
+            self.modules[name] = bonus.loss
+            self.optimizers[name] = bonus.optimizer
+        self.separate |= self.learned.keys()
+        self.diversity = None
+        if settings.diversity_coeff:
+            self.diversity = DiversityPenalty(
+                self.actor,
+                Team(self.layout.num_agents, influencers=settings.influencer),
+                omega=settings.omega,
+                distance="brier" if self.layout.discrete else "squared",
+            ).to(self.device)
+        self.influence = None
+        if settings.influence_coeff:
+            self._add_influence(env)
 
     @staticmethod
     def _weights(settings: OnPolicyALITASettings) -> dict[tuple[str, str], float]:
@@ -184,6 +244,8 @@ class OnPolicyALITA(MAPPO):
             VISIT_BONUS: settings.visit_coeff,
             TEAM_VISIT_BONUS: settings.team_visit_coeff,
             TRANSITION_INFLUENCE: settings.transition_coeff,
+            SOCIAL_INFLUENCE: settings.social_coeff,
+            RND_BONUS: settings.rnd_coeff,
             NOVELTY: settings.novelty_coeff,
             DIVERSITY_PENALTY: settings.diversity_coeff,
         }
@@ -216,27 +278,49 @@ class OnPolicyALITA(MAPPO):
                 deterministic=codes.deterministic,
                 slots=slots,
             )
-            made["transition_influence"] = TransitionInfluence(counts)
+            made["transition_influence"] = TransitionInfluence(
+                counts,
+                value=REWARD_VALUE if settings.transition_values else None,
+                gamma=settings.gamma,
+            )
         return made
 
-    def _add_novelty(self) -> None:
+    def _learned_bonuses(self, settings: OnPolicyALITASettings) -> dict[str, LearnedBonus]:
+        layout, made = self.layout, {}
+        if settings.social_coeff:
+            if not layout.discrete:
+                raise ValueError(f"social_coeff is for one-hot actions, got {self.action_spec}.")
+            made["model_of_others"] = social_bonus(layout, lr=settings.model_lr, device=self.device)
+        if settings.rnd_coeff:
+            joint = settings.rnd_input == "team"
+            made["rnd"] = rnd_bonus(layout, joint=joint, lr=settings.model_lr, device=self.device)
+        if settings.novelty_coeff or settings.diversity_coeff:
+            made["novelty"] = novelty_bonus(
+                layout, settings.influencer, lr=settings.autoencoder_lr, device=self.device
+            )
+        return made
+
+    def _add_influence(self, env: EnvBase) -> None:
         settings, layout = self.settings, self.layout
-        team = Team(layout.num_agents, influencers=settings.influencer)
-        autoencoder = Autoencoder(layout.observation_size + layout.action_size, device=self.device)
-        self.novelty = NoveltyReward(autoencoder, team)
-        self.autoencoder_loss = NoveltyLoss(autoencoder, team)
-        self.diversity = None
-        if settings.diversity_coeff:
-            self.diversity = DiversityPenalty(
-                self.actor,
-                team,
-                omega=settings.omega,
-                distance="brier" if layout.discrete else "squared",
-            ).to(self.device)
-        self.modules["novelty"] = self.autoencoder_loss
-        self.optimizers["autoencoder"] = torch.optim.Adam(
-            self.autoencoder_loss.parameters(), lr=settings.autoencoder_lr, fused=True
+        critic = make_critic(env, num_cells=settings.value_num_cells, device=self.device)
+        self.action_values = MADDPGLoss(self.actor, critic, gamma=settings.gamma)
+        self.target_updater = soft_update(self.action_values, tau=settings.tau)
+        few = layout.discrete and layout.action_size ** (layout.num_agents - 1) <= _MOST_JOINT
+        self.influence = InfluenceScoreLoss(
+            self.actor,
+            self.action_values,
+            Team(layout.num_agents, influencers=settings.influencer),
+            value=Marginal(samples="all" if few else 1),
+            optimum=Enumerated() if few else BestOf(),
+            influence_coeff=settings.influence_coeff,
+        ).to(self.device)
+        self.modules["action_values"] = self.action_values
+        self.optimizers["action_values"] = torch.optim.Adam(
+            self.action_values.qvalue_network_params.parameters(),
+            lr=settings.critic_lr,
+            fused=True,
         )
+        self.separate |= {"action_values"}
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """Pay the bonuses, then all epochs over what the policies have just done.
@@ -254,10 +338,10 @@ class OnPolicyALITA(MAPPO):
         """
         rollout, paid = self._paid(self._check_names(batches)["rollout"])
         logs = super().update({"rollout": rollout})
-        if self.autoencoder_loss is not None:
-            # MAPPO's own minibatches have no gradient for it.
-            del logs["grad_norm_autoencoder"]
-            logs.update(self._train_autoencoder(rollout))
+        for bonus in self.learned.values():
+            logs.update(bonus.train(rollout, self.settings.minibatch_size))
+        if self.influence is not None:
+            logs.update(self._train_action_values(rollout))
         if self.exploration is not None:
             logs["exploration"] = self.exploration.eps.clone()
         return logs.update(paid)
@@ -275,33 +359,47 @@ class OnPolicyALITA(MAPPO):
         Raises:
             KeyError: if the batch lacks a key.
         """
-        if self.autoencoder_loss is None:
+        if "novelty" not in self.learned:
             return {}
-        novelty = self.novelty(batch).get(next_key(NOVELTY))
+        novelty = self.learned["novelty"].transform(batch).get(next_key(NOVELTY))
         return {"novelty": novelty[..., self.settings.influencer, :]}
 
     @torch.no_grad()
     def _paid(self, rollout: TensorDictBase) -> tuple[TensorDictBase, dict[str, torch.Tensor]]:
         """The rollout with all bonuses and their sum, and the mean of each."""
+        if self.settings.transition_coeff and self.settings.transition_values:
+            seen = self.critic(rollout.get("next").select(*self.critic.in_keys))
+            value = seen.get(STATE_VALUE)[..., :1]
+            rollout = rollout.copy().set(next_key(REWARD_VALUE), value)
         for bonus in self.bonuses.values():
             rollout = bonus.observe(rollout)
-        if self.autoencoder_loss is not None:
-            rollout = self.novelty(rollout)
-            if self.diversity is not None:
-                rollout = self.diversity(rollout)
+        for bonus in self.learned.values():
+            rollout = bonus.transform(rollout)
+        if self.diversity is not None:
+            rollout = self.diversity(rollout)
         if self.scale is None:
             return rollout, {}
         means = {f"bonus_{key[-1]}": rollout.get(key).mean() for key in self.scale.in_keys}
         return self.scale.observe(rollout), means
 
-    def _train_autoencoder(self, rollout: TensorDictBase) -> TensorDict:
-        """A quarter of the rollout, once, as in https://arxiv.org/abs/1810.12894."""
-        rows = rollout.select(*self.autoencoder_loss.in_keys).reshape(-1)
-        chosen = torch.randperm(len(rows), device=self.device)[: max(1, len(rows) // 4)]
-        optimizer = self.optimizers["autoencoder"]
-        for part in chosen.split(self.settings.minibatch_size):
-            optimizer.zero_grad(set_to_none=True)
-            loss = self.autoencoder_loss(rows[part])["loss_novelty"]
-            loss.backward()
-            optimizer.step()
-        return TensorDict({"loss_novelty": loss.detach()})
+    def _mixed(self, batch: TensorDictBase, advantages: torch.Tensor) -> torch.Tensor:
+        mixed = super()._mixed(batch, advantages)
+        if self.influence is None:
+            return mixed
+        found = self.influence.advantage(batch)
+        self._shown = found.exclude("advantage")
+        return mixed + self.settings.reward_weight * found["advantage"]
+
+    def _train_action_values(self, rollout: TensorDictBase) -> TensorDict:
+        """All rows of the rollout, once; with the influence that was paid before."""
+        rows = rollout.select(*self.action_values.in_keys).reshape(-1)
+        order = torch.randperm(len(rows), device=self.device)
+        for chosen in order.split(self.settings.minibatch_size):
+            self.optimizers["action_values"].zero_grad(set_to_none=True)
+            losses = self.action_values.critic_losses(rows[chosen])
+            losses["loss_qvalue"].backward()
+            norm = self._clip_and_step(self.optimizers["action_values"])
+            self._update_targets()
+        logs = losses.detach().set("grad_norm_action_values", norm)
+        gap = self._shown["gap"].mean()
+        return logs.update({"influence": self._shown["influence"], "gap": gap})

@@ -364,7 +364,7 @@ class MAPPO(Learner):
         for minibatch in self._minibatches(rows):
             self._zero_grad()
             losses = self._gradient(minibatch)
-            norms = self._follow_all(self.optimizers)
+            norms = self._follow_all(name for name in self.optimizers if name not in self.separate)
         self.updates += 1
         self.frames += batch.numel()
         if self.exploration is not None:
@@ -378,7 +378,7 @@ class MAPPO(Learner):
         # A rollout made with gradients has the graph of the policies in it.
         rows = batch.select(*keys).detach()
         advantages, targets = self.advantages(batch)
-        mixed = (advantages * self._heads["weights"]).sum(-1, keepdim=True)
+        mixed = self._mixed(batch, advantages)
         logs = TensorDict(
             {"advantage_std": mixed.std(correction=0), "value_target": targets[..., 0].mean()}
         )
@@ -393,6 +393,10 @@ class MAPPO(Learner):
             rows.set(LOG_PROB, done)
         rows.set(ADVANTAGE, mixed).set(VALUE_TARGET, targets)
         return logs, rows if self.recurrent else rows.reshape(-1)
+
+    def _mixed(self, batch: TensorDictBase, advantages: torch.Tensor) -> torch.Tensor:
+        """What the policies climb, ``[B, T, N, 1]``, of advantages ``[B, T, N, H]``."""
+        return (advantages * self._heads["weights"]).sum(-1, keepdim=True)
 
     @torch.no_grad()
     def advantages(self, batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor]:

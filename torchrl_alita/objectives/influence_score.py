@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
-from tensordict import NestedKey, TensorDictBase, TensorDictParams
+from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import ProbabilisticTensorDictSequential, dispatch
 from torch.distributions import Distribution
 from torchrl.modules import ValueNorm
@@ -21,7 +21,6 @@ from torchrl_alita.objectives._critics import PartnerCritics
 from torchrl_alita.objectives._influence import (
     check_parts,
     gap_of,
-    in_unit,
     influence_keys,
     results,
     with_gradient_of,
@@ -34,6 +33,18 @@ from torchrl_alita.objectives.unit import OwnGradient
 from torchrl_alita.team import Team
 
 __all__ = ["InfluenceScoreLoss"]
+
+
+class _Scored(NamedTuple):
+    """F and the factor of the score in Theorem 1, of steps ``[*B, T]``."""
+
+    batch: TensorDictBase
+    situation: Situation
+    weight: torch.Tensor
+    influence: torch.Tensor
+    gap: torch.Tensor
+    unit: torch.Tensor | float
+    mask: torch.Tensor | None
 
 
 @house_loss
@@ -172,6 +183,58 @@ class InfluenceScoreLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        scored = self._scored(tensordict)
+        score = scored.weight.squeeze(-1) * self._log_prob(scored.situation)
+        total = with_gradient_of(scored.influence.squeeze(-1), score) / scored.unit
+        return results(self, scored.batch, total, scored.influence, scored.gap, scored.mask)
+
+    @torch.no_grad()
+    def advantage(self, tensordict: TensorDictBase) -> TensorDict:
+        r"""What lambda F adds to the influencer's advantage, for an actor-critic.
+
+        A policy that climbs :math:`A \nabla \log \pi` with this added climbs its return less
+        lambda F: the factor of the score in Theorem 1, with a minus. It is of the policies
+        that made the steps, as the advantage is.
+
+        Args:
+            tensordict: batch ``[*B, T]``, as of ``forward``.
+
+        Returns:
+            ``advantage`` ``[*B, T, N, 1]``, 0 of all but the influencer; ``influence`` (F)
+            and ``gap`` ``[M]``.
+
+        Raises:
+            ValueError: if the batch has no dimension of time, or does not fit the team.
+            KeyError: if it lacks a key.
+
+        Examples:
+            >>> from torchrl.objectives import SoftUpdate
+            >>> from torchrl_alita import Enumerated, Marginal, MADDPGLoss
+            >>> from torchrl_alita.envs import make_env
+            >>> from torchrl_alita.modules import make_actor, make_critic
+            >>> env = make_env("push_box", num_envs=5, n_agents=2, seed=0)
+            >>> actor = make_actor(env)
+            >>> maddpg = MADDPGLoss(actor, make_critic(env))
+            >>> updater = SoftUpdate(maddpg, tau=0.01)
+            >>> theorem_1 = InfluenceScoreLoss(
+            ...     actor, maddpg, value=Marginal(samples="all"), optimum=Enumerated()
+            ... )
+            >>> theorem_1.advantage(env.rollout(4, actor))["advantage"].shape
+            torch.Size([5, 4, 2, 1])
+        """
+        scored = self._scored(tensordict)
+        action = scored.situation.action
+        advantage = torch.zeros_like(action[..., :1])
+        influencer = scored.situation.team.influencers[0]
+        advantage[..., influencer, :] = -self.influence_coeff * scored.weight / scored.unit
+        shown = results(
+            self, scored.batch, scored.influence[..., 0], scored.influence, scored.gap, scored.mask
+        )
+        return TensorDict(
+            {"advantage": advantage, "influence": shown["influence"], "gap": shown["gap"]}
+        )
+
+    def _scored(self, tensordict: TensorDictBase) -> _Scored:
         batch = check_batch(self, tensordict)
         if batch.batch_dims < 2:
             raise ValueError(
@@ -183,7 +246,6 @@ class InfluenceScoreLoss(LossModule):
         value = self.value(situation, batch.get(self.tensor_keys.action))  # Eq. 3
         gap, scale = gap_of(self, situation, value, mask)  # Eq. 4
         weights = situation.team.weights_like(gap)
-        influence = functional.influence(gap, weights)  # [*B, T, 1]
         weight = functional.influence_score(  # Eq. 5
             value / scale,
             gap,
@@ -191,9 +253,9 @@ class InfluenceScoreLoss(LossModule):
             batch.get(next_key(self.tensor_keys.done)),
             self.critics.gamma() if self.gamma is None else self.gamma,
         )
-        score = weight.squeeze(-1) * self._log_prob(situation)
-        total = with_gradient_of(influence.squeeze(-1), score)
-        return results(self, batch, in_unit(self, total, gap, weights, mask), influence, gap, mask)
+        influence = functional.influence(gap, weights)  # [*B, T, 1]
+        unit = 1.0 if self.unit is None else self.unit(gap, weights, mask)
+        return _Scored(batch, situation, weight, influence, gap, unit, mask)
 
     def _log_prob(self, situation: Situation) -> torch.Tensor:
         """Of the influencer's stored actions, ``[*B, T]``."""
