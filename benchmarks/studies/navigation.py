@@ -5,10 +5,10 @@ least sum of distances, and steers around teammates, 1; agent i to landmark i ha
 the scripts are made by benchmarks/scripted_teams.py.
 """
 
-from collections.abc import Callable, Sequence
+from columns import when
 
 from torchrl_alita.envs import get_task
-from torchrl_alita.experiments import RETURN, Column, Row, Study, Variant, normalized_score
+from torchrl_alita.experiments import RETURN, Column, Study, Variant, normalized_score
 
 TASK = get_task("vmas/spread")
 
@@ -16,22 +16,6 @@ TASK = get_task("vmas/spread")
 def score(value: float) -> float:
     """Of a return, between the random team and the script."""
     return normalized_score(value, floor=TASK.floor, ceiling=TASK.ceiling)
-
-
-def when(
-    title: str, metric: str, reached: Callable[[float], bool], shown: Callable[[int], str]
-) -> Column:
-    """Frames of the first evaluation in which a metric has been reached, for each seed."""
-
-    def text(rows: Sequence[Row]) -> str:
-        found = []
-        for row in rows:
-            curve = zip(*row.column(metric), strict=True)
-            frames = next((frames for frames, value in curve if reached(value)), None)
-            found.append("-" if frames is None else shown(frames))
-        return ", ".join(found)
-
-    return Column(title, text=text)
 
 
 def frames_to(least: float) -> Column:

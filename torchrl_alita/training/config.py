@@ -95,6 +95,8 @@ class TrainingSettings(Settings):
     """What Weights & Biases is told."""
     progress: bool = True
     """Show a progress bar."""
+    pictures: bool = True
+    """Draw curves, episodes and maps at the end of the run."""
     run_dir: Path | None = None
     """Directory of the run. Default: runs/ and a name with the time."""
     resume: Path | None = None

@@ -279,7 +279,8 @@ class Run:
         """Write the pictures and summary.json."""
         result, selection, episodes = self._measure()
         random_result, _ = self.evaluation.evaluate(None)
-        self._draw(result, random_result, episodes)
+        if self.config.training.pictures:
+            self._draw(result, random_result, episodes)
         frames = self.frames - self._resumed_at["frames"]
         seconds = self.progress["wall_seconds"] - self._resumed_at["wall_seconds"]
         summary = {
