@@ -6,8 +6,8 @@
 
 A study is a file of benchmarks/studies/. Its runs are a sweep in runs/NAME, so that a broken
 series goes on where it stopped; a run that has a row in results/NAME.jsonl is not made again.
-The report writes the tables between the study's markers in its page, and a picture for each task
-and budget. Rows of before November 26 have no commit of their own: where one ends with ~, it is
+The report writes the tables between the study's markers in its page, a picture for each task and
+budget, and the results on the algorithms' pages. Rows of before November 26 have no commit of their own: where one ends with ~, it is
 the last before the row was added. Their processor is no model.
 """
 
@@ -19,6 +19,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import algorithm_pages
 import tyro
 
 from torchrl_alita.experiments import (
@@ -100,6 +101,7 @@ def main(config: Config) -> None:
         if outcome.failures:
             raise SystemExit(f"Some runs have failed: {outcome.failures}")
     write_between(ROOT / study.page, study.name, text(study))
+    algorithm_pages.main({name: load(name) for name in NAMES})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torchrl_alita.experiments import write_between
 STUDIES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
 # What writes each script's tables from its results.
 REPORTS = {
+    "algorithm_pages": lambda script: script.main(),
     "headlines": lambda script: script.main(),
     "peer_quality": lambda script: script.report(),
     "profile_update": lambda script: script.report(),
