@@ -246,3 +246,33 @@ def test_success_is_measured():
 def test_what_the_rules_do_not_have_is_refused(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+def test_what_is_counted_in_push_box_are_cells_with_the_boxs():
+    env = CMAEPushBox(2)
+    step = env.reset()
+    codes = env.count_codes()
+
+    def number(*digits: int) -> int:
+        return sum(digit * 15**place for place, digit in enumerate(reversed(digits)))
+
+    seen = step["agents", "observation"]
+    own, team = number(11, 11, 7, 7), number(11, 11, 9, 9, 7, 7)
+    assert codes.own(seen).tolist() == [[own, number(9, 9, 7, 7)]] * 2
+    assert codes.team(seen).tolist() == [team] * 2
+    assert codes.deterministic
+
+
+def test_what_is_counted_in_secret_room_are_cells_whatever_the_doors():
+    env = CMAESecretRoom()
+    step = env.reset()
+    env.agent_cells = torch.tensor([[[21, 7], [4, 11]]])
+    step["agents", "action"] = torch.eye(4)[[3, 0]][None]
+    after = env.step(step)["next", "agents", "observation"]
+    assert env.door_open.all()
+    codes = env.count_codes()
+    (left, row), (up, column) = env.agent_cells[0].tolist()
+    own = [left * 25 + row, up * 25 + column]
+    assert codes.own(after).tolist() == [own]
+    assert codes.team(after).tolist() == [own[0] * 625 + own[1]]
+    assert not codes.deterministic

@@ -20,6 +20,7 @@ from torchrl_alita._checks import (
     require_keys,
 )
 from torchrl_alita._extras import import_extra
+from torchrl_alita.data import CountCodes, Displacement, OneHotCode
 from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, next_key
 
@@ -42,6 +43,7 @@ __all__ = [
     "check_whole",
     "chosen_actions",
     "codes_of",
+    "count_codes",
     "exploring_agents",
     "first_episode",
     "joint_observation",
@@ -65,6 +67,30 @@ _TRAIL = 15
 
 # Up, right, down, left and stay, as changes of row and column.
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1), (0, 0))
+
+
+def count_codes(size: int, num_agents: int, *, box: bool, deterministic: bool) -> CountCodes:
+    """What is counted in a game on a grid: cells, and moves.
+
+    All agents see the same: one-hot rows and columns of each of them and, last, of a box.
+
+    Args:
+        size: rows, and columns.
+        num_agents: N.
+        box: an agent's own state has the box's cell beside its own.
+        deterministic: two agents' own states and actions determine both outcomes.
+    """
+    blocks = [size] * (2 * num_agents + 2 * box)
+    cells = [(2 * agent, 2 * agent + 1) for agent in range(num_agents)]
+    of_box = (2 * num_agents, 2 * num_agents + 1) if box else ()
+    part = OneHotCode(blocks, parts=cells, observer=0)
+    return CountCodes(
+        own=OneHotCode(blocks, parts=[cell + of_box for cell in cells], observer=0),
+        team=OneHotCode(blocks),
+        outcome=Displacement(part),
+        part=part,
+        deterministic=deterministic,
+    )
 
 
 class AllowedOneHot(OneHot):

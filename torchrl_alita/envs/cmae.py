@@ -14,6 +14,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
+from torchrl_alita.data import CountCodes
 from torchrl_alita.envs import _grid
 from torchrl_alita.layout import ACTION, OBSERVATION, TERMINATED, next_key
 
@@ -67,6 +68,14 @@ class _CornerGame(_grid.GridState, EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         _grid.set_seed(self.generator, seed)
+
+    def count_codes(self) -> CountCodes:
+        """What is counted in it: each agent's cell, with the box's where there is one, and moves.
+
+        Doors have no delay: the agents' cells say which are open.
+        """
+        box = "box_cells" in self._state
+        return _grid.count_codes(self.size, 2, box=box, deterministic=box)
 
     def _first(self, name: str, cells: list, reset: torch.Tensor) -> None:
         first = torch.tensor(cells, device=self.device)

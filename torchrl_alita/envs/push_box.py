@@ -17,7 +17,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
-from torchrl_alita.data import CountCodes, Displacement, OneHotCode
+from torchrl_alita.data import CountCodes
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.cmae import CMAEPushBox
 from torchrl_alita.envs.registry import Task, register_task
@@ -170,18 +170,8 @@ class PushBox(_grid.GridState, EnvBase):
 
     def count_codes(self) -> CountCodes:
         """What is counted in it: each agent's cell with the box's, all cells, and moves."""
-        agents, blocks = range(self.num_agents), [self.size] * (2 * self.num_agents + 2)
-        box = (2 * self.num_agents, 2 * self.num_agents + 1)
-        cells = [(2 * agent, 2 * agent + 1) for agent in agents]
-        # All agents see the same.
-        part = OneHotCode(blocks, parts=cells, observer=0)
-        return CountCodes(
-            own=OneHotCode(blocks, parts=[cell + box for cell in cells], observer=0),
-            team=OneHotCode(blocks),
-            outcome=Displacement(part),
-            part=part,
-            deterministic=self.num_agents == 2,
-        )
+        few = self.num_agents == 2
+        return _grid.count_codes(self.size, self.num_agents, box=True, deterministic=few)
 
     def _set_seed(self, seed: int | None) -> None:
         _grid.set_seed(self.generator, seed)

@@ -16,7 +16,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
-from torchrl_alita.data import CountCodes, Displacement, OneHotCode
+from torchrl_alita.data import CountCodes
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.cmae import (
     CMAESecretRoom,
@@ -187,11 +187,7 @@ class SecretRoom(_grid.GridState, EnvBase):
 
     def count_codes(self) -> CountCodes:
         """What is counted in it: each agent's cell, all cells, and moves."""
-        blocks = [self.size] * (2 * self.num_agents)
-        cells = [(2 * agent, 2 * agent + 1) for agent in range(self.num_agents)]
-        # All agents see the same.
-        own = OneHotCode(blocks, parts=cells, observer=0)
-        return CountCodes(own=own, team=OneHotCode(blocks), outcome=Displacement(own))
+        return _grid.count_codes(self.size, self.num_agents, box=False, deterministic=False)
 
     def _set_seed(self, seed: int | None) -> None:
         _grid.set_seed(self.generator, seed)
