@@ -18,7 +18,7 @@ ONE = {
     "checkpoint_interval": 1_007_616,
     "pictures": False,
     "algorithm.minibatch_size": 1_024,
-    "algorithm.exploration_frames": 500_000,
+    "algorithm.exploration_frames": 300_000,
 }
 # A success pays 1.
 SUCCESS = "evaluation/return_mean"
@@ -36,14 +36,18 @@ STUDY = Study(
     page="docs/sparse.md",
     tasks={"push_box": (1_007_616, ONE), "secret_room": (1_007_616, ONE)},
     variants={
-        "ALITA-C": Variant(algorithm="on_policy_alita"),
-        "ALITA-C for teams: the team's visits alone": Variant(
+        "the team's visits": Variant(
             algorithm="on_policy_alita", settings={"preset": "team_visits"}
         ),
         "MAPPO with bursts": Variant(
             algorithm="on_policy_alita",
-            settings={"algorithm.visit_coeff": 0.0, "algorithm.transition_coeff": 0.0},
+            settings={
+                "algorithm.visit_coeff": 0.0,
+                "algorithm.team_visit_coeff": 0.0,
+                "algorithm.transition_coeff": 0.0,
+            },
         ),
+        "ALITA-C": Variant(algorithm="on_policy_alita"),
     },
     columns={
         "": (

@@ -26,10 +26,11 @@ ONE = {
     "frames_per_batch": 65_536,
     "evaluation_interval": 500_000,
     "checkpoint_interval": 6_029_312,
+    "pictures": False,
 }
 BOXES, SUCCESS = "evaluation/boxes_per_episode", "evaluation/success_share"
 SECONDS = Column("processor seconds", lambda row: row.process_seconds, 0)
-NONE = {"visit_coeff": 0.0, "transition_coeff": 0.0}
+NONE = {"visit_coeff": 0.0, "team_visit_coeff": 0.0, "transition_coeff": 0.0}
 PAPER = {"novelty_coeff": 1.0, "diversity_coeff": 0.1, "influence_coeff": 0.1}
 
 
@@ -46,19 +47,26 @@ STUDY = Study(
     tasks={"push_box": (6_029_312, ONE), "secret_room": (6_029_312, ONE)},
     variants={
         "ALITA-C": variant(),
-        "ALITA-C for teams: the team's visits alone": variant("team_visits"),
+        "ALITA-C without the team's visits": variant(team_visit_coeff=0.0),
+        "ALITA-C without own visits": variant(visit_coeff=0.0),
+        "ALITA-C without influence": variant(transition_coeff=0.0),
+        "ALITA-C without bursts": variant(exploration_start=0.0),
+        "the team's visits, tuned": variant("team_visits"),
         "ALITA, the paper's parts": variant(**NONE, **PAPER),
         "no F": variant(**NONE, **PAPER | {"influence_coeff": 0.0}),
         "no IM": variant(**NONE, influence_coeff=0.1),
+        "EITI": variant(visit_coeff=0.0, team_visit_coeff=0.0),
+        "EDTI, with own visits": variant(team_visit_coeff=0.0, transition_values=True),
+        "Social Influence, with own visits": variant(
+            team_visit_coeff=0.0, transition_coeff=0.0, social_coeff=1.0
+        ),
+        "own visits (dec)": variant(team_visit_coeff=0.0, transition_coeff=0.0),
+        "the team's visits (cen)": variant(
+            visit_coeff=0.0, team_visit_coeff=1.0, transition_coeff=0.0
+        ),
+        "RND": variant(**NONE, rnd_coeff=1.0),
         "MAPPO with bursts": variant(**NONE),
         "MAPPO": variant(**NONE, exploration_start=0.0),
-        "EITI": variant(visit_coeff=0.0),
-        "EDTI, with own visits": variant(transition_values=True),
-        "Social Influence, with own visits": variant(transition_coeff=0.0, social_coeff=1.0),
-        "own visits (dec)": variant(transition_coeff=0.0),
-        "the team's visits (cen)": variant(**NONE, team_visit_coeff=1.0),
-        "RND": variant(**NONE, rnd_coeff=1.0),
-        "ALITA-C without bursts": variant(exploration_start=0.0),
     },
     columns={
         "push_box": (

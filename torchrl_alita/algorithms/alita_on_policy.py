@@ -68,7 +68,7 @@ class OnPolicyALITASettings(MAPPOSettings):
 
     visit_coeff: float = 0.5
     """Weight of the bonus for an agent's own seldom visited states; 0 is none."""
-    team_visit_coeff: float = 0.0
+    team_visit_coeff: float = 0.25
     """Weight of the bonus for seldom visited states of the whole team, paid to all."""
     transition_coeff: float = 1.0
     """Weight of the bonus for changing what becomes of the others (EITI)."""
@@ -149,11 +149,13 @@ class OnPolicyALITA(MAPPO):
     sparse games it is the whole team that must see something new, and influence on what
     becomes of the others comes before any value does. So by default
 
-    .. math:: r^{int}_i = 0.5\, \frac{1/\sqrt{n(s'_i)}}{\sigma_1}
-        + \frac{\sum_{j \ne i} c_{i \to j}}{\sigma_2},
+    .. math:: r^{int}_i = \frac{1}{2} \frac{1/\sqrt{n(s'_i)}}{\sigma_1}
+        + \frac{1}{4} \frac{1/\sqrt{n(s')}}{\sigma_2}
+        + \frac{\sum_{j \ne i} c_{i \to j}}{\sigma_3},
 
-    each agent's own visits and its influence on the others' transitions, each divided by
-    the root mean square of its own discounted return: the variant "ALITA-C", for counts.
+    each agent's own visits, those of the team, and its influence on the others' transitions,
+    each divided by the root mean square of its own discounted return: the variant
+    "ALITA-C", for counts.
     ``presets["paper"]`` is the novelty of the influencer's observation and action by an
     autoencoder, the others' diversity penalty and the influence on their values by Theorem 1,
     all of https://arxiv.org/abs/2108.12581. That influence is no reward: it adds to the
@@ -190,6 +192,7 @@ class OnPolicyALITA(MAPPO):
     presets: ClassVar[dict[str, OnPolicyALITASettings]] = {
         "paper": OnPolicyALITASettings(
             visit_coeff=0.0,
+            team_visit_coeff=0.0,
             transition_coeff=0.0,
             novelty_coeff=1.0,
             diversity_coeff=0.1,
