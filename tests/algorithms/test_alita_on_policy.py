@@ -28,7 +28,7 @@ EVERYTHING = replace(
     influence_coeff=0.2,
     slots=2**16,
 )
-NOTHING = replace(SMALL, visit_coeff=0.0, transition_coeff=0.0)
+NOTHING = replace(SMALL, visit_coeff=0.0, team_visit_coeff=0.0, transition_coeff=0.0)
 
 
 def game(seed: int = 0) -> PushBox:
@@ -115,7 +115,7 @@ def test_bursts_end_after_their_frames_and_then_nobody_explores():
 
 
 def test_without_coefficients_it_is_mappo_alone():
-    settings = replace(SMALL, visit_coeff=0.0, transition_coeff=0.0, exploration_start=0.0)
+    settings = replace(NOTHING, exploration_start=0.0)
     algorithm = made(settings, TargetEnv(discrete=True))
     assert settings.bonuses == ()
     assert algorithm.exploration is None

@@ -184,7 +184,7 @@ class OnPolicyALITA(MAPPO):
         >>> algorithm = OnPolicyALITA(env, OnPolicyALITASettings(minibatch_size=10))
         >>> logs = algorithm.update({"rollout": env.rollout(4, algorithm.actor)})
         >>> sorted(key for key in logs.keys() if key.startswith("bonus"))
-        ['bonus_transition_influence', 'bonus_visit_bonus']
+        ['bonus_team_visit_bonus', 'bonus_transition_influence', 'bonus_visit_bonus']
     """
 
     Settings: ClassVar[type[OnPolicyALITASettings]] = OnPolicyALITASettings
