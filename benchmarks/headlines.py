@@ -68,7 +68,10 @@ NAMES = {
     ("navigation_off_policy", "MADDPG"): "MADDPG, `GoalAttention`",
     ("unpaid_speaker", "ALITA, influence alone"): "ALITA, influence alone",
     ("sparse_onpolicy", "ALITA-C"): "on-policy ALITA",
-    ("sparse_onpolicy", "ALITA-C for teams: the team's visits alone"): "on-policy ALITA, team's visits",
+    (
+        "sparse_onpolicy",
+        "ALITA-C for teams: the team's visits alone",
+    ): "on-policy ALITA, team's visits",
     ("sparse", TEAM): "ALITA, the paper's bonuses",
 }
 
