@@ -20,20 +20,22 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pages
 import torch
 import tyro
 from pages import FIGURES, Measurement, made_by, table
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from timing import ALGORITHMS, filled, restart_with_allocator, take_turns, work_config
+from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms import ALITA, Learner
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import layout_of
-from torchrl_alita.modules._mlp import multi_agent_mlp
+from torchrl_alita.modules import make_actor
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training.collection import Collection
 
@@ -278,18 +280,25 @@ def measure_memory(config: Config) -> Rows:
 def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], None]:
     """Forward, backward and Adam of stacked networks with inputs of their own."""
     chosen = work_config("maddpg").algorithm
-    networks = multi_agent_mlp(
-        in_features=inputs,
-        out_features=outputs,
-        num_agents=num_networks,
-        num_cells=chosen.num_cells,
+
+    def of_agents(**specs: Any) -> Composite:
+        return Composite(agents=Composite(specs, shape=(num_networks,)))
+
+    # What make_actor reads of an environment; its networks are like those of the critics.
+    sizes = SimpleNamespace(
+        device="cpu",
+        full_done_spec=Composite(done=Unbounded((1,))),
+        full_observation_spec_unbatched=of_agents(observation=Unbounded((num_networks, inputs))),
+        full_action_spec_unbatched=of_agents(action=Bounded(-1, 1, shape=(num_networks, outputs))),
     )
+    networks = make_actor(sizes, num_cells=chosen.num_cells)
     given = torch.randn(chosen.batch_size, num_networks, inputs)
+    batch = TensorDict({"agents": {"observation": given}}, [chosen.batch_size])
     optimizer = torch.optim.Adam(networks.parameters(), fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        networks(given).square().sum().backward()
+        networks(batch.copy())["agents", "action"].square().sum().backward()
         optimizer.step()
 
     return step

@@ -487,9 +487,11 @@ def test_collection_is_told_for_each_task_side_by_side(monkeypatch):
 
 def test_a_step_trains_every_stacked_network(monkeypatch):
     made = []
-    make = scaling.multi_agent_mlp
+    make = scaling.make_actor
     monkeypatch.setattr(
-        scaling, "multi_agent_mlp", lambda **sizes: made.append(make(**sizes)) or made[0]
+        scaling,
+        "make_actor",
+        lambda *given, **options: made.append(make(*given, **options)) or made[0],
     )
     step = scaling.network_step(5, 7, 2)
     before = [value.clone() for value in made[0].parameters()]
