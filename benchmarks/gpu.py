@@ -39,7 +39,7 @@ from pages import table, write_between
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from throughput import WORKER
-from timing import ALLOCATOR, WORK, Contender, contend
+from timing import WORK, Contender, contend
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.modules import AdditiveGaussianModule
@@ -173,14 +173,6 @@ def serve(work: dict[str, Any]) -> None:
         print(json.dumps(report), file=reports, flush=True)
 
 
-def start(name: str, command: Sequence[str], folder: str, path: str | None = None) -> Contender:
-    """A process that waits for its turns."""
-    environment = {**ALLOCATOR, **os.environ}
-    if path is not None:
-        environment["PYTHONPATH"] = path
-    return Contender(name, command, environment, Path(folder) / f"{name}.errors")
-
-
 def command_of(kind: str, mode: str, work: dict[str, Any], learners: int = 1) -> list[str]:
     asked = {**work, "kind": kind, "mode": mode, "learners": learners}
     return [sys.executable, str(Path(__file__)), "--contend", json.dumps(asked)]
@@ -201,17 +193,21 @@ def measure_updates(config: Config, work: dict[str, Any]) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         modes = MODES if config.device.startswith("cuda") else {"eager": {}}
+        folder = Path(folder)
         contenders = {
-            f"{kind}, {mode}": start(f"{kind}-{mode}", command_of(kind, mode, work), folder)
+            f"{kind}, {mode}": Contender(
+                f"{kind}, {mode}", command_of(kind, mode, work), folder / f"{kind}-{mode}.errors"
+            )
             for kind, mode in CONTENDERS
             if mode in modes
         }
         if config.peer:
             theirs = {**WORK, **work, "layer_norm": True, "side": PEER, "n_agents": 3}
-            theirs |= {"threads": torch.get_num_threads(), "folder": str(Path(folder) / PEER)}
+            theirs |= {"threads": torch.get_num_threads(), "folder": str(folder / PEER)}
             Path(theirs["folder"]).mkdir()
             command = [sys.executable, str(WORKER), json.dumps(theirs)]
-            contenders[PEER] = start(PEER, command, folder, config.peer_path)
+            path = {} if config.peer_path is None else {"PYTHONPATH": config.peer_path}
+            contenders[PEER] = Contender(PEER, command, folder / "peer.errors", **path)
             say(f"{PEER}: {contenders[PEER].report()}")
         for contender in contenders.values():
             stack.callback(contender.close)
@@ -254,7 +250,10 @@ def measure_seeds(config: Config, work: dict[str, Any]) -> dict[str, float]:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             command = command_of("maddpg", mode, work, learners)
-            contenders = [start(f"{name}{i}", command, folder) for i in range(processes)]
+            contenders = [
+                Contender(name, command, Path(folder) / f"{number}.errors")
+                for number in range(processes)
+            ]
             for contender in contenders:
                 stack.callback(contender.close)
             at_once(contenders)

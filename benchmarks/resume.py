@@ -1,22 +1,19 @@
 """Runs killed at random moments and resumed, against the run that was never stopped.
 
-    python benchmarks/resume.py                # 20 runs; results/resume.json, docs/resume.md
-    python benchmarks/resume.py --report-only  # the page, from the committed results
+    python benchmarks/resume.py                        # 20 runs; results/resume.json, docs/resume.md
+    python benchmarks/resume.py --report-only          # the page, from the committed results
+    python benchmarks/resume.py --kills 0 --memory-updates 20000   # memory of a long run
 
-One run of ALITA is trained to its end. Then, for each kill, the same run starts again and is
-killed with SIGKILL: every second one after a random share of the time for which the whole run
-trained, the others at the moment when a checkpoint is being written. It is resumed in a new
-process, to the end, and compared: every parameter, optimizer state, stored transition,
-environment and random state of the last checkpoint, and every figure of metrics.csv but the
-wall time.
-
-``--memory-updates N`` trains another run of N updates with tiny networks and writes the
-resident memory of its process, measured on the way, beside the rest.
+One run of ALITA is trained to its end. Then the same run starts again and is killed with SIGKILL:
+every second one after a random share of the time for which the whole run trained, the others when
+a checkpoint is being written. It is resumed in a new process, to the end, and compared: every
+component of the last checkpoint, and every figure of metrics.csv but the wall time.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -26,20 +23,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pages
 import tyro
-from pages import RESULTS, ROOT, circumstances, made_by, table, write_between
+from pages import Measurement, made_by, table
 
-from torchrl_alita.envs import MarkovGame, game_task
+from torchrl_alita.envs import get_task
 from torchrl_alita.experiments import Cell
 from torchrl_alita.saving import checkpoint_difference, find_checkpoint
 from torchrl_alita.training import make_config, train
 from torchrl_alita.training.logging import MetricsFile
 
-RESULT = RESULTS / "resume.json"
 CHECKPOINT_INTERVAL = 100
 RUN = Cell(
     study="resume", variant="ALITA, clones", task="vmas/spread", algorithm="alita", seed=0,
@@ -58,8 +55,8 @@ RUN = Cell(
 MEASURED = 20
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(kw_only=True)
+class Config(pages.Config):
     """What is killed and measured."""
 
     kills: int = 20
@@ -68,8 +65,6 @@ class Config:
     """Of the moments of the kills."""
     memory_updates: int = 0
     """Updates of the run whose memory is measured; 0 keeps what was measured before."""
-    report_only: bool = False
-    """Write the page from the committed results."""
 
 
 def command(run_dir: Path, *, resume: bool = False) -> list[str]:
@@ -124,16 +119,13 @@ def figures(run_dir: Path) -> list[dict[str, str]]:
 def logged_difference(first: list[dict], second: list[dict]) -> float:
     """Largest difference of two tables; infinity if they have other rows, columns or gaps."""
     if [row.keys() for row in first] != [row.keys() for row in second]:
-        return float("inf")
+        return math.inf
     pairs = [
-        (text, other[name])
-        for row, other in zip(first, second, strict=True)
-        for name, text in row.items()
-        if text != other[name]
+        (text, b[name]) for a, b in zip(first, second, strict=True) for name, text in a.items()
     ]
-    if any("" in pair for pair in pairs):
-        return float("inf")
-    return max((abs(float(text) - float(other)) for text, other in pairs), default=0.0)
+    if any((a == "") != (b == "") for a, b in pairs):
+        return math.inf
+    return max((abs(float(a) - float(b)) for a, b in pairs if a != b), default=0.0)
 
 
 def killed_and_resumed(
@@ -163,33 +155,22 @@ def killed_and_resumed(
     }
 
 
-def measure_kills(config: Config) -> dict[str, Any]:
-    """All kills, and the whole run that they are compared with."""
+def measure_kills(config: Config) -> list[dict[str, Any]]:
+    """Every kill, against the same whole run."""
     moments = random.Random(config.seed)
     kills = []
     with tempfile.TemporaryDirectory() as name:
         whole = Path(name) / "whole"
         run_to_end(command(whole))
         for number in range(config.kills):
-            folder = Path(name) / f"killed_{number}"
-            writing = number % 2 == 1
-            one = killed_and_resumed(folder, whole, moments=moments, while_writing=writing)
-            print(f"{number + 1} of {config.kills}: {one}", file=sys.stderr, flush=True)
-            kills.append(one)
-    differences = [max(one["checkpoint_difference"], one["logged_difference"]) for one in kills]
-    return {
-        "kills": len(kills),
-        "killed_while_writing": sum(one["unfinished_checkpoints"] > 0 for one in kills),
-        "max_difference": max(differences),
-        "lost_frames": max(one["lost_frames"] for one in kills),
-        "frames": RUN.frames,
-        "each": kills,
-    }
+            folder, writing = Path(name) / f"killed_{number}", number % 2 == 1
+            kills.append(killed_and_resumed(folder, whole, moments=moments, while_writing=writing))
+            print(f"{number + 1} of {config.kills}: {kills[-1]}", file=sys.stderr, flush=True)
+    return kills
 
 
 def measure_memory(updates: int) -> dict[str, Any]:
-    """Resident memory on the way through a run of so many updates; Linux."""
-    batch = 100
+    """Resident memory on the way through the same run, of so many updates; Linux."""
     measured: list[float] = []
 
     def measure(_: Any) -> dict[str, Any]:
@@ -197,21 +178,19 @@ def measure_memory(updates: int) -> dict[str, Any]:
         measured.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         return {}
 
+    batch, per_update, random_frames = (
+        RUN.settings[name]
+        for name in ("frames_per_batch", "algorithm.frames_per_update", "algorithm.random_frames")
+    )
+    interval = batch * max(1, updates * per_update // batch // MEASURED)
     with tempfile.TemporaryDirectory() as folder:
-        interval = batch * max(1, updates // 20 // MEASURED)
         options = {
-            "num_envs": 20, "n_agents": 2, "horizon": 7, "frames_per_batch": batch,
-            "total_frames": batch * (1 + updates // 20), "evaluation_interval": interval,
-            "evaluation_episodes": 3, "checkpoint_interval": interval, "threads": 1,
+            **RUN.settings, "total_frames": random_frames + updates * per_update,
+            "evaluation_interval": interval, "checkpoint_interval": interval, "threads": 1,
             "progress": False, "run_dir": Path(folder) / "run",
-            "algorithm.num_cells": (8,), "algorithm.batch_size": 32,
-            "algorithm.conditional_batch_size": 32, "algorithm.buffer_size": 2_000,
-            "algorithm.recent_frames": 500, "algorithm.frames_per_update": batch // 20,
-            "algorithm.random_frames": batch, "algorithm.estimator_updates": 1,
         }  # fmt: skip
-        config = make_config("alita", options=options)
-        task = game_task(MarkovGame.random(0, 4, 2, 2), metrics=measure)
-        summary = train(config, task=task)
+        task = replace(get_task(RUN.task), metrics=measure)
+        summary = train(make_config(RUN.algorithm, RUN.task, options), task=task)
     # The last two are of the end; the first is of before any update.
     mebibytes = [round(value, 1) for value in measured[:-2]]
     half = len(mebibytes) // 2
@@ -223,36 +202,43 @@ def measure_memory(updates: int) -> dict[str, Any]:
     }
 
 
-def report(result: dict[str, Any]) -> None:
-    """The figures of docs/resume.md."""
-    rows = [
-        ["runs killed and resumed", f"{result['kills']}"],
-        ["of these, while a checkpoint was written", f"{result['killed_while_writing']}"],
-        ["largest difference at the end", f"{result['max_difference']}"],
-        ["frames lost beyond the last checkpoint", f"{result['lost_frames']}"],
+def measure(config: Config) -> dict[str, Any]:
+    """What is asked for; the rest stays as it was measured before."""
+    found = MEASUREMENT.results()
+    if config.kills:
+        found = {"each": measure_kills(config), "memory": found["memory"]}
+    if config.memory_updates:
+        found["memory"] = measure_memory(config.memory_updates)
+    return found
+
+
+def texts(found: dict[str, Any]) -> dict[str, str]:
+    """The figures, and how they came about."""
+    kills = found["each"]
+    largest = max(one[f"{of}_difference"] for one in kills for of in ("checkpoint", "logged"))
+    rows = {
+        "runs killed and resumed": len(kills),
+        "of these, while a checkpoint was written": sum(
+            one["unfinished_checkpoints"] > 0 for one in kills
+        ),
+        "largest difference at the end": largest,
+        "frames lost beyond the last checkpoint": max(one["lost_frames"] for one in kills),
+    }
+    parts = [
+        table(["", ""], [[title, str(value)] for title, value in rows.items()]),
+        f"Made by {made_by(found)}.",
     ]
-    text = f"{table(['', ''], rows)}\n\nMade by {made_by(result)}."
-    if memory := result.get("memory"):
+    if memory := found["memory"]:
         first, last = memory["resident_mebibytes"][1], memory["resident_mebibytes"][-1]
-        text += (
-            f"\n\nMemory: {first:,.0f} MiB resident at the first measurement after the start, "
+        parts.append(
+            f"Memory: {first:,.0f} MiB resident at the first measurement after the start, "
             f"{last:,.0f} MiB after {memory['updates']:,} updates; in the second half it grew by "
             f"{memory['growth_in_the_second_half_mebibytes']} MiB. Made by `{memory['command']}`."
         )
-    write_between(ROOT / "docs" / "resume.md", "resume", text)
+    return {"resume": "\n\n".join(parts)}
 
 
-def main(config: Config) -> None:
-    """Measure what is asked for, and report."""
-    if not config.report_only:
-        result = json.loads(RESULT.read_text())
-        if config.kills:
-            result |= circumstances("resume.py", **asdict(config)) | measure_kills(config)
-        if config.memory_updates:
-            result["memory"] = measure_memory(config.memory_updates)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    report(json.loads(RESULT.read_text()))
-
+MEASUREMENT = Measurement("resume", measure, texts, page="docs/resume.md")
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    MEASUREMENT.run(tyro.cli(Config))

@@ -7,10 +7,9 @@ and metrics.csv as it does, and is evaluated by the same code: greedy policies, 
 seeds, at the same frames. It is trained by its own library, on the environment as Gymnasium makes
 it, from the extra ``baselines``.
 
-TD3 and SAC have their library's defaults but for what the recipe sets: networks of two hidden
-layers of 256, random actions for 10,000 steps and, for TD3, noise of 0.1 on the actions. One
-difference remains: they are updated after each step, the recipe's once for each step but in
-rounds (its frames_per_batch). TRPO has its library's defaults.
+TD3 and SAC have the settings of ours, from the same options. One difference remains: they are
+updated after each step, the recipe's once for each step but in rounds (its frames_per_batch). TRPO
+has its library's defaults.
 """
 
 from __future__ import annotations
@@ -32,28 +31,6 @@ from torchrl_alita.training import Config, TrainingSettings, parse_arguments
 from torchrl_alita.training.evaluation import Evaluation
 from torchrl_alita.training.logging import MetricsFile
 
-_OFF_POLICY = {
-    "learning_starts": 10_000,
-    "batch_size": 256,
-    "tau": 0.005,
-    "gamma": 0.99,
-    "train_freq": 1,
-    "gradient_steps": 1,
-    "policy_kwargs": {"net_arch": [256, 256]},
-}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "td3": {
-        **_OFF_POLICY,
-        "learning_rate": 1e-3,
-        "policy_delay": 2,
-        "target_policy_noise": 0.2,
-        "target_noise_clip": 0.5,
-    },
-    "sac": {**_OFF_POLICY, "learning_rate": 3e-4},
-    "trpo": {},
-}
-# Standard deviation of TD3's noise, in units of the action.
-ACTION_NOISE = 0.1
 TRAINING = TrainingSettings(
     n_agents=1,
     num_envs=1,
@@ -63,37 +40,54 @@ TRAINING = TrainingSettings(
     evaluation_episodes=15,
     stop_evaluations=True,
 )
-# Of the settings the names alone are read; a run shorter than random_frames would be refused.
+SETTINGS = {"td3": TD3Settings(), "sac": SACSettings(), "trpo": TRPOSettings()}
 DEFAULTS = {
     name: Config(task="pybullet/HopperBulletEnv-v0", training=TRAINING, algorithm=settings)
-    for name, settings in (
-        ("td3", TD3Settings(random_frames=0)),
-        ("sac", SACSettings(random_frames=0)),
-        ("trpo", TRPOSettings()),
-    )
-}  # fmt: skip
+    for name, settings in SETTINGS.items()
+}
+
+
+def options_of(config: Config, num_actions: int) -> dict[str, Any]:
+    """Our settings by the library's names."""
+    import numpy as np
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    settings = config.algorithm
+    if config.algorithm_name == "trpo":
+        return {}
+    options = {
+        **{name: getattr(settings, name) for name in ("batch_size", "tau", "gamma")},
+        "learning_starts": settings.random_frames,
+        "train_freq": settings.frames_per_update,
+        "gradient_steps": 1,
+        "buffer_size": min(settings.buffer_size, config.training.total_frames),
+        "policy_kwargs": {"net_arch": list(settings.num_cells)},
+    }
+    if config.algorithm_name == "sac":
+        return {**options, "learning_rate": settings.lr}
+    noise = np.full(num_actions, settings.noise_start)
+    return {
+        **options,
+        "learning_rate": settings.critic_lr,
+        "policy_delay": settings.policy_delay,
+        "target_policy_noise": settings.policy_noise,
+        "target_noise_clip": settings.noise_clip,
+        "action_noise": NormalActionNoise(np.zeros(num_actions), noise),
+    }
 
 
 def make_model(config: Config) -> Any:
     """The model of the outside library, with its own environment."""
     import gymnasium
-    import numpy as np
     import pybullet_envs_gymnasium  # noqa: F401 registers the environments
     from sb3_contrib import TRPO
     from stable_baselines3 import SAC, TD3
     from stable_baselines3.common.monitor import Monitor
-    from stable_baselines3.common.noise import NormalActionNoise
 
-    name, training = config.algorithm_name, config.training
     env = Monitor(gymnasium.make(config.task.removeprefix("pybullet/")))
-    options = dict(OPTIONS[name])
-    if name == "td3":
-        size = env.action_space.shape[0]
-        options["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, ACTION_NOISE))
-    if name != "trpo":
-        options["buffer_size"] = min(1_000_000, training.total_frames)
-    kind = {"td3": TD3, "sac": SAC, "trpo": TRPO}[name]
-    return kind("MlpPolicy", env, seed=training.seed, device="cpu", **options)
+    kind = {"td3": TD3, "sac": SAC, "trpo": TRPO}[config.algorithm_name]
+    options = options_of(config, env.action_space.shape[0])
+    return kind("MlpPolicy", env, seed=config.training.seed, device="cpu", **options)
 
 
 def greedy(model: Any) -> Callable[[TensorDictBase], TensorDictBase]:

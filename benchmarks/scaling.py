@@ -3,46 +3,32 @@
     python benchmarks/scaling.py                # measure, write the results, report
     python benchmarks/scaling.py --report-only  # the tables and the figure, from the results
 
-The work is timing.WORK where nothing else is said: vmas/spread, batches of 1,024 transitions, two
-hidden layers of 128. Within a section all configurations take turns; each figure is the median
-over the rounds, in the JSON with the least, wall and processor time. Updates are eager, or with
---compile compiled.
-
-- Agents: an update of each algorithm against N. With N an agent's observation in vmas/spread
-  grows as well, and with both what a centralized critic reads.
-- Buffer: drawing a batch, drawing a conditional batch and the update that reads them, for ALITA
-  with clones, out of full buffers of different sizes.
-- Environments: environment steps per second of the collector with noisy policies.
-- Terms: each term of ALITA alone, forward, backward and step included, and the whole updates,
-  in percent of an update of MADDPG.
-- Memory: the largest resident memory of a process that collects, fills its buffer and makes
-  three updates, each configuration in a process of its own.
-- Seeds: one step (forward, backward, Adam) of S * N stacked networks, against S steps of N, one
-  after the other. It bounds from above what S learners in one process can gain over S learners
-  in turns: all else that they do, which stacking speeds up less or not at all, is left out.
+The work is timing.WORK where nothing else is said. Within a section all configurations take turns;
+each figure is the median over the rounds, in the JSON with the least, wall and processor time.
+"Memory" is the largest resident memory of a process that collects, fills its buffer and makes three
+updates. "Seeds" is one step (forward, backward, Adam) of S * N stacked networks, against S steps of
+N: it bounds from above what S learners in one process can gain over S learners in turns.
 
 The full form holds updates of 32 agents in memory, up to some ten gigabytes.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import multiprocessing
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pages
 import torch
 import tyro
-from pages import FIGURES, RESULTS, ROOT, circumstances, made_by, table, write_between
+from pages import FIGURES, Measurement, made_by, table
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictSequential
-from timing import ALGORITHMS, restart_with_allocator, take_turns, work_config
-from torchrl.collectors import Collector
+from timing import ALGORITHMS, filled, restart_with_allocator, take_turns, work_config
 from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
@@ -51,21 +37,22 @@ from torchrl_alita.envs import make_env
 from torchrl_alita.layout import layout_of
 from torchrl_alita.modules import make_actor
 from torchrl_alita.training import Config as RunConfig
-from torchrl_alita.training.buffers import Buffers
-from torchrl_alita.training.collection import make_exploration
+from torchrl_alita.training.collection import Collection
 
-RESULT = RESULTS / "scaling.json"
-PICTURE = FIGURES / "scaling.png"
-PAGE = ROOT / "docs" / "speed.md"
 KINDS = ("marginal", "clones", "centralized")
-WHOLE = {"maddpg": ("MADDPG", "maddpg", {})}
-for kind in KINDS:
-    WHOLE[kind] = (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind})
-for kind, name in zip(
-    KINDS, ("symmetric", "symmetric_clones", "symmetric_centralized"), strict=True
-):
-    options = {"algorithm__estimator": kind, "algorithm__influencers": "all"}
-    WHOLE[name] = (f"Symmetric, {kind}", "alita", options)
+SYMMETRIC = ("symmetric", "symmetric_clones", "symmetric_centralized")
+WHOLE = {
+    "maddpg": ("MADDPG", "maddpg", {}),
+    **{kind: (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind}) for kind in KINDS},
+    **{
+        name: (
+            f"Symmetric, {kind}",
+            "alita",
+            {"algorithm__estimator": kind, "algorithm__influencers": "all"},
+        )
+        for kind, name in zip(KINDS, SYMMETRIC, strict=True)
+    },
+}
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 TERMS = {
     "novelty": "novelty: reward, loss and step",
@@ -76,6 +63,7 @@ TERMS = {
     "estimator_centralized": "centralized network, 4 updates",
     "conditional": "conditional sampling",
 }
+TITLES = {**{name: title for name, (title, _, _) in WHOLE.items()}, **TERMS}
 BUFFER_STAGES = {"sampling": "sampling", "conditional": "conditional sampling", "update": "update"}
 TASKS = {"vmas/spread": 3, "push_box": 2}
 STEPS = 25
@@ -88,12 +76,17 @@ MEMORY = (
     *({"algorithm": name, **LARGE_TEAM} for name in ("maddpg", "alita", "alita_clones")),
 )
 TIMES = {"ms": "wall_ms", "least": "wall_ms_min", "processor": "processor_ms"}
+SPEEDS = {
+    "frames/s": "frames_per_second",
+    "most": "frames_per_second_max",
+    "per processor second": "frames_per_processor_second",
+}
 
 Rows = list[dict[str, Any]]
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(pages.Config):
     """What to measure."""
 
     compile: bool = False
@@ -108,21 +101,12 @@ class Config:
     """Environments simulated together."""
     seeds: tuple[int, ...] = (1, 2, 4, 8)
     """Learners stacked."""
-    threads: int = 1
-    """Of torch."""
-    report_only: bool = False
-    """Measure nothing, report from the results."""
-    memory_of: str | None = None
-    """A configuration as JSON, whose memory is measured; for this script's own processes."""
 
 
 def environment(config: RunConfig) -> EnvBase:
     """That of a config."""
-    training = config.training
-    return make_env(
-        config.task, num_envs=training.num_envs, n_agents=training.n_agents,
-        horizon=training.horizon, seed=training.seed,
-    )  # fmt: skip
+    names = ("num_envs", "n_agents", "horizon", "seed")
+    return make_env(config.task, **{name: getattr(config.training, name) for name in names})
 
 
 def transitions(env: EnvBase, count: int) -> TensorDictBase:
@@ -134,28 +118,6 @@ def transitions(env: EnvBase, count: int) -> TensorDictBase:
 def updating(learner: Learner, batch: TensorDictBase) -> Callable[[], Any]:
     """An update on given batches."""
     return partial(learner.update, dict.fromkeys(learner.replays(), batch))
-
-
-def collecting(config: RunConfig, env: EnvBase, learner: Learner) -> Callable[[], TensorDictBase]:
-    """The next batch of the noisy policies, as the training loop gets it."""
-    batches = iter(
-        Collector(
-            env,
-            TensorDictSequential(learner.actor, make_exploration(config, learner)),
-            frames_per_batch=config.training.num_envs * STEPS,
-            total_frames=-1,
-            auto_register_policy_transforms=False,
-        )
-    )
-    return partial(next, batches)
-
-
-def filled(config: RunConfig, learner: Learner, collected: TensorDictBase) -> Buffers:
-    """Full buffers, of one collected batch again and again."""
-    buffers = Buffers(config, learner)
-    while len(buffers.replay) < buffers.replay.storage.max_size:
-        buffers.extend(collected)
-    return buffers
 
 
 def timed(cases: Iterable[tuple[dict[str, Any], Callable[[], Any]]], rounds: int) -> Rows:
@@ -172,12 +134,12 @@ def measure_agents(config: Config) -> Rows:
         for num_agents in config.n_agents:
             env = environment(work_config("maddpg", n_agents=num_agents))
             batch = transitions(env, work_config("maddpg").algorithm.batch_size)
+            size = layout_of(env).observation_size
             for name in AGAINST_AGENTS:
                 _, base, options = WHOLE[name]
                 learner = work_config(base, algorithm__compile=config.compile, **options).build(env)
-                row = {"algorithm": name, "n_agents": num_agents}
-                size = layout_of(env).observation_size
-                yield row | {"observation_size": size}, updating(learner, batch)
+                row = {"algorithm": name, "n_agents": num_agents, "observation_size": size}
+                yield row, updating(learner, batch)
 
     return timed(cases(), config.rounds)
 
@@ -192,20 +154,21 @@ def measure_buffer(config: Config) -> Rows:
             env = environment(chosen)
             learner = chosen.build(env)
             buffers = filled(chosen, learner, env.rollout(chosen.training.horizon))
-            conditional = buffers.drawn["conditional_0"].sample
-            batches = buffers.sample()
-
-            def sampling(drawn=buffers.drawn):
-                return [drawn[name].sample() for name in ("batch", "recent")]
-
-            for stage, call in (
-                ("sampling", sampling),
-                ("conditional", conditional),
-                ("update", partial(learner.update, batches)),
-            ):
+            drawn = [buffers.drawn[name] for name in ("batch", "recent")]
+            calls = {
+                "sampling": lambda drawn=drawn: [buffer.sample() for buffer in drawn],
+                "conditional": buffers.drawn["conditional_0"].sample,
+                "update": partial(learner.update, buffers.sample()),
+            }
+            for stage, call in calls.items():
                 yield {"stage": stage, "buffer_size": size}, call
 
     return timed(cases(), config.rounds)
+
+
+def collecting(config: RunConfig, env: EnvBase, learner: Learner) -> Callable[[], TensorDictBase]:
+    """The next batch, as the training loop gets it."""
+    return partial(next, iter(Collection(config, env, learner, config.find_task())))
 
 
 def measure_environments(config: Config) -> Rows:
@@ -214,15 +177,17 @@ def measure_environments(config: Config) -> Rows:
     def cases():
         for task, n_agents in TASKS.items():
             for num_envs in config.num_envs:
-                chosen = work_config("maddpg", n_agents=n_agents, num_envs=num_envs)
-                env = make_env(task, num_envs=num_envs, n_agents=n_agents, seed=0)
+                chosen = work_config(
+                    "maddpg", task, num_envs=num_envs, n_agents=n_agents, horizon=None,
+                    frames_per_batch=num_envs * STEPS,
+                )  # fmt: skip
+                env = environment(chosen)
                 row = {"task": task, "num_envs": num_envs}
                 yield row, collecting(chosen, env, chosen.build(env))
 
     rows = timed(cases(), config.rounds)
-    names = ("frames_per_second", "frames_per_second_max", "frames_per_processor_second")
     for row in rows:
-        for name, of in zip(names, TIMES.values(), strict=True):
+        for name, of in zip(SPEEDS.values(), TIMES.values(), strict=True):
             row[name] = round(1e3 * row["num_envs"] * STEPS / row[of], 1)
     return rows
 
@@ -274,26 +239,25 @@ def measure_terms(config: Config) -> Rows:
     return timed((({"term": name}, call) for name, call in calls.items()), config.rounds)
 
 
-def peak_memory(
-    algorithm: str | None = None, buffer_size: int | None = None, **options: Any
-) -> dict[str, Any]:
+def peak_memory(chosen: dict[str, Any], config: Config) -> dict[str, Any]:
     """The buffer's bytes, and the largest resident memory that this process has had.
 
     Args:
-        algorithm: of its run; None for a process that only imports.
-        buffer_size: of its buffer. Default: the usual one.
-        **options: of the training.
+        chosen: options of a run, with its algorithm; nothing of a process that only imports.
+        config: of the measurement.
     """
     import resource  # not on Windows
 
+    torch.set_num_threads(config.threads)
+    options = {"algorithm__compile": config.compile, **chosen}
     buffer_bytes = 0
-    if algorithm:
-        if buffer_size:
-            options["algorithm__buffer_size"] = buffer_size
-        config = work_config(algorithm, **options)
-        env = environment(config)
-        learner = config.build(env)
-        buffers = filled(config, learner, collecting(config, env, learner)())
+    if name := options.pop("algorithm", None):
+        if "buffer_size" in options:
+            options["algorithm__buffer_size"] = options.pop("buffer_size")
+        run = work_config(name, **options)
+        env = environment(run)
+        learner = run.build(env)
+        buffers = filled(run, learner, collecting(run, env, learner)())
         for _ in range(3):
             learner.update(buffers.sample())
         stored = buffers.replay.storage[:]
@@ -301,31 +265,31 @@ def peak_memory(
     # macOS counts in bytes, Linux in units of 1,024.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"buffer_bytes": buffer_bytes, "peak_bytes": peak}
+    return {**chosen, "buffer_bytes": buffer_bytes, "peak_bytes": peak}
 
 
 def measure_memory(config: Config) -> Rows:
     """Each configuration in a process of its own."""
     rows = []
     for chosen in MEMORY:
-        options = {**chosen, "algorithm__compile": config.compile} if chosen else {}
-        command = [sys.executable, __file__, "--memory-of", json.dumps(options)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append({**chosen, **json.loads(said.splitlines()[-1])})
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            rows.append(pool.submit(peak_memory, chosen, config).result())
     return rows
 
 
 def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], None]:
     """Forward, backward and Adam of stacked networks with inputs of their own."""
     chosen = work_config("maddpg").algorithm
+
+    def of_agents(**specs: Any) -> Composite:
+        return Composite(agents=Composite(specs, shape=(num_networks,)))
+
     # What make_actor reads of an environment; its networks are like those of the critics.
-    observation = Unbounded((num_networks, inputs))
-    action = Bounded(-1, 1, shape=(num_networks, outputs))
     sizes = SimpleNamespace(
         device="cpu",
         full_done_spec=Composite(done=Unbounded((1,))),
-        full_observation_spec_unbatched=of_agents(num_networks, observation=observation),
-        full_action_spec_unbatched=of_agents(num_networks, action=action),
+        full_observation_spec_unbatched=of_agents(observation=Unbounded((num_networks, inputs))),
+        full_action_spec_unbatched=of_agents(action=Bounded(-1, 1, shape=(num_networks, outputs))),
     )
     networks = make_actor(sizes, num_cells=chosen.num_cells)
     given = torch.randn(chosen.batch_size, num_networks, inputs)
@@ -338,10 +302,6 @@ def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], N
         optimizer.step()
 
     return step
-
-
-def of_agents(num_agents: int, **specs: Any) -> Composite:
-    return Composite(agents=Composite(specs, shape=(num_agents,)))
 
 
 def measure_seeds(config: Config) -> Rows:
@@ -365,17 +325,6 @@ def measure_seeds(config: Config) -> Rows:
     return timed(cases(), config.rounds)
 
 
-SECTIONS: dict[str, Callable[[Config], Rows]] = {
-    # First: a process starts with its parent's largest memory as its own.
-    "memory": measure_memory,
-    "agents": measure_agents,
-    "buffer": measure_buffer,
-    "environments": measure_environments,
-    "terms": measure_terms,
-    "seeds": measure_seeds,
-}
-
-
 def times(row: dict[str, Any]) -> list[str]:
     """Median and least of the wall time, and processor time, in ms."""
     return [f"{row[name]:.2f}" for name in TIMES.values()]
@@ -389,7 +338,7 @@ def ratios(row: dict[str, Any], whole: dict[str, Any]) -> list[float]:
 def agents_table(rows: Rows) -> str:
     """An update against N."""
     cells = [
-        [WHOLE[name][0], str(row["n_agents"]), str(row["observation_size"]), *times(row)]
+        [TITLES[name], str(row["n_agents"]), str(row["observation_size"]), *times(row)]
         for name in AGAINST_AGENTS
         for row in rows
         if row["algorithm"] == name
@@ -412,34 +361,26 @@ def environments_table(rows: Rows) -> str:
     """Collected frames per second of each task."""
     titles = ["environments"]
     for task, num_agents in TASKS.items():
-        titles += [f"{task}, N={num_agents}: frames/s", "most", "per processor second"]
-    names = ("frames_per_second", "frames_per_second_max", "frames_per_processor_second")
+        first, *others = SPEEDS
+        titles += [f"{task}, N={num_agents}: {first}", *others]
     cells: dict[int, list[str]] = {}
     for row in rows:
         line = cells.setdefault(row["num_envs"], [f"{row['num_envs']:,}"])
-        line += [f"{row[name]:,.0f}" for name in names]
+        line += [f"{row[name]:,.0f}" for name in SPEEDS.values()]
     return table(titles, cells.values())
 
 
 def terms_table(rows: Rows) -> str:
     """Whole updates and terms in percent of MADDPG, and what symmetry costs."""
     found = {row["term"]: row for row in rows}
-    titles = {**{name: title for name, (title, _, _) in WHOLE.items()}, **TERMS}
-    cells = [
-        [
-            title,
-            f"{found[name]['wall_ms']:.2f}",
-            *(f"{100 * part:.0f} %" for part in ratios(found[name], found["maddpg"])),
-        ]
-        for name, title in titles.items()
-    ]
-    symmetric = [
-        [
-            f"{WHOLE[name][0]}, over {WHOLE[one][0]}",
-            *(f"{part:.2f}" for part in ratios(found[name], found[one])),
-        ]
-        for name, one in zip([*WHOLE][4:], KINDS, strict=True)
-    ]
+    cells = []
+    for name, title in TITLES.items():
+        percents = [f"{100 * part:.0f} %" for part in ratios(found[name], found["maddpg"])]
+        cells.append([title, f"{found[name]['wall_ms']:.2f}", *percents])
+    symmetric = []
+    for name, one in zip(SYMMETRIC, KINDS, strict=True):
+        factors = [f"{part:.2f}" for part in ratios(found[name], found[one])]
+        symmetric.append([f"{TITLES[name]}, over {TITLES[one]}", *factors])
     whole = table(["of an update of MADDPG", "ms", "percent", "least", "processor"], cells)
     return f"{whole}\n\n{table(['whole updates', 'times', 'least', 'processor'], symmetric)}"
 
@@ -464,53 +405,63 @@ def memory_table(rows: Rows) -> str:
 def seeds_table(rows: Rows) -> str:
     """How many times faster the stack is."""
     titles = ["networks", "S", "stacked, ms", "in turns, ms", "gain", "by least", "by processor"]
-    cells = [
-        [
-            stacked["networks"],
-            str(stacked["seeds"]),
-            *(f"{row['wall_ms']:.2f}" for row in (stacked, turns)),
-            *(f"{gain:.2f}" for gain in ratios(turns, stacked)),
-        ]
-        for stacked, turns in zip(rows[::2], rows[1::2], strict=True)
-    ]
+    cells = []
+    for stacked, turns in zip(rows[::2], rows[1::2], strict=True):
+        figures = [stacked["wall_ms"], turns["wall_ms"], *ratios(turns, stacked)]
+        line = [stacked["networks"], str(stacked["seeds"]), *(f"{x:.2f}" for x in figures)]
+        cells.append(line)
     return table(titles, cells)
 
 
-TABLES: dict[str, Callable[[Rows], str]] = {
-    "agents": agents_table,
-    "buffer": buffer_table,
-    "environments": environments_table,
-    "terms": terms_table,
-    "memory": memory_table,
-    "seeds": seeds_table,
+SECTIONS: dict[str, tuple[Callable[[Config], Rows], Callable[[Rows], str]]] = {
+    # First: a process starts with its parent's largest memory as its own.
+    "memory": (measure_memory, memory_table),
+    "agents": (measure_agents, agents_table),
+    "buffer": (measure_buffer, buffer_table),
+    "environments": (measure_environments, environments_table),
+    "terms": (measure_terms, terms_table),
+    "seeds": (measure_seeds, seeds_table),
 }
 
 
-def note(content: dict[str, Any]) -> str:
-    """How the tables came about, in words."""
+def measure(config: Config) -> dict[str, Any]:
+    """All sections."""
+    restart_with_allocator()
+    torch.manual_seed(0)
+    sections = {}
+    for name, (measure_section, _) in SECTIONS.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        sections[name] = measure_section(config)
+    return {"sections": sections}
+
+
+def texts(content: dict[str, Any]) -> dict[str, str]:
+    """A table for each section, and how they came about."""
+    rows = content["sections"]
+    tables = {f"scaling {name}": write(rows[name]) for name, (_, write) in SECTIONS.items()}
     updates = "compiled" if content["config"]["compile"] else "eager"
-    return (
+    note = (
         f"Medians over {content['config']['rounds']} rounds, with the least; updates are {updates}. "
         f"Made by {made_by(content)}. All figures: benchmarks/results/scaling.json."
     )
+    return {**tables, "scaling note": note}
 
 
-def draw(sections: dict[str, Rows], path: Path) -> None:
+def draw(content: dict[str, Any]) -> None:
     """Four panels: agents, buffer, environments and terms."""
     from matplotlib.figure import Figure
 
+    sections = content["sections"]
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     agents, buffer, environments, parts = figure.subplots(2, 2).flat
-    wholes = {name: title for name, (title, _, _) in WHOLE.items()}
-    series: Sequence[tuple] = (
-        (agents, "agents", "algorithm", "n_agents", "wall_ms", wholes),
-        (buffer, "buffer", "stage", "buffer_size", "wall_ms", BUFFER_STAGES),
-        (environments, "environments", "task", "num_envs", "frames_per_second", {}),
-    )
-    for axes, section, group, x, y, titles in series:
+    for axes, section, group, x, y in (
+        (agents, "agents", "algorithm", "n_agents", "wall_ms"),
+        (buffer, "buffer", "stage", "buffer_size", "wall_ms"),
+        (environments, "environments", "task", "num_envs", "frames_per_second"),
+    ):
         for name in dict.fromkeys(row[group] for row in sections[section]):
             points = [(row[x], row[y]) for row in sections[section] if row[group] == name]
-            label = titles.get(name, name)
+            label = {**TITLES, **BUFFER_STAGES}.get(name, name)
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.3)
@@ -522,42 +473,18 @@ def draw(sections: dict[str, Rows], path: Path) -> None:
     buffer.set(title="out of a full buffer", xlabel="transitions stored", ylabel="ms")
     environments.set(title="collection", xlabel="environments", ylabel="environment steps/s")
     found = {row["term"]: row["wall_ms"] for row in sections["terms"]}
-    titles = {**wholes, **TERMS}
     colors = ["tab:blue"] * len(WHOLE) + ["tab:orange"] * len(TERMS)
-    percents = [100 * found[name] / found["maddpg"] for name in titles]
-    parts.barh(list(titles.values()), percents, color=colors)
+    percents = [100 * found[name] / found["maddpg"] for name in TITLES]
+    parts.barh(list(TITLES.values()), percents, color=colors)
     parts.invert_yaxis()
     parts.set(title="whole updates and terms alone", xlabel="percent of an update of MADDPG")
     parts.tick_params(axis="y", labelsize=8)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(FIGURES / "scaling.png", dpi=110)
 
 
-def report(content: dict[str, Any]) -> None:
-    """Write the tables into docs/speed.md and draw the figure."""
-    for section, write in TABLES.items():
-        write_between(PAGE, f"scaling {section}", write(content["sections"][section]))
-    write_between(PAGE, "scaling note", note(content))
-    draw(content["sections"], PICTURE)
-
-
-def main(config: Config) -> None:
-    """Measure, write and report."""
-    if not config.report_only:
-        restart_with_allocator()
-        torch.set_num_threads(config.threads)
-        torch.manual_seed(0)
-        if config.memory_of is not None:
-            print(json.dumps(peak_memory(**json.loads(config.memory_of))))
-            return
-        content = {**circumstances("scaling.py", **asdict(config)), "sections": {}}
-        for section, measure in SECTIONS.items():
-            print(f"{section} ...", file=sys.stderr, flush=True)
-            content["sections"][section] = measure(config)
-        RESULT.write_text(json.dumps(content, indent=1) + "\n")
-    report(json.loads(RESULT.read_text()))
-
+MEASUREMENT = Measurement("scaling", measure, texts, draw=draw)
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    MEASUREMENT.run(tyro.cli(Config))

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import algorithm_pages
 import tyro
+from pages import FIGURES, RESULTS, ROOT, write_between
 
 from torchrl_alita.experiments import (
     Study,
@@ -29,12 +30,8 @@ from torchrl_alita.experiments import (
     read_rows,
     run_cells,
     study_text,
-    write_between,
 )
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-FIGURES = ROOT / "docs" / "figures"
 NAMES = tuple(sorted(path.stem for path in (Path(__file__).parent / "studies").glob("*.py")))
 
 

@@ -2,48 +2,36 @@
 
     python benchmarks/team_exploration.py   # writes results/team_exploration.json, some minutes
 
-Part "always_random": play with nothing but TeamExploration's random actions, eps = 1. Part
-"bursts": a policy that always stays, with random actions in three of ten steps on average, by
-the length of the bursts and by how much the strength varies over the environments. No reward
-is seen by anybody: a box that is delivered is delivered by chance.
+Part "always_random": play with nothing but TeamExploration's random actions, eps = 1. Part "bursts":
+a policy that always stays, with random actions in three of ten steps on average. Boxes and pushes
+(steps in which the box moves) are per episode, with the standard error of their mean.
 
-Each row has boxes delivered and pushes (steps in which the box moves) per episode, with the
-standard error of the mean over the episodes. The environment's and torch's seed is the row's.
-
-Source: ours. The game is that of https://arxiv.org/abs/1910.05512 as Sec. 4 of
-https://arxiv.org/abs/2108.12581 uses it: two agents, 15 x 15 cells, 300 steps.
+Source: ours. The game is Sec. 4's of https://arxiv.org/abs/2108.12581.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
+import pages
 import torch
 import tyro
-from pages import RESULTS, circumstances
+from pages import Measurement
 
 from torchrl_alita.envs import PushBox
 from torchrl_alita.modules import TeamExploration
 
-RESULT = RESULTS / "team_exploration.json"
-ALWAYS_RANDOM = [
-    {"agreement": agreement, "persistence": persistence}
-    for agreement, persistence in (
-        *((0.0, 0.0), (0.0, 0.7), (0.5, 0.7), (0.8, 0.7), (0.9, 0.7), (1.0, 0.0), (1.0, 0.7)),
-    )
-]
-BURSTS = [
-    {"agreement": 0.9, "persistence": 0.7, "burst_length": burst_length, "spread": spread}
-    for burst_length in (1.0, 10.0, 30.0)
-    for spread in (0.0, 1.0)
-]
-BURST_EPS = 0.3
+# Of TeamExploration.
+NAMES = ("agreement", "persistence", "burst_length", "spread")
+ALWAYS_RANDOM = ((0.0, 0.0), (0.0, 0.7), (0.5, 0.7), (0.8, 0.7), (0.9, 0.7), (1.0, 0.0), (1.0, 0.7))
+BURSTS = [(0.9, 0.7, length, spread) for length in (1.0, 10.0, 30.0) for spread in (0.0, 1.0)]
+PARTS = {"always_random": (1.0, ALWAYS_RANDOM), "bursts": (0.3, BURSTS)}
 ACTION = ("agents", "action")
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(pages.Config):
     """How much is played."""
 
     episodes: int = 4096
@@ -52,8 +40,6 @@ class Config:
     """Seeds of every row."""
     horizon: int = 300
     """Steps of an episode."""
-    threads: int = 1
-    """Threads of torch."""
 
 
 @torch.no_grad()
@@ -89,17 +75,15 @@ def row(config: Config, *, eps: float, **arguments: float) -> dict[str, float]:
     return result
 
 
-def main(config: Config) -> None:
-    """Play, and write what was found."""
-    torch.set_num_threads(config.threads)
-    content = circumstances("team_exploration.py", **asdict(config))
-    for part, eps, rows in (
-        ("always_random", 1.0, ALWAYS_RANDOM),
-        ("bursts", BURST_EPS, BURSTS),
-    ):
-        content[part] = [row(config, eps=eps, **arguments) for arguments in rows]
-    RESULT.write_text(json.dumps(content, indent=1) + "\n")
+def measure(config: Config) -> dict[str, Any]:
+    """The rows of both parts."""
+    return {
+        part: [row(config, eps=eps, **dict(zip(NAMES, of_row, strict=False))) for of_row in rows]
+        for part, (eps, rows) in PARTS.items()
+    }
 
+
+MEASUREMENT = Measurement("team_exploration", measure)
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    MEASUREMENT.run(tyro.cli(Config))

@@ -11,8 +11,6 @@ its last, so that imports and compilation do not count. The table is in docs/spe
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import subprocess
 import sys
@@ -22,12 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pages
 import tyro
-from pages import RESULTS, ROOT, made_by, table, write_between
+from pages import Measurement, made_by, table
 
-from torchrl_alita.saving import machine
+from torchrl_alita.training.logging import MetricsFile
 
-RESULT = RESULTS / "threads.json"
 OFF_POLICY = (
     *("--num-envs", "100", "--total-frames", "24000", "--evaluation-interval", "8000"),
     *("--algorithm.batch-size", "128", "--algorithm.frames-per-update", "25"),
@@ -44,14 +42,12 @@ TRAININGS = {
 BUSY = "while True: pass"
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(pages.Config):
     """What to measure."""
 
     rounds: int = 3
     """Times that each training is measured."""
-    report_only: bool = False
-    """Measure nothing, write the table from the results."""
 
 
 @contextmanager
@@ -74,29 +70,29 @@ def frames_per_second(arguments: tuple[str, ...], threads: int) -> float:
         command += ["--task", "vmas/spread", "--threads", str(threads), "--no-progress"]
         command += ["--evaluation-episodes", "1", "--run-dir", str(run_dir)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        with (run_dir / "metrics.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row["evaluation/return_mean"]]
-    first, last = (
-        {key: float(row[key]) for key in ("frames", "wall_seconds")} for row in (rows[1], rows[-1])
+        rows = MetricsFile(run_dir / "metrics.csv").rows
+    evaluated = [row for row in rows if row["evaluation/return_mean"]]
+    frames, seconds = (
+        float(evaluated[-1][key]) - float(evaluated[1][key]) for key in ("frames", "wall_seconds")
     )
-    return (last["frames"] - first["frames"]) / (last["wall_seconds"] - first["wall_seconds"])
+    return frames / seconds
 
 
-def measure(rounds: int) -> dict:
+def measure(config: Config) -> dict:
     """Frames a second of every training, by load and threads, in turns."""
     cores = os.cpu_count() or 1
     found: dict[str, dict[str, list[float]]] = {name: {} for name in TRAININGS}
-    for _ in range(rounds):
+    for _ in range(config.rounds):
         for load in (0, cores):
             with busy(load):
                 for name, arguments in TRAININGS.items():
                     for threads in sorted({1, cores}):
                         speeds = found[name].setdefault(f"{load} {threads}", [])
                         speeds.append(frames_per_second(arguments, threads))
-    return {"machine": machine(), "rounds": rounds, "frames_per_second": found}
+    return {"rounds": config.rounds, "frames_per_second": found}
 
 
-def text(result: dict) -> str:
+def texts(result: dict) -> dict[str, str]:
     """The table, with the share of the best that each choice has."""
     found = result["frames_per_second"]
     choices = sorted(next(iter(found.values())), key=lambda key: [*map(int, key.split())])
@@ -118,19 +114,14 @@ def text(result: dict) -> str:
         f"Frames a second, the best of {result['rounds']} runs, and in brackets its share of the "
         f"better choice. Made by {made_by(result, 'python benchmarks/threads.py')}. Raw figures: benchmarks/results/threads.json."
     )
-    return f"{table(titles, cells)}\n\n{note}"
+    return {"threads": f"{table(titles, cells)}\n\n{note}"}
 
 
 def _threads(choices: list[str]) -> list[int]:
     return sorted({int(key.split()[1]) for key in choices})
 
 
-def main(config: Config) -> None:
-    """Measure, unless told otherwise, and write the table."""
-    if not config.report_only:
-        RESULT.write_text(json.dumps(measure(config.rounds), indent=1) + "\n")
-    write_between(ROOT / "docs" / "speed.md", "threads", text(json.loads(RESULT.read_text())))
-
+MEASUREMENT = Measurement("threads", measure, texts)
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    MEASUREMENT.run(tyro.cli(Config))

@@ -31,9 +31,6 @@ class Turns:
         requests: a line of it is one more iteration, its end the end of the process.
         reports: where a line of JSON goes after each iteration.
         wait: until the device has done what it was given.
-
-    Raises:
-        ValueError: if num_updates is below 2.
     """
 
     def __init__(
@@ -51,19 +48,16 @@ class Turns:
         self.requests, self.reports, self.wait = requests, reports, wait
 
     def ready(self) -> None:
-        """To be called once, before the first iteration.
+        """To be called once, before the first iteration."""
+        self._next(self.about)
 
-        Raises:
-            SystemExit: if none is wanted.
-        """
-        self._report(self.about)
-        self._await_turn()
-
-    def _await_turn(self) -> None:
+    def _next(self, report: dict[str, Any]) -> None:
+        """Report, wait for the next request and start the clocks; or end the process."""
+        print(json.dumps(report), file=self.reports, flush=True)
         if not self.requests.readline():
             raise SystemExit
+        self.moments: list[float] = []
         self.count = 0
-        self.first_update = self.last_update = 0.0
         self.started, self.processor = self._now(), time.process_time()
 
     def _now(self) -> float:
@@ -74,10 +68,8 @@ class Turns:
         """To be called after each update."""
         self.count += 1
         # The others are not timed: to wait for the device would slow them down.
-        if self.count == 1:
-            self.first_update = self._now()
-        if self.count == self.num_updates:
-            self.last_update = self._now()
+        if self.count in (1, self.num_updates):
+            self.moments.append(self._now())
 
     def finished(self) -> None:
         """To be called after each iteration.
@@ -91,19 +83,13 @@ class Turns:
             raise RuntimeError(
                 f"The iteration must make {self.num_updates} updates, it made {self.count}."
             )
-        between = (self.last_update - self.first_update) / (self.num_updates - 1)
-        processor = time.process_time() - self.processor
-        self._report(
-            {
-                "seconds": seconds,
-                "seconds_between_updates": between,
-                "processor_seconds": processor,
-            }
-        )
-        self._await_turn()
-
-    def _report(self, values: dict[str, Any]) -> None:
-        print(json.dumps(values), file=self.reports, flush=True)
+        first, last = self.moments
+        report = {
+            "seconds": seconds,
+            "seconds_between_updates": (last - first) / (self.num_updates - 1),
+            "processor_seconds": time.process_time() - self.processor,
+        }
+        self._next(report)
 
 
 def train_ours(work: dict[str, Any], turns: Turns) -> None:
@@ -116,13 +102,9 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
 
     usual = work_config(
         work["algorithm"],
-        **{name: work[name] for name in ("n_agents", "num_envs", "horizon", "device", "threads")},
-        frames_per_batch=work["frames"],
+        work=work,
+        **{name: work[name] for name in ("n_agents", "device", "threads")},
         run_dir=work["folder"],
-        algorithm__frames_per_update=work["frames"] // work["updates"],
-        algorithm__batch_size=work["batch_size"],
-        algorithm__buffer_size=work["buffer_size"],
-        algorithm__num_cells=tuple(work["num_cells"]),
         algorithm__compile=None,
     )
     config = parse_arguments(work["options"], {usual.algorithm_name: usual})

@@ -14,9 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+from tensordict import TensorDictBase
 
+from torchrl_alita.algorithms import Learner
 from torchrl_alita.training import Config, make_config
+from torchrl_alita.training.buffers import Buffers
 
 WORK = {
     "num_envs": 60,
@@ -39,7 +41,8 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "
 # A turn repeats a short call until it has taken so many seconds.
 SHORTEST_TURN = 0.2
 ERROR_LINES = 30
-NEVER = 10**12
+# A multiple of all batches.
+NEVER = 3 * 10**12
 
 
 def restart_with_allocator() -> None:
@@ -48,26 +51,30 @@ def restart_with_allocator() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**ALLOCATOR, **os.environ})
 
 
-def work_config(name: str, **options: Any) -> Config:
+def work_config(
+    name: str, task: str = "vmas/spread", *, work: Mapping[str, Any] = WORK, **options: Any
+) -> Config:
     """The config of an endless run on that work, eager unless it is said.
 
     Args:
         name: in ``ALGORITHMS``.
+        task: of the run.
+        work: its sizes.
         **options: as of make_config, ``algorithm__x`` for ``"algorithm.x"``.
     """
     _, algorithm, own = ALGORITHMS[name]
-    conditional = {"algorithm.conditional_batch_size": WORK["batch_size"]}
+    conditional = {"algorithm.conditional_batch_size": work["batch_size"]}
     return make_config(
         algorithm,
-        "vmas/spread",
+        task,
         {
-            "n_agents": 3, "num_envs": WORK["num_envs"], "horizon": WORK["horizon"],
-            "total_frames": NEVER, "frames_per_batch": WORK["frames"], "progress": False,
+            "n_agents": 3, "num_envs": work["num_envs"], "horizon": work["horizon"],
+            "total_frames": NEVER, "frames_per_batch": work["frames"], "progress": False,
             "evaluation_interval": NEVER, "evaluation_episodes": 1, "checkpoint_interval": NEVER,
-            "algorithm.frames_per_update": WORK["frames"] // WORK["updates"],
-            "algorithm.random_frames": 0, "algorithm.batch_size": WORK["batch_size"],
-            "algorithm.buffer_size": WORK["buffer_size"],
-            "algorithm.num_cells": WORK["num_cells"], "algorithm.compile": False,
+            "algorithm.frames_per_update": work["frames"] // work["updates"],
+            "algorithm.random_frames": 0, "algorithm.batch_size": work["batch_size"],
+            "algorithm.buffer_size": work["buffer_size"],
+            "algorithm.num_cells": tuple(work["num_cells"]), "algorithm.compile": False,
             **(conditional if algorithm == "alita" else {}),
             **own,
             **{option.replace("__", "."): value for option, value in options.items()},
@@ -75,21 +82,22 @@ def work_config(name: str, **options: Any) -> Config:
     )  # fmt: skip
 
 
+def filled(config: Config, learner: Learner, collected: TensorDictBase) -> Buffers:
+    """Full buffers, of one collected batch again and again."""
+    buffers = Buffers(config, learner)
+    while len(buffers.replay) < buffers.replay.storage.max_size:
+        buffers.extend(collected)
+    return buffers
+
+
 class Stopwatch:
-    """Wall and processor seconds of named stages, added up until a round is closed.
+    """Wall and processor seconds of named stages, added up until a round is closed."""
 
-    Args:
-        device: that is waited for before each look at the clocks.
-    """
-
-    def __init__(self, device: str = "cpu"):
-        on_gpu = torch.device(device).type == "cuda"
-        self.wait: Callable[[], None] = torch.cuda.synchronize if on_gpu else lambda: None
+    def __init__(self):
         self.rounds: dict[str, list[tuple[float, float]]] = {}
         self.running: dict[str, tuple[float, float]] = {}
 
     def now(self) -> tuple[float, float]:
-        self.wait()
         return time.perf_counter(), time.process_time()
 
     @contextmanager
@@ -127,23 +135,13 @@ def milliseconds(rounds: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Median, least and largest of wall and processor time, seconds to ms."""
     entry = {}
     for kind, seconds in zip(KINDS, zip(*rounds, strict=True), strict=True):
-        entry |= spread(f"{kind}_ms", [1e3 * value for value in seconds], 4)
+        for end, of in (("", median), ("_min", min), ("_max", max)):
+            entry[f"{kind}_ms{end}"] = round(1e3 * of(seconds), 4)
     return entry
 
 
-def spread(name: str, values: Sequence[float], digits: int) -> dict[str, float]:
-    """Median, least and largest, by name."""
-    ends = {"": median(values), "_min": min(values), "_max": max(values)}
-    return {f"{name}{end}": round(value, digits) for end, value in ends.items()}
-
-
 def in_turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Round and name, forwards and then backwards.
-
-    Examples:
-        >>> [name for _, name in in_turns("ab", 3)]
-        ['a', 'b', 'b', 'a', 'a', 'b']
-    """
+    """Round and name, forwards and then backwards."""
     names = list(names)
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
@@ -151,24 +149,16 @@ def in_turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    *,
-    device: str = "cpu",
-    per: int | None = None,
+    calls: Mapping[str, Callable[[], Any]], rounds: int, *, per: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Time calls in turns.
+    """The :func:`milliseconds` of calls that take turns.
 
     Args:
         calls: what to time, by name; each runs twice untimed before.
         rounds: turns of each; a turn repeats a short call until it takes 0.2 s.
-        device: that is waited for.
         per: parts of a call, of which the time is one's; a call is not repeated then.
-
-    Returns:
-        The :func:`milliseconds` of each.
     """
-    watches = {name: Stopwatch(device) for name in calls}
+    watches = {name: Stopwatch() for name in calls}
     repeats = dict.fromkeys(calls, 1)
     for name, call in calls.items():
         call()
@@ -192,18 +182,18 @@ class Contender:
     Args:
         name: for messages.
         command: that starts it.
-        environment: its variables.
         errors: file that gets its standard error.
+        **variables: of its environment, where they differ; None for one that it has not.
     """
 
-    def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], errors: Path
-    ):
+    def __init__(self, name: str, command: Sequence[str], errors: Path, **variables: str | None):
         self.name, self.errors = name, errors
+        given = {**ALLOCATOR, **os.environ, **variables}
+        env = {variable: value for variable, value in given.items() if value is not None}
         pipe = subprocess.PIPE
         with errors.open("wb") as file:
             self.process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=file, env=environment, text=True
+                command, stdin=pipe, stdout=pipe, stderr=file, env=env, text=True
             )
 
     def start_turn(self) -> None:

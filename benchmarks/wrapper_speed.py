@@ -8,36 +8,38 @@ Both sides of a row step the same game with the same number of environments, in 
 one thread, with actions that were drawn before, and reset what has ended. They take turns; a figure
 is the median of the turns, and the ratio that of the medians. VMAS is stepped with its own list of
 actions; JaxMARL by a compiled function over all environments that is called for every step;
-PettingZoo's environments one after the other, with a dictionary of actions.
+PettingZoo's environments one after the other, with a dictionary of actions. In SMAX's battles both
+sides draw among the actions that are allowed. The sparse games' other side is a game in plain
+Python, tests/reference_games.py, which plays as many steps, one episode after the other.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pages
 import torch
 import tyro
+from pages import ROOT, Measurement, table
+from torch.nn.functional import one_hot
 
 from torchrl_alita.envs import make_env
-from torchrl_alita.experiments import write_between
-from torchrl_alita.saving import machine
+from torchrl_alita.layout import ACTION, ACTION_MASK
 
-ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "wrapper_speed.json"
-PAGE = ROOT / "docs" / "environments.md"
 # Suite: the least ratio that is asked for, environments and steps of a turn, games.
 SUITES = {
+    "": (5.0, 4096, 50, ("push_box", "secret_room")),
+    "smax": (0.7, 1024, 30, ("2s3z",)),
     "vmas": (0.7, 256, 30, ("simple_spread", "balance", "simple_tag", "football")),
     "jaxmarl": (0.7, 1024, 30, ("MPE_simple_spread_v3", "MPE_simple_tag_v3")),
     "mpe2": (
@@ -49,33 +51,95 @@ SUITES = {
     "sisl": (0.9, 100, 10, ("multiwalker_v9",)),
     "mamujoco": (0.9, 100, 15, ("HalfCheetah-2x3",)),
 }
-PACKAGES = {"vmas": "vmas", "jaxmarl": "jaxmarl", "mpe2": "mpe2", "sisl": "pettingzoo"}
+PACKAGES = {
+    "vmas": "vmas", "jaxmarl": "jaxmarl", "smax": "jaxmarl", "mpe2": "mpe2", "sisl": "pettingzoo",
+    "mamujoco": "gymnasium-robotics",
+}  # fmt: skip
 DRAWN = 11
 Play = Callable[[int], None]
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(pages.Config):
     """What is measured."""
 
     suites: tuple[str, ...] = tuple(SUITES)
     """Of the games."""
     turns: int = 5
     """Of each side."""
-    report_only: bool = False
-    """Write the table alone."""
 
 
 def wrapped(task: str, num_envs: int) -> Play:
     """Steps of the package's environment, with resets."""
     env = make_env(task, num_envs=num_envs, seed=0)
     state = {"td": env.reset()}
-    actions = [env.rand_action(env.reset())["agents", "action"].clone() for _ in range(DRAWN)]
+    actions = [env.rand_action(env.reset())[ACTION].clone() for _ in range(DRAWN)]
 
     def play(steps: int) -> None:
         for step in range(steps):
-            state["td"]["agents", "action"] = actions[step % DRAWN]
-            _, state["td"] = env.step_and_maybe_reset(state["td"])
+            mask = state["td"].get(ACTION_MASK, None)
+            action = actions[step % DRAWN] if mask is None else allowed(mask)
+            _, state["td"] = env.step_and_maybe_reset(state["td"].set(ACTION, action))
+
+    return play
+
+
+def allowed(mask: torch.Tensor) -> torch.Tensor:
+    """Random one-hot actions of those that a mask allows, ``[*B, N, A] -> [*B, N, A]``."""
+    return one_hot(torch.rand(mask.shape).mul_(mask).argmax(-1), mask.shape[-1])
+
+
+def bare_game(name: str, num_envs: int) -> Play:
+    """Steps of a sparse game in plain Python."""
+    sys.path.append(str(ROOT / "tests"))
+    from reference_games import ReferencePushBox, ReferenceSecretRoom
+
+    rng = random.Random(0)
+    box = (rng.randint(4, 11), rng.randint(4, 11))
+    make, new_box, num_actions = {
+        "push_box": (ReferencePushBox, (box,), 5),
+        "secret_room": (ReferenceSecretRoom, (), 4),
+    }[name]
+    game = make()
+    begin = partial(game.reset, [(1, 1), (1, 1)], *new_box)
+    begin()
+
+    def play(steps: int) -> None:
+        for _ in range(steps * num_envs):
+            actions = [rng.randrange(num_actions), rng.randrange(num_actions)]
+            _, _, terminated, truncated = game.step(actions, *new_box)
+            if terminated or truncated:
+                begin()
+
+    return play
+
+
+def bare_smax(name: str, num_envs: int) -> Play:
+    """A compiled step of all battles that draws allowed actions; the horizon is the wrapped one's."""
+    import jax
+    import jax.numpy as jnp
+    from jaxmarl.environments.smax import HeuristicEnemySMAX, map_name_to_scenario
+
+    # JaxMARL's battles have one step more than max_steps.
+    game = HeuristicEnemySMAX(scenario=map_name_to_scenario(name), max_steps=99)
+    keys = jax.random.split(jax.random.PRNGKey(0), num_envs)
+    state = {"keys": keys, "now": jax.jit(jax.vmap(game.reset))(keys)[1]}
+
+    def advance(key, now):
+        key, drawn, used = jax.random.split(key, 3)
+        can = game.get_avail_actions(now)
+        logits = jnp.log(jnp.stack([can[agent] for agent in game.agents]).astype(jnp.float32))
+        chosen = jax.random.categorical(drawn, logits)
+        actions = {agent: chosen[number] for number, agent in enumerate(game.agents)}
+        seen, now, *paid = game.step(used, now, actions)
+        return key, now, (seen, *paid)
+
+    step_all = jax.jit(jax.vmap(advance))
+
+    def play(steps: int) -> None:
+        for _ in range(steps):
+            state["keys"], state["now"], result = step_all(state["keys"], state["now"])
+        jax.block_until_ready(result)
 
     return play
 
@@ -175,17 +239,17 @@ def bare_zoo(suite: str, name: str, num_envs: int) -> Play:
 
 def bare(suite: str, name: str, num_envs: int) -> Play:
     """Steps of a simulator itself."""
-    if suite == "vmas":
-        return bare_vmas(name, num_envs)
-    if suite == "jaxmarl":
-        return bare_jaxmarl(name, num_envs)
-    return bare_zoo(suite, name, num_envs)
+    own = {"": bare_game, "smax": bare_smax, "vmas": bare_vmas, "jaxmarl": bare_jaxmarl}
+    return own[suite](name, num_envs) if suite in own else bare_zoo(suite, name, num_envs)
 
 
-def measure(suite: str, name: str, turns: int) -> dict:
+def measure_game(suite: str, name: str, turns: int) -> dict:
     """Both sides of a game, in turns."""
     least, num_envs, steps, _ = SUITES[suite]
-    sides = {"bare": bare(suite, name, num_envs), "wrapped": wrapped(f"{suite}/{name}", num_envs)}
+    sides = {
+        "bare": bare(suite, name, num_envs),
+        "wrapped": wrapped(task_of(suite, name), num_envs),
+    }
     speeds: dict[str, list[float]] = {side: [] for side in sides}
     for play in sides.values():
         # To compile, and to fill caches.
@@ -197,56 +261,49 @@ def measure(suite: str, name: str, turns: int) -> dict:
             speeds[side].append(num_envs * steps / (time.process_time() - begun))
     found = {side: round(median(values)) for side, values in speeds.items()}
     ratio = round(median(speeds["wrapped"]) / median(speeds["bare"]), 3)
-    package = PACKAGES.get(suite, "gymnasium-robotics")
-    version = {package: importlib.metadata.version(package)}
-    return {"num_envs": num_envs, **found, "ratio": ratio, "asked": least, "versions": version}
+    packages = [PACKAGES[suite]] if suite else []
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return {"num_envs": num_envs, **found, "ratio": ratio, "asked": least, "versions": versions}
 
 
-def text(content: dict) -> str:
-    """The table."""
-    lines = [
-        "| game | environments | bare, steps/s | wrapped, steps/s | ratio | asked for |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in content["games"].items():
-        lines.append(
-            f"| `{name}` | {row['num_envs']} | {row['bare']:,} | {row['wrapped']:,} | "
-            f"{row['ratio']:.2f} | {row['asked']:.2f} |"
-        )
-    return "\n".join(
+def task_of(suite: str, name: str) -> str:
+    return f"{suite}/{name}" if suite else name
+
+
+def texts(content: dict) -> dict[str, str]:
+    """The table, and how it came about."""
+    titles = ["game", "environments", "bare, steps/s", "wrapped, steps/s", "ratio", "asked for"]
+    rows = [
         [
-            *lines,
-            "",
-            "Made by `python benchmarks/wrapper_speed.py`: environment steps in a second of "
-            f"processor time, one thread, torch {content['machine']['torch']}, "
-            f"{content['machine']['processor']}.",
+            f"`{name}`", f"{row['num_envs']}", f"{row['bare']:,}", f"{row['wrapped']:,}",
+            f"{row['ratio']:.2f}", f"{row['asked']:.2f}",
         ]
+        for name, row in content["games"].items()
+    ]  # fmt: skip
+    note = (
+        "Made by `python benchmarks/wrapper_speed.py`: environment steps in a second of processor "
+        f"time, one thread, torch {content['machine']['torch']}, {content['machine']['processor']}."
     )
+    return {"wrapper_speed": f"{table(titles, rows)}\n\n{note}"}
 
 
-def report() -> None:
-    """Write the table of the results."""
-    write_between(PAGE, "wrapper_speed", text(json.loads(RESULT.read_text())))
+def measure(config: Config) -> dict:
+    """The games that are asked for; the others stay."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    games = MEASUREMENT.results()["games"]
+    for suite in config.suites:
+        for name in SUITES[suite][-1]:
+            task = task_of(suite, name)
+            games[task] = measure_game(suite, name, config.turns)
+            print(f"{task}: {games[task]}", flush=True)
+    return {"games": games}
 
 
-def main(config: Config) -> None:
-    """Measure what is asked for, write it, and report."""
-    if not config.report_only:
-        torch.set_num_threads(1)
-        torch.manual_seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        known = json.loads(RESULT.read_text())["games"] if RESULT.exists() else {}
-        for suite in config.suites:
-            for name in SUITES[suite][-1]:
-                known[f"{suite}/{name}"] = measure(suite, name, config.turns)
-                print(f"{suite}/{name}: {known[f'{suite}/{name}']}", flush=True)
-                content = {"games": known, "machine": machine()}
-                RESULT.write_text(json.dumps(content, indent=1) + "\n")
-    report()
-
+MEASUREMENT = Measurement("wrapper_speed", measure, texts, page="docs/environments.md")
 
 if __name__ == "__main__":
     # Of JAX, which reads them when it starts.
     os.environ["NPROC"] = "1"
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    main(tyro.cli(Config, args=sys.argv[1:]))
+    MEASUREMENT.run(tyro.cli(Config))

@@ -10,18 +10,20 @@ from scripts import ROOT, load
 from torchrl_alita.experiments import write_between
 
 STUDIES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
-# What writes each script's tables from its results.
+MEASURED = (
+    "profile_update",
+    "resume",
+    "scaling",
+    "threads",
+    "throughput",
+    "twin_cost",
+    "wrapper_speed",
+)
+# What writes the tables of scripts that have another form.
 REPORTS = {
     "algorithm_pages": lambda script: script.main(),
     "headlines": lambda script: script.main(),
     "peer_quality": lambda script: script.report(),
-    "profile_update": lambda script: script.report(),
-    "resume": lambda script: script.main(script.Config(report_only=True)),
-    "scaling": lambda script: script.main(script.Config(report_only=True)),
-    "threads": lambda script: script.main(script.Config(report_only=True)),
-    "throughput": lambda script: script.main(script.Config(report_only=True)),
-    "twin_cost": lambda script: script.report(),
-    "wrapper_speed": lambda script: script.report(),
 }
 
 
@@ -38,6 +40,15 @@ def tables_are_there(report, script, monkeypatch) -> None:
     assert written
     for page, marker, text in written:
         assert is_there(page, marker, text), (page.name, marker)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_measurements_texts_are_what_its_results_say(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    measurement = load("benchmarks", name, known_as=f"benchmark_{name}").MEASUREMENT
+    assert measurement.name == name
+    for marker, text in measurement.texts(measurement.results()).items():
+        assert is_there(ROOT / measurement.page, marker, text), marker
 
 
 @pytest.mark.parametrize("name", REPORTS)

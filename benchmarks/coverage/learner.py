@@ -82,11 +82,11 @@ def rewards(
 
 
 class Count:
-    """Novelty (1 + visits)**-0.5, exact, of K learners for E inputs."""
+    """Novelty (1 + visits)**-0.5, exact, of R * K learners for E inputs."""
 
-    def __init__(self, method: Method, repetitions: int, learners: int, num_inputs: int):
+    def __init__(self, method: Method, shape: tuple[int, int], num_inputs: int):
         self.visited_only = method.visited_only
-        self.visits = torch.zeros(repetitions, learners, num_inputs)
+        self.visits = torch.zeros(*shape, num_inputs)
 
     def learn(self, seen: torch.Tensor) -> None:
         """Count what each learner saw, ``[R, K]``."""
@@ -105,21 +105,14 @@ class Networks:
     """
 
     def __init__(
-        self,
-        method: Method,
-        repetitions: int,
-        learners: int,
-        features: torch.Tensor,
-        settings: Settings,
+        self, method: Method, shape: tuple[int, int], features: torch.Tensor, settings: Settings
     ):
-        self.shape = (repetitions, learners)
-        stack = repetitions * learners
+        self.shape, stack = shape, math.prod(shape)
         self.action = features.unsqueeze(1).expand(-1, stack, -1)
         make = {"autoencoder": autoencoders, "rnd": random_networks}[method.source]
         self.loss, self.error = make(stack, features.shape[-1], settings)
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.loss.parameters() if p.requires_grad], lr=settings.lr, fused=True
-        )
+        parameters = [p for p in self.loss.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
         self.updates, self.batch_size = method.updates, settings.batch_size
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.seen: list[torch.Tensor] = []
@@ -182,12 +175,7 @@ class Play:
 
 
 def num_steps(num_joint: int) -> int:
-    """M ln M, rounded up.
-
-    Examples:
-        >>> num_steps(9)
-        20
-    """
+    """M ln M, rounded up."""
     return math.ceil(num_joint * math.log(num_joint))
 
 
@@ -212,9 +200,9 @@ def play_stacked(method: Method, num_agents: int, num_actions: int, settings: Se
     features = every.flatten(1) if joint_scope else torch.eye(num_actions)
     sizes = (settings.repetitions, num_agents if method.scope == "own" else 1)
     if method.source == "count":
-        source = Count(method, *sizes, len(features))
+        source = Count(method, sizes, len(features))
     else:
-        source = Networks(method, *sizes, features, settings)
+        source = Networks(method, sizes, features, settings)
     # Equal policies are a stationary point of Eq. 11.
     logits = 0.1 * torch.randn(sizes[0], num_agents, num_actions, generator=generator)
     visited = torch.zeros(sizes[0], len(actions), dtype=torch.bool)
@@ -261,18 +249,16 @@ def play_networks(method: Method, num_agents: int, num_actions: int, settings: S
     for repetition in range(settings.networks_repetitions):
         torch.manual_seed(settings.seed + repetition)
         game = MatrixGame(torch.zeros(num_agents, num_actions**num_agents), seed=repetition)
-        algorithm = ALITA(
-            game,
-            ALITA.Settings(
-                influencers="all" if method.scope == "own" else 0,
-                influence_coeff=0.0,
-                novelty_coeff=float(method.source != "none"),
-                diversity_coeff=method.penalty or 0.0,
-                omega=settings.omega,
-                gamma=0.0,
-                actor_lr=settings.actor_lr,
-            ),
+        chosen = ALITA.Settings(
+            influencers="all" if method.scope == "own" else 0,
+            influence_coeff=0.0,
+            novelty_coeff=float(method.source != "none"),
+            diversity_coeff=method.penalty or 0.0,
+            omega=settings.omega,
+            gamma=0.0,
+            actor_lr=settings.actor_lr,
         )
+        algorithm = ALITA(game, chosen)
         memory = []
         for _ in range(num_steps(num_actions**num_agents)):
             with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):

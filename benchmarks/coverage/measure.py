@@ -14,6 +14,7 @@ import torch
 from benchmarks.coverage.learner import num_steps, play_networks, play_random, play_stacked
 from benchmarks.coverage.methods import METHODS, Settings
 from torchrl_alita.experiments import bootstrap_interval
+from torchrl_alita.saving import machine
 
 MARKS = ("share_at_m", "share_at_m_ln_m")
 
@@ -21,34 +22,18 @@ MARKS = ("share_at_m", "share_at_m_ln_m")
 def random_share(steps: int, num_joint: int) -> float:
     """Expected share of M joint actions that uniform play has visited.
 
-    Each is missed by ``steps`` independent draws with probability
-    ``(1 - 1 / M)**steps`` (the proof of Proposition 1,
-    https://arxiv.org/abs/2108.12581).
-
-    Examples:
-        >>> random_share(2, 2)
-        0.75
+    Each is missed by ``steps`` independent draws with probability ``(1 - 1 / M)**steps``.
     """
     return 1 - (1 - 1 / num_joint) ** steps
 
 
 def random_cover_steps(num_joint: int) -> float:
-    """Expected steps of uniform play until all are visited, M * H_M, Eq. 14.
-
-    Examples:
-        >>> random_cover_steps(3)
-        5.5
-    """
+    """Expected steps of uniform play until all are visited, M * H_M, Eq. 14."""
     return num_joint * math.fsum(1 / k for k in range(1, num_joint + 1))
 
 
 def covered(joint: torch.Tensor, num_joint: int) -> torch.Tensor:
-    """Share of M joint actions visited after each step, ``[T, R] -> [T, R]``.
-
-    Examples:
-        >>> covered(torch.tensor([[0], [0], [3]]), 4).T
-        tensor([[0.2500, 0.2500, 0.5000]])
-    """
+    """Share of M joint actions visited after each step, ``[T, R] -> [T, R]``."""
     first = torch.full((num_joint, joint.shape[1]), len(joint))
     times = torch.arange(len(joint)).unsqueeze(1).expand_as(joint)
     first.scatter_reduce_(0, joint, times, "amin")
@@ -60,12 +45,7 @@ def covered(joint: torch.Tensor, num_joint: int) -> torch.Tensor:
 def actions_beside(joint: torch.Tensor, num_joint: int, num_actions: int) -> torch.Tensor:
     """Teammates' joint actions seen beside one action of agent 0, ``[T, R] -> [R]``.
 
-    A share of the L**(N-1) there are, in the first M steps, as a mean over the actions
-    that agent 0 took.
-
-    Examples:
-        >>> actions_beside(torch.tensor([[0], [1], [0], [0]]), 4, 2)
-        tensor([1.])
+    A share of all L**(N-1), in the first M steps, in the mean over the actions that agent 0 took.
     """
     seen = torch.zeros(joint.shape[1], num_joint).scatter_(1, joint[:num_joint].T, 1.0)
     by_first = seen.reshape(len(seen), num_actions, -1)
@@ -74,12 +54,7 @@ def actions_beside(joint: torch.Tensor, num_joint: int, num_actions: int) -> tor
 
 
 def repeats(joint: torch.Tensor, num_joint: int) -> torch.Tensor:
-    """Share of the first M steps that repeat the joint action before, ``[T, R] -> [R]``.
-
-    Examples:
-        >>> repeats(torch.tensor([[2], [2], [1], [1], [1]]), 4)
-        tensor([0.6667])
-    """
+    """Share of the first M steps that repeat the joint action before, ``[T, R] -> [R]``."""
     first = joint[:num_joint]
     return (first[1:] == first[:-1]).float().mean(0)
 
@@ -101,6 +76,9 @@ def cell(name: str, num_agents: int, num_actions: int, settings: Settings) -> di
         "num_agents": num_agents,
         "num_actions": num_actions,
         "settings": asdict(method),
+        "config": asdict(settings),
+        "command": f"python -m benchmarks.coverage --methods {name} --num-agents {num_agents}",
+        "machine": machine(),
         "share_at_m": rounded(shares[num_joint - 1]),
         "share_at_m_ln_m": rounded(shares[steps - 1]),
         "full_cover_steps": [n if n <= len(shares) else None for n in full.tolist()],

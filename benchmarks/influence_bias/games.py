@@ -56,11 +56,9 @@ def policy_table(actor: Callable, game: MarkovGame) -> torch.Tensor:
 
 @torch.no_grad()
 def value_table(value: Callable, game: MarkovGame) -> torch.Tensor:
-    """A critic's values of all states and joint actions, ``[N, S, L**N]`` in float64.
+    """Values of all states and joint actions, ``[N, S, L**N]`` in float64.
 
-    Args:
-        value: takes states ``[S]`` and a joint action ``[S, N, L]``, gives ``[S, N, 1]``.
-        game: whose states they are.
+    Of a function of states ``[S]`` and a joint action ``[S, N, L]``, which gives ``[S, N, 1]``.
     """
     states = every_state(game)
     joint = enumerate_joint_actions(game.num_agents, game.num_actions)
@@ -91,8 +89,8 @@ def split_bias(
     values, and <.> the mean over the others' actions: ``critic`` is the mean of
     (<Q^> - max Q^)^2 - (q - z)^2, what the critics' errors add whatever the estimator;
     ``estimator`` of (<q^> - max Q^)^2 - (<Q^> - max Q^)^2, what its own training adds; and
-    ``variance``, of one draw of the others' actions, that of q^. The three and F add up to
-    the mean of the estimate over its draws.
+    ``variance``, of one draw of the others' actions, that of q^. The three and F,
+    ``influence``, add up to the mean of the estimate over its draws.
 
     Args:
         policies: ``[N, S, L]``.
@@ -102,9 +100,6 @@ def split_bias(
         estimates: values of joint actions ``[N, S, L**N]``.
         one_draw: the estimate is taken at one draw of the others' actions.
         influencer: whose F.
-
-    Returns:
-        ``influence``, F; ``critic``, ``estimator`` and ``variance``.
     """
     team = [i for i in range(len(policies)) if i != influencer]
     own = policies[influencer].unsqueeze(-1)
@@ -202,13 +197,7 @@ def game_learner(
     seed: int, settings: GameSettings, estimators: dict[str, Estimator] = ON_GAMES
 ) -> Learner:
     torch.manual_seed(seed)
-    game = MarkovGame.random(
-        seed,
-        settings.num_states,
-        settings.num_agents,
-        settings.num_actions,
-        discount=settings.gamma,
-        num_envs=settings.num_envs,
-        horizon=settings.horizon,
-    )
+    sizes = (settings.num_states, settings.num_agents, settings.num_actions)
+    options = {"num_envs": settings.num_envs, "horizon": settings.horizon}
+    game = MarkovGame.random(seed, *sizes, discount=settings.gamma, **options)
     return Learner(game, settings, estimators)

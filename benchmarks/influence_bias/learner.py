@@ -6,21 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from statistics import median
+from functools import partial
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictSequential
 from torch import nn
-from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import EnvBase
-from torchrl.modules import AdditiveGaussianModule, EGreedyModule
 
 from benchmarks.influence_bias.settings import INFLUENCER, Estimator, Settings
+from benchmarks.timing import take_turns
 from torchrl_alita import (
-    MADDPG,
     BestOf,
     ConditionalSampler,
     Enumerated,
@@ -30,11 +27,16 @@ from torchrl_alita import (
     Trained,
     make_influence_network,
 )
-from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
+from torchrl_alita.algorithms import MADDPGSettings
+from torchrl_alita.envs import Task
+from torchrl_alita.layout import REWARD, next_key
 from torchrl_alita.saving import machine
+from torchrl_alita.training import Config, TrainingSettings
+from torchrl_alita.training.collection import Collection
+from torchrl_alita.training.learning import Learning
 
-STORED = (OBSERVATION, ACTION, *map(next_key, (OBSERVATION, REWARD, DONE, TERMINATED)))
-BUFFER_SIZE = 1_000_000  # the paper's
+# Of the algorithm's settings.
+LEARNED_WITH = ("num_cells", "gamma", "actor_lr", "critic_lr", "tau", "batch_size")
 
 
 class Source:
@@ -77,32 +79,15 @@ class Learner:
 
     def __init__(self, env: EnvBase, settings: Settings, estimators: dict[str, Estimator]):
         self.env, self.settings, self.estimators = env, settings, estimators
-        self.algorithm = MADDPG(
-            env,
-            MADDPG.Settings(
-                num_cells=settings.num_cells,
-                gamma=settings.gamma,
-                actor_lr=settings.actor_lr,
-                critic_lr=settings.critic_lr,
-                tau=settings.tau,
-            ),
-        )
+        config = config_of(settings)
+        self.algorithm = config.build(env)
         self.discrete = self.algorithm.layout.discrete
-        frames = settings.episodes * settings.horizon * settings.num_envs
-        storage = LazyTensorStorage(min(frames, BUFFER_SIZE))
-        self.replay = ReplayBuffer(storage=storage, batch_size=settings.batch_size)
+        self.collection = Collection(config, env, self.algorithm, Task(lambda **options: env))
+        self.collected = iter(self.collection)
+        self.learning = Learning(config, self.algorithm)
+        self.replay = self.learning.buffers.replay
+        storage = self.replay.storage
         self.compared = ReplayBuffer(storage=storage, batch_size=settings.compared)
-        self.noise = exploration(self.algorithm, settings)
-        self.collected = iter(
-            Collector(
-                env,
-                TensorDictSequential(self.algorithm.actor, self.noise),
-                frames_per_batch=settings.num_envs * settings.steps_per_batch,
-                total_frames=frames,
-                init_random_frames=settings.warmup * settings.horizon * settings.num_envs,
-                auto_register_policy_transforms=False,
-            )
-        )
         self.stream = torch.Generator().manual_seed(torch.initial_seed() + 1).get_state()
         with self.own_stream():
             trained = {e[:2]: e for e in estimators.values() if e.kind != "marginal"}
@@ -147,16 +132,15 @@ class Learner:
                 source.loss.reset_clones()
         self.last_return = 0.0
         for _ in range(settings.horizon // settings.steps_per_batch):
-            batch = next(self.collected).select(*STORED)
+            batch = next(self.collected)
             self.last_return += float(batch[next_key(REWARD)].sum(1).mean())
-            # Step by step over all environments, so that the last rows are the newest.
-            self.replay.extend(batch.transpose(0, 1).reshape(-1))
-            self.noise.step()
-            if self.episodes <= settings.warmup:
+            self.learning.store(batch)
+            self.collection.noise.step()
+            if not self.learning.ready:
                 continue
             self._set_rates()
             for _ in range(settings.steps_per_batch):
-                self.algorithm.update({"batch": self.replay.sample()})
+                self.learning.update(batch)
                 with self.own_stream():
                     for source in used.values():
                         source.update()
@@ -170,14 +154,27 @@ class Learner:
                 group["lr"] = rate * left
 
 
-def exploration(algorithm: MADDPG, settings: Settings) -> EGreedyModule | AdditiveGaussianModule:
-    """Noise that shrinks until the middle of the run."""
-    rounds = settings.episodes * settings.horizon // settings.steps_per_batch
-    options = {"annealing_num_steps": rounds // 2, "action_key": ACTION}
+def config_of(settings: Settings) -> Config:
+    """MADDPG's run: noise that shrinks until its middle, an update for each step."""
+    round_of = settings.num_envs * settings.horizon
+    frames = settings.episodes * round_of
     start, end = settings.noise
-    if algorithm.layout.discrete:
-        return EGreedyModule(algorithm.action_spec, eps_init=start, eps_end=end, **options)
-    return AdditiveGaussianModule(algorithm.action_spec, sigma_init=start, sigma_end=end, **options)
+    return Config(
+        algorithm=MADDPGSettings(
+            **{name: getattr(settings, name) for name in LEARNED_WITH},
+            random_frames=settings.warmup * round_of,
+            noise_start=start,
+            noise_end=end,
+            noise_frames=frames // 2,
+            frames_per_update=settings.num_envs,
+        ),
+        training=TrainingSettings(
+            num_envs=settings.num_envs,
+            horizon=settings.horizon,
+            total_frames=frames,
+            frames_per_batch=settings.num_envs * settings.steps_per_batch,
+        ),
+    )
 
 
 def influence_loss(
@@ -204,60 +201,39 @@ def critic_of(source: nn.Module) -> Callable[[TensorDictBase, torch.Tensor], tor
     return lambda states, action: source.critics.value(states, action, keys=source.tensor_keys)
 
 
-def follow(
-    learner: Learner,
-    compare: Callable[[Learner], dict],
-    say: Callable[[dict], object] = lambda result: None,
-) -> dict[str, Any]:
+def follow(learner: Learner, compare: Callable[[Learner], dict]) -> dict[str, Any]:
     """Learn to the end, and compare at every checkpoint."""
-    started = time.perf_counter()
-    result: dict[str, Any] = {
-        "settings": asdict(learner.settings),
-        "machine": machine(),
-        "finished": False,
-        "seconds": 0.0,
-        "points": [],
-    }
-    while learner.episodes < learner.settings.episodes:
+    started, settings, points = time.perf_counter(), learner.settings, []
+    while learner.episodes < settings.episodes:
         learner.play()
-        if learner.episodes % learner.settings.checkpoint_every:
-            continue
-        with learner.own_stream():
-            result["points"].append(compare(learner))
-        result["seconds"] = round(time.perf_counter() - started, 1)
-        result["finished"] = learner.episodes == learner.settings.episodes
-        say(result)
-    return result
+        if learner.episodes % settings.checkpoint_every == 0:
+            with learner.own_stream():
+                points.append(compare(learner))
+    seconds = round(time.perf_counter() - started, 1)
+    about = {"settings": asdict(settings), "machine": machine(), "seconds": seconds}
+    return about | {"points": points}
 
 
 def costs(learner: Learner, repeats: int = 9) -> dict[str, float]:
     """What a row adds to an update of MADDPG, in percent of it, forward and backward.
 
     Its training, ``estimator_updates`` steps on a fresh D_t, and its InfluenceLoss with
-    the sampled optimum, as ALITA has them. Processor time in turns, median of the ratios.
-    The learner goes on learning meanwhile.
+    the sampled optimum, as ALITA has them. Processor time, median of so many turns; the
+    learner goes on learning meanwhile.
     """
-    ratios: dict[str, list[float]] = {name: [] for name in learner.estimators}
     batch = learner.replay.sample()
-    losses = {
-        name: influence_loss(learner, e, BestOf(uniform=4, spec=learner.algorithm.action_spec))
-        for name, e in learner.estimators.items()
+    optimum = BestOf(uniform=4, spec=learner.algorithm.action_spec)
+
+    def work(estimator: Estimator, loss: InfluenceLoss) -> None:
+        if estimator.kind != "marginal":
+            learner.sources[estimator[:2]].update()
+        loss(batch)["loss_influence"].backward()
+
+    calls = {
+        name: partial(work, estimator, influence_loss(learner, estimator, optimum))
+        for name, estimator in learner.estimators.items()
     }
-
-    for _ in range(repeats):
-        whole = processor_time(lambda: learner.algorithm.update({"batch": learner.replay.sample()}))
-        for name, estimator in learner.estimators.items():
-
-            def work(name: str = name, estimator: Estimator = estimator) -> None:
-                if estimator.kind != "marginal":
-                    learner.sources[estimator[:2]].update()
-                losses[name](batch)["loss_influence"].backward()
-
-            ratios[name].append(100 * processor_time(work) / whole)
-    return {name: round(median(values), 1) for name, values in ratios.items()}
-
-
-def processor_time(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+    calls["an update"] = lambda: learner.algorithm.update({"batch": learner.replay.sample()})
+    times = take_turns(calls, repeats, per=1)
+    whole = times.pop("an update")["processor_ms"]
+    return {name: round(100 * found["processor_ms"] / whole, 1) for name, found in times.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from benchmarks.influence_bias.games import PARTS
 from benchmarks.influence_bias.settings import ON_GAMES
 from benchmarks.pages import FIGURES, ROOT, made_by, read_lines, table, write_between
 from torchrl_alita.experiments import estimate
+from torchrl_alita.experiments.pictures import plot_estimates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,66 +58,64 @@ def percent(numbers: Sequence[float]) -> str:
     return f"{found.center:+.1f} % [{found.low:+.1f}, {found.high:+.1f}]"
 
 
+def average(numbers: Sequence[float], sign: str = "+") -> str:
+    """Mean, in percent."""
+    return f"{100 * mean(numbers):{sign}.1f} %"
+
+
+def size(numbers: Sequence[float]) -> str:
+    """Mean size, in percent."""
+    return average(list(map(abs, numbers)), "")
+
+
+def bias_table(runs: Sequence[Run], columns: dict[str, Callable[[str], str]]) -> str:
+    """A line for each estimator; the cell of a column is a function of its name."""
+    rows = [[f"`{name}`", *(cell(name) for cell in columns.values())] for name in names(runs)]
+    return table(["estimator", *columns], rows)
+
+
 def games_table(runs: Sequence[Run], costs: dict[str, float]) -> str:
     """Bias of F."""
-    rows = [
-        [
-            f"`{name}`",
-            percent(values(runs, name, "current", "relative_error")),
-            f"{100 * mean(values(runs, name, 'current', 'relative_error', last=False)):+.1f} %",
-            percent(values(runs, name, "next", "relative_error")),
-            f"{costs[name]:.0f} %" if name in costs else "",
-        ]
-        for name in names(runs)
-    ]
-    titles = ("estimator", "bias, Eq. 4", "while learning", "bias, Eq. 7", "cost of an update")
-    return table(titles, rows)
+    of = partial(values, runs)
+    columns = {
+        "bias, Eq. 4": lambda name: percent(of(name, "current", "relative_error")),
+        "while learning": lambda name: average(of(name, "current", "relative_error", last=False)),
+        "bias, Eq. 7": lambda name: percent(of(name, "next", "relative_error")),
+        "cost of an update": lambda name: f"{costs[name]:.0f} %" if name in costs else "",
+    }
+    return bias_table(runs, columns)
 
 
 def parts_table(runs: Sequence[Run]) -> str:
     """Where it comes from: mean and mean size."""
 
-    def cell(name: str, part: str, place: str = "current") -> str:
-        found = [100 * value for value in values(runs, name, place, part)]
-        return f"{mean(found):+.1f} % ({mean(map(abs, found)):.1f} %)"
+    def both(name: str, part: str, place: str = "current") -> str:
+        found = values(runs, name, place, part)
+        return f"{average(found)} ({size(found)})"
 
-    def size_while_learning(name: str) -> str:
-        found = values(runs, name, "current", "estimator", last=False)
-        return f"{100 * mean(map(abs, found)):.1f} %"
+    def learning(name: str) -> str:
+        return size(values(runs, name, "current", "estimator", last=False))
 
-    rows = [
-        [
-            f"`{name}`",
-            cell(name, "critic"),
-            cell(name, "estimator"),
-            size_while_learning(name),
-            cell(name, "variance"),
-            cell(name, "off_policy", "next"),
-        ]
-        for name in names(runs)
-    ]
-    titles = ("estimator", "critics", "own training", "size while learning", "one draw",
-              "off policy, Eq. 7 only")  # fmt: skip
-    return table(titles, rows)
+    columns = {
+        "critics": lambda name: both(name, "critic"),
+        "own training": lambda name: both(name, "estimator"),
+        "size while learning": learning,
+        "one draw": lambda name: both(name, "variance"),
+        "off policy, Eq. 7 only": lambda name: both(name, "off_policy", "next"),
+    }
+    return bias_table(runs, columns)
 
 
 def spread_table(runs: Sequence[Run], costs: dict[str, float]) -> str:
     """Bias of the values and of F."""
-    rows = [
-        [
-            f"`{name}`",
-            *(
-                f"{100 * mean(values(runs, name, key)):{sign}.1f} %"
-                for key, sign in (("value_relative_bias", "+"), ("value_relative_std", ""))
-            ),
-            percent(values(runs, name, "relative_error")),
-            f"{costs[name]:.0f} %",
-        ]
-        for name in names(runs)
-    ]
-    titles = ("estimator", "bias of the values", "spread of the values", "bias of F",
-              "cost of an update")  # fmt: skip
-    return table(titles, rows)
+    of = partial(values, runs)
+    columns = {
+        "bias of the values": lambda name: average(of(name, "value_relative_bias")),
+        "spread of the values": lambda name: average(of(name, "value_relative_std"), ""),
+        "bias of F": lambda name: percent(of(name, "relative_error")),
+        "cost of an update": lambda name: f"{costs[name]:.0f} %",
+    }
+    return bias_table(runs, columns)
 
 
 def note(part: str, runs: Sequence[Run]) -> str:
@@ -160,17 +160,10 @@ def report() -> None:
 def curve(
     axes: Axes, runs: Sequence[Run], read: Callable[[dict], float], label: str, **style
 ) -> None:
-    """Interquartile mean over the runs and its interval, or the line of each run of few."""
-    episodes = [point["episodes"] for point in runs[0]["points"]]
-    columns = zip(*([read(point) for point in run["points"]] for run in runs), strict=True)
-    found = list(map(estimate, columns))
-    if found[0].center is not None:
-        (line,) = axes.plot(episodes, [e.center for e in found], marker=".", label=label, **style)
-        low, high = [e.low for e in found], [e.high for e in found]
-        axes.fill_between(episodes, low, high, color=line.get_color(), alpha=0.06)
-    else:
-        for number, line in enumerate(zip(*(e.points for e in found), strict=True)):
-            axes.plot(episodes, line, marker=".", label=None if number else label, **style)
+    """A figure of an estimator against the episodes."""
+    points = zip(*(run["points"] for run in runs), strict=True)
+    found = {of_runs[0]["episodes"]: estimate(list(map(read, of_runs))) for of_runs in points}
+    plot_estimates(axes, found, band=0.06, label=label, marker=".", **style)
     axes.set_xlabel("episodes")
 
 
@@ -184,42 +177,44 @@ def draw(games: Sequence[Run], spread: Sequence[Run], costs: dict[str, float]) -
     draw_spread(axes[1], spread, costs)
     for each in axes.flat:
         each.spines[["top", "right"]].set_visible(False)
+    for each in (axes[0, 0], axes[0, 2], axes[1, 0]):
+        each.legend(frameon=False, fontsize=7)
+    for each in (axes[0, 0], axes[0, 1], axes[1, 1]):
+        each.axhline(0, color="gray", linewidth=0.8)
+    for each in axes[:, 2]:
+        each.invert_yaxis()
     figure.savefig(FIGURES / "influence_bias.png", dpi=110)
 
 
 def draw_games(axes: Sequence[Axes], runs: Sequence[Run]) -> None:
-    for place, title, panel in (("current", "Eq. 4", axes[0]), ("next", "Eq. 7", axes[1])):
-        for name, estimator in ON_GAMES.items():
-            read = lambda p, n=name, at=place: 100 * p["estimators"][n][at]["relative_error"]  # noqa: E731
-            style = {"all": "--", "uniform": ":"}.get(name.split("_")[-1], "-")
-            curve(panel, runs, read, name, linestyle=style, color=COLORS[estimator.kind])
-        panel.axhline(0, color="gray", linewidth=0.8)
+    for panel, place, title in ((axes[0], "current", "Eq. 4"), (axes[1], "next", "Eq. 7")):
         panel.set_title(f"random games, {title}: bias of F, % of the exact F")
-    axes[0].legend(frameon=False, fontsize=7)
+        for name, estimator in ON_GAMES.items():
+            style = {"all": "--", "uniform": ":"}.get(name.split("_")[-1], "-")
+
+            def error(point: dict, name: str = name, place: str = place) -> float:
+                return 100 * point["estimators"][name][place]["relative_error"]
+
+            curve(panel, runs, error, name, linestyle=style, color=COLORS[estimator.kind])
+    axes[2].set_title("mean size of its parts, Eq. 4, % of F")
     left = [0.0] * len(names(runs))
     for part in PARTS[:3]:
-        sizes = [mean(map(abs, values(runs, name, "current", part))) for name in names(runs)]
-        width = [100 * size for size in sizes]
+        found = [values(runs, name, "current", part) for name in names(runs)]
+        width = [100 * mean(map(abs, of_runs)) for of_runs in found]
         axes[2].barh(names(runs), width, left=left, label=part)
         left = [a + b for a, b in zip(left, width, strict=True)]
-    axes[2].invert_yaxis()
-    axes[2].set_title("mean size of its parts, Eq. 4, % of F")
-    axes[2].legend(frameon=False, fontsize=7)
 
 
 def draw_spread(axes: Sequence[Axes], runs: Sequence[Run], costs: dict[str, float]) -> None:
+    def read(name: str, key: str, factor: float, point: dict) -> float:
+        return factor * point["estimators"][name][key]
+
     for panel, key, factor in ((axes[0], "estimate", 1), (axes[1], "value_relative_bias", 100)):
         for name in names(runs):
-            read = lambda p, n=name, k=key, f=factor: f * p["estimators"][n][k]  # noqa: E731
-            curve(panel, runs, read, name, color=COLORS[name])
-    first = names(runs)[0]
-    truth = lambda point: point["estimators"][first]["truth"]  # noqa: E731
+            curve(panel, runs, partial(read, name, key, factor), name, color=COLORS[name])
+    truth = partial(read, names(runs)[0], "truth", 1)
     curve(axes[0], runs, truth, "Monte Carlo truth", color="black", linestyle="--")
-    axes[0].set_title("vmas/spread, N=6: F")
-    axes[0].set_yscale("log")
-    axes[0].legend(frameon=False, fontsize=7)
-    axes[1].axhline(0, color="gray", linewidth=0.8)
+    axes[0].set(title="vmas/spread, N=6: F", yscale="log")
     axes[1].set_title("bias of the influenced values, % of the true ones")
-    axes[2].barh(names(runs), [costs[name] for name in names(runs)])
-    axes[2].invert_yaxis()
     axes[2].set_title("cost of an update, % of MADDPG's")
+    axes[2].barh(names(runs), [costs[name] for name in names(runs)])

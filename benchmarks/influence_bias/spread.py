@@ -18,16 +18,9 @@ from torchrl_alita.objectives.joint_actions import uniform_joint_actions
 def restart(env: EnvBase, observation: torch.Tensor) -> TensorDict:
     """Put cooperative navigation into the states that were observed, ``[B, N, 4N + 2]``.
 
-    An agent observes its position, its velocity and its offsets to the landmarks; these
-    are all there is to a state. Landmarks are where agent 0 sees them, up to the rounding
-    of float32.
-
-    Args:
-        env: ``"vmas/spread"`` with as many environments and agents.
-        observation: of all agents.
-
-    Returns:
-        What a policy reads, ``[B]``; step from it.
+    An agent observes its position, its velocity and its offsets to the landmarks: all there is to
+    a state. Landmarks are where agent 0 sees them, up to the rounding of float32. Step from what is
+    returned.
     """
     num_agents = observation.shape[-2]
     step = env.reset()
@@ -45,24 +38,16 @@ def monte_carlo_values(
     env: EnvBase,
     observation: torch.Tensor,
     first_action: torch.Tensor,
-    policy: Callable[[TensorDictBase], TensorDictBase],
     *,
+    policy: Callable[[TensorDictBase], TensorDictBase],
     gamma: float,
     steps: int,
 ) -> torch.Tensor:
     """Discounted sum of rewards, ``[B, N, O], [B, N, A] -> [B, N, 1]``.
 
-    The first joint action is given, the policies make all later ones. Nothing is
-    bootstrapped. With deterministic policies and dynamics one episode for each state
-    is the value, up to ``gamma ** steps`` of what comes after.
-
-    Args:
-        env: see :func:`restart`; with a horizon of at least ``steps``.
-        observation: first observations.
-        first_action: first joint actions.
-        policy: writes the action.
-        gamma: discount factor of a step.
-        steps: of an episode.
+    The first joint action is given, the policies make all later ones. With deterministic
+    policies and dynamics one episode for each state is the value, up to ``gamma ** steps`` of
+    what comes after.
     """
     step = restart(env, observation).set(ACTION, first_action)
     total, weight = 0.0, 1.0
@@ -91,18 +76,10 @@ def compare_on_spread(learner: Learner, truth_env: EnvBase) -> dict:
         settings.num_optimum_samples, action, low=spec.low, high=spec.high
     )
     candidates = torch.cat([action.unsqueeze(0), batch[ACTION].unsqueeze(0), drawn])
+    options = {"policy": actor, "gamma": settings.gamma, "steps": settings.truth_steps}
+    observed = states[OBSERVATION]
     true = torch.stack(
-        [
-            monte_carlo_values(
-                truth_env,
-                states[OBSERVATION],
-                one,
-                actor,
-                gamma=settings.gamma,
-                steps=settings.truth_steps,
-            )
-            for one in candidates
-        ]
+        [monte_carlo_values(truth_env, observed, one, **options) for one in candidates]
     )
     expanded = states.expand(len(candidates), *states.batch_size)
     known = critic_of(learner.algorithm.maddpg)(expanded, candidates)
@@ -126,10 +103,10 @@ def spread_errors(value: torch.Tensor, true: torch.Tensor, known: torch.Tensor) 
         known: the critics' values of the same candidates.
 
     Returns:
-        ``estimate`` and ``truth``: F with the critics' optimum and with the true one, and
-        ``relative_error``. ``value_relative_bias`` and ``value_relative_std`` of the
-        values alone, in units of the mean true value; and ``same_optimum_relative_error``
-        of F if the critics' optimum stands on both sides.
+        ``estimate`` and ``truth``: F with the critics' optimum and with the true one, and their
+        ``relative_error``; ``same_optimum_relative_error`` if the critics' stands on both sides.
+        ``value_relative_bias`` and ``value_relative_std`` are of the values alone, in units of
+        the mean true value.
     """
     team = [i for i in range(value.shape[1]) if i != INFLUENCER]
     value, true, known = (each[..., team, :].double() for each in (value, true, known))
@@ -150,24 +127,17 @@ def spread_errors(value: torch.Tensor, true: torch.Tensor, known: torch.Tensor) 
     }
 
 
+def spread_env(seed: int, settings: SpreadSettings, **options: int) -> EnvBase:
+    return make_env("vmas/spread", n_agents=settings.num_agents, seed=seed, **options)
+
+
 def spread_learner(seed: int, settings: SpreadSettings) -> Learner:
     torch.manual_seed(seed)
-    env = make_env(
-        "vmas/spread",
-        num_envs=settings.num_envs,
-        n_agents=settings.num_agents,
-        horizon=settings.horizon,
-        seed=seed,
-    )
+    env = spread_env(seed, settings, num_envs=settings.num_envs, horizon=settings.horizon)
     return Learner(env, settings, ON_SPREAD)
 
 
 def spread_truth(seed: int, settings: SpreadSettings) -> EnvBase:
     """The environments in which the truth is played."""
-    return make_env(
-        "vmas/spread",
-        num_envs=settings.compared,
-        n_agents=settings.num_agents,
-        horizon=settings.truth_steps + 1,
-        seed=seed,
-    )
+    horizon = settings.truth_steps + 1
+    return spread_env(seed, settings, num_envs=settings.compared, horizon=horizon)

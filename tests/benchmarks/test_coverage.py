@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch.nn.functional import one_hot
 
-from benchmarks.coverage import __main__ as script
 from benchmarks.coverage import learner, measure, report
 from benchmarks.coverage.methods import METHODS, Method, Settings
+from benchmarks.pages import add_missing
 from torchrl_alita import Autoencoder, DiversityPenalty, NoveltyReward
 from torchrl_alita.objectives.joint_actions import enumerate_joint_actions
 
@@ -147,7 +148,7 @@ def test_psi_is_looked_up_by_the_actions_in_its_scope():
 
 def test_a_count_is_worth_less_with_every_visit_and_nothing_unvisited_if_so_asked():
     for visited_only, unvisited in ((False, 1.0), (True, 0.0)):
-        count = learner.Count(Method("", "count", visited_only=visited_only), 1, 1, 3)
+        count = learner.Count(Method("", "count", visited_only=visited_only), (1, 1), 3)
         for seen in (0, 0, 0, 1):
             count.learn(torch.tensor([[seen]]))
         torch.testing.assert_close(count.novelty()[0, 0], torch.tensor([0.5, 0.5**0.5, unvisited]))
@@ -157,7 +158,8 @@ def test_a_count_is_worth_less_with_every_visit_and_nothing_unvisited_if_so_aske
 def test_what_was_seen_is_less_novel_and_repetitions_do_not_touch_each_other(source):
     def trained(second: int) -> torch.Tensor:
         torch.manual_seed(0)
-        networks = learner.Networks(Method("", source), 2, 1, torch.eye(3), Settings(batch_size=7))
+        chosen = Settings(batch_size=7)
+        networks = learner.Networks(Method("", source), (2, 1), torch.eye(3), chosen)
         for _ in range(5):
             networks.learn(torch.tensor([[0], [second]]))
         return networks.novelty()
@@ -212,15 +214,22 @@ def test_a_claim_holds_only_with_the_whole_interval_where_it_was_measured():
     assert report.finding(("b", report.always_above, ("x",)), games) == ["b", "3", "2, 4"]
 
 
-def test_a_cell_that_is_there_is_not_run_again_and_a_report_of_nothing_is_refused(
+def test_cells_that_are_there_are_not_run_again_and_a_report_of_nothing_is_refused(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(report, "RESULT", tmp_path / "results.jsonl")
     with pytest.raises(ValueError, match="no cell"):
         report.report()
-    script.run("random", 2, Settings(random_repetitions=11))
-    cell = report.read_games()[2]["random"]
-    assert len(cell["share_at_m"]) == 11
-    assert cell["machine"]["torch"] == torch.__version__
-    monkeypatch.setattr(script, "cell", None)
-    script.run("random", 2, Settings())
+    settings = Settings(random_repetitions=11)
+    for jobs in (
+        {"random": partial(measure.cell, "random", 2, 3, settings)},
+        {
+            "random": partial(float, "not done again"),
+            "other": partial(dict, num_agents=3, method="x"),
+        },
+    ):
+        add_missing(report.RESULT, jobs, workers=1)
+    games = report.read_games()
+    assert len(games[2]["random"]["share_at_m"]) == 11
+    assert games[2]["random"]["machine"]["threads"] == 1
+    assert games[3] == {"x": {"num_agents": 3, "method": "x"}}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,13 +13,12 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from benchmarks.influence_bias import games, report, settings, spread
-from benchmarks.influence_bias.learner import Learner, costs, follow
-from benchmarks.pages import set_line
+from benchmarks.influence_bias.learner import costs, follow
 from torchrl_alita import make_actor, make_env
 from torchrl_alita.envs import MarkovGame, MatrixGame
 from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
 
-OBSERVATION, ACTION = ("agents", "observation"), ("agents", "action")
+OBSERVATION, ACTION, REWARD = (("agents", key) for key in ("observation", "action", "reward"))
 F64 = torch.float64
 TINY = replace(
     settings.GAMES, num_states=3, num_actions=2, gamma=0.8, actor_lr=1e-3, steps_per_batch=5,
@@ -41,43 +42,41 @@ def test_critics_that_know_read_the_entry_of_the_state_and_joint_action():
 
 
 @pytest.mark.parametrize(
-    ("influencer", "means", "variances"),
-    [(0, [3.0, 5.0], [3.0, 3.0]), (1, [1.0, 5.0], [1.0, 1.0])],
+    ("first", "influencer", "means", "variances"),
+    [
+        (0.5, 0, [3.0, 5.0], [3.0, 3.0]),
+        (0.5, 1, [1.0, 5.0], [1.0, 1.0]),
+        # An action of probability zero has moments too.
+        (1.0, 0, [3.0, 5.0], [3.0, 3.0]),
+    ],
 )
-def test_moments_over_the_others_actions(influencer, means, variances):
-    """Values 0 4 / 2 6; the row is drawn with 1/2 and 1/2, the column with 1/4 and 3/4."""
-    policies = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]], dtype=F64)
+def test_moments_over_the_others_actions(first, influencer, means, variances):
+    """Values 0 4 / 2 6; the first row has this probability, the columns 1/4 and 3/4."""
+    policies = torch.tensor([[[first, 1 - first]], [[0.25, 0.75]]], dtype=F64)
     values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
     average, variance = games.marginal_moments(policies, values, influencer)
     assert average.flatten().tolist() == means
     assert variance.flatten().tolist() == variances
 
 
-def test_an_action_of_probability_zero_has_moments_too():
-    policies = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]], dtype=F64)
-    values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
-    assert games.marginal_moments(policies, values, 0)[0].flatten().tolist() == [3.0, 5.0]
-
-
 def test_each_error_is_named_for_what_it_is():
     """The teammate gets 0 4 / 2 6: q is 2 or 4, the optimum 6, F = (16 + 4) / 2 = 10."""
-    policies = torch.full((2, 1, 2), 0.5, dtype=F64)
     values = torch.tensor([[0.0] * 4, [0.0, 4.0, 2.0, 6.0]], dtype=F64).unsqueeze(1)
-    truth = (torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]], dtype=F64), values.amax(-1))
-    common = {"policies": policies, "pairs": torch.ones(1, 1, dtype=F64), "truth": truth}
-    known = games.split_bias(**common, critics=values, estimates=values, one_draw=False)
+    bias = partial(
+        games.split_bias,
+        torch.full((2, 1, 2), 0.5, dtype=F64),
+        torch.ones(1, 1, dtype=F64),
+        truth=(torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]], dtype=F64), values.amax(-1)),
+    )
+    known = bias(critics=values, estimates=values, one_draw=False)
     assert known == {"influence": 10.0, "critic": 0.0, "estimator": 0.0, "variance": 0.0}
-    drawn = games.split_bias(**common, critics=values, estimates=values, one_draw=True)
-    assert drawn["variance"] == 4.0
+    assert bias(critics=values, estimates=values, one_draw=True)["variance"] == 4.0
     # A critic that is too high by 7 everywhere has the same gaps.
-    level = games.split_bias(**common, critics=values + 7, estimates=values + 7, one_draw=False)
-    assert level["critic"] == 0.0
+    assert bias(critics=values + 7, estimates=values + 7, one_draw=False)["critic"] == 0.0
     # An estimator that is too low by 1: gaps -5 and -3, (25 + 9) / 2 = 17.
-    low = games.split_bias(**common, critics=values, estimates=values - 1, one_draw=False)
-    assert low["estimator"] == 7.0
+    assert bias(critics=values, estimates=values - 1, one_draw=False)["estimator"] == 7.0
     # A critic of twice the size has twice the gaps.
-    large = games.split_bias(**common, critics=2 * values, estimates=2 * values, one_draw=False)
-    assert large["critic"] == 30.0
+    assert bias(critics=2 * values, estimates=2 * values, one_draw=False)["critic"] == 30.0
 
 
 @pytest.mark.parametrize("one_draw", [False, True])
@@ -87,16 +86,10 @@ def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(one_draw):
     critics, estimates = torch.randn(2, 3, 5, 8, generator=generator, dtype=F64)
     pairs = torch.rand(5, 5, generator=generator, dtype=F64)
     pairs = pairs / pairs.sum()
-    truth = (torch.randn(3, 5, 2, dtype=F64), torch.randn(3, 5, dtype=F64))
     parts = games.split_bias(
-        policies,
-        pairs,
-        truth=truth,
-        critics=critics,
-        estimates=estimates,
-        one_draw=one_draw,
-        influencer=1,
-    )
+        policies, pairs, critics=critics, estimates=estimates, one_draw=one_draw, influencer=1,
+        truth=(torch.randn(3, 5, 2, dtype=F64), torch.randn(3, 5, dtype=F64)),
+    )  # fmt: skip
     joint, best, expected = joint_policy(policies), critics.amax(-1), 0.0
     average, _ = games.marginal_moments(policies, estimates, 1)
     for s, t, u, i in itertools.product(range(5), range(5), range(8), (0, 2)):
@@ -124,14 +117,10 @@ def test_the_truth_of_a_batch_is_the_exact_influence_where_states_follow_on_poli
 
 
 def test_pairs_of_states_are_counted_from_row_to_column():
-    before, after = torch.eye(3)[[0, 0, 2, 0]], torch.eye(3)[[1, 1, 0, 0]]
-    batch = TensorDict(
-        {
-            "agents": {"observation": before.unsqueeze(1).expand(4, 2, 3)},
-            "next": {"agents": {"observation": after.unsqueeze(1).expand(4, 2, 3)}},
-        },
-        [4],
-    )
+    before, after = (torch.eye(3)[states].unsqueeze(1).expand(4, 2, 3)
+                     for states in ([0, 0, 2, 0], [1, 1, 0, 0]))  # fmt: skip
+    agents, following = {"observation": before}, {"agents": {"observation": after}}
+    batch = TensorDict({"agents": agents, "next": following}, [4])
     expected = [[0.25, 0.5, 0.0], [0.0, 0.0, 0.0], [0.25, 0.0, 0.0]]
     assert games.next_state_pairs(batch).tolist() == expected
 
@@ -201,9 +190,7 @@ def test_watching_does_not_change_the_learner():
     """The estimators are compared on one learner, which must be that of nobody watching."""
 
     def learn(estimators: dict) -> torch.Tensor:
-        torch.manual_seed(5)
-        game = MarkovGame.random(5, 3, 3, 2, num_envs=TINY.num_envs, horizon=TINY.horizon)
-        learner = Learner(game, replace(TINY, checkpoint_every=1), estimators)
+        learner = games.game_learner(5, replace(TINY, checkpoint_every=1), estimators)
         for _ in range(2):
             learner.play()
             with learner.own_stream():
@@ -219,12 +206,10 @@ def test_watching_does_not_change_the_learner():
 def test_clones_start_anew_with_an_episode_that_is_compared_and_rest_in_others(
     checkpoint_every, start
 ):
-    torch.manual_seed(6)
     chosen = replace(
         TINY, warmup=0, estimator_lr=0.0, checkpoint_every=checkpoint_every, batch_size=32
     )
-    game = MarkovGame.random(6, 3, 3, 2, num_envs=TINY.num_envs, horizon=TINY.horizon)
-    learner = Learner(game, chosen, {"clones": settings.ON_GAMES["clones"]})
+    learner = games.game_learner(6, chosen, {"clones": settings.ON_GAMES["clones"]})
     critics, before = learner.algorithm.maddpg.qvalue_network_params, {}
     for episode in ("first", "second"):
         before[episode] = critics.data.clone()
@@ -235,8 +220,7 @@ def test_clones_start_anew_with_an_episode_that_is_compared_and_rest_in_others(
 
 
 def test_the_steps_decay_to_a_last_one_that_is_not_zero():
-    game = MarkovGame.random(6, 3, 3, 2, num_envs=7, horizon=TINY.horizon)
-    learner = Learner(game, replace(TINY, warmup=3), settings.ON_GAMES)
+    learner = games.game_learner(6, TINY)
     for episode, left in ((1, 3 / 3), (2, 2 / 3), (3, 1 / 3)):
         learner.episodes = episode
         learner._set_rates()
@@ -255,10 +239,14 @@ def test_the_cost_counts_an_estimators_training():
     assert cost["marginal_1"] < cost["centralized"]
 
 
+def spread_env(seed: int):
+    return make_env("vmas/spread", num_envs=5, n_agents=3, seed=seed, horizon=40)
+
+
 @pytest.fixture(scope="module")
 def spread_episodes():
     torch.manual_seed(0)
-    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0, horizon=40)
+    env = spread_env(0)
     actor = make_actor(env, num_cells=(8,))
     with torch.no_grad():
         return actor, env.rollout(40, actor)
@@ -268,35 +256,30 @@ def spread_episodes():
 def test_a_restarted_environment_pays_what_the_original_paid(spread_episodes, first, tolerance):
     """Exactly from a start; later, landmarks are where agent 0 sees them, to rounding."""
     _, episodes = spread_episodes
-    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
+    env = spread_env(9)
     step = spread.restart(env, episodes[OBSERVATION][:, first])
     for t in range(first, 40):
         step = env.step(step.set(ACTION, episodes[ACTION][:, t]))["next"]
-        for key in (OBSERVATION, ("agents", "reward")):
+        for key in (OBSERVATION, REWARD):
             paid = episodes["next", key][:, t]
             torch.testing.assert_close(step[key], paid, rtol=0, atol=tolerance)
 
 
 def test_a_monte_carlo_value_is_the_discounted_sum_of_what_the_policies_earn(spread_episodes):
     actor, episodes = spread_episodes
-    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
-    value = spread.monte_carlo_values(
-        env, episodes[OBSERVATION][:, 0], episodes[ACTION][:, 0], actor, gamma=0.5, steps=3
-    )
-    reward = episodes["next", "agents", "reward"]
+    observation, action = episodes[OBSERVATION][:, 0], episodes[ACTION][:, 0]
+    options = {"policy": actor, "gamma": 0.5}
+    value = spread.monte_carlo_values(spread_env(9), observation, action, steps=3, **options)
+    reward = episodes["next", REWARD]
     expected = reward[:, 0] + 0.5 * reward[:, 1] + 0.25 * reward[:, 2]
     torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
-
-
-def test_the_first_action_is_held_and_the_later_ones_are_the_policies(spread_episodes):
-    actor, episodes = spread_episodes
-    env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=9, horizon=40)
-    observation, other = episodes[OBSERVATION][:, 0], -episodes[ACTION][:, 0]
-    value = spread.monte_carlo_values(env, observation, other, actor, gamma=0.5, steps=2)
-    step = env.step(spread.restart(env, observation).set(ACTION, other))["next"]
+    # The first action is held, whatever the policies would do; the later ones are theirs.
+    env = spread_env(9)
+    value = spread.monte_carlo_values(env, observation, -action, steps=2, **options)
+    step = env.step(spread.restart(env, observation).set(ACTION, -action))["next"]
     with torch.no_grad():
-        later = env.step(actor(step.clone()))["next", "agents", "reward"]
-    torch.testing.assert_close(value, step["agents", "reward"] + 0.5 * later, rtol=0, atol=1e-5)
+        later = env.step(actor(step.clone()))["next", REWARD]
+    torch.testing.assert_close(value, step[REWARD] + 0.5 * later, rtol=0, atol=1e-5)
 
 
 def test_errors_on_spread_by_hand():
@@ -336,8 +319,11 @@ def test_a_table_is_of_the_last_checkpoint_over_the_runs():
 def test_runs_are_compared_up_to_the_checkpoint_that_all_have(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RESULT", tmp_path / "results.jsonl")
     assert report.load("spread") == []
-    for seed, points in ((10, [1, 2, 3]), (2, [4, 5])):
-        set_line(report.RESULT, str(seed), {"part": "spread", "seed": seed, "points": points})
+    lines = [
+        {"name": str(seed), "part": "spread", "seed": seed, "points": points}
+        for seed, points in ((10, [1, 2, 3]), (2, [4, 5]))
+    ]
+    report.RESULT.write_text("\n".join(map(json.dumps, lines)))
     found = [(run["seed"], run["points"]) for run in report.load("spread")]
     assert found == [(2, [4, 5]), (10, [1, 2])]
     with pytest.raises(ValueError, match="no runs of both parts"):

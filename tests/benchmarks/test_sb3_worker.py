@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -20,27 +22,22 @@ needs_baselines = pytest.mark.skipif(
 )
 
 
-def test_the_outside_checks_have_the_settings_of_our_recipe():
-    for algorithm in ("td3", "sac"):
-        ours = recipe.DEFAULTS[algorithm].algorithm
-        theirs = worker.OPTIONS[algorithm]
-        rates = {ours.lr} if algorithm == "sac" else {ours.actor_lr, ours.critic_lr}
-        assert rates == {theirs["learning_rate"]}
-        assert tuple(theirs["policy_kwargs"]["net_arch"]) == ours.num_cells
-        same = ("batch_size", "tau", "gamma")
-        assert [getattr(ours, name) for name in same] == [theirs[name] for name in same]
-        assert ours.random_frames == theirs["learning_starts"]
-        assert ours.frames_per_update * theirs["gradient_steps"] == theirs["train_freq"]
-        assert not ours.layer_norm
-        assert ours.max_grad_norm == float("inf")
-    theirs, ours = worker.OPTIONS["td3"], recipe.DEFAULTS["td3"].algorithm
-    assert (ours.noise_start, ours.noise_end) == (worker.ACTION_NOISE, worker.ACTION_NOISE)
-    assert ours.policy_delay == theirs["policy_delay"]
-    assert ours.policy_noise == theirs["target_policy_noise"]
-    assert ours.noise_clip == theirs["target_noise_clip"]
-    same = ("horizon", "evaluation_interval", "evaluation_episodes", "stop_evaluations")
-    theirs, ours = worker.TRAINING, recipe.TRAINING
-    assert [getattr(theirs, name) for name in same] == [getattr(ours, name) for name in same]
+@needs_baselines
+@pytest.mark.parametrize("name", ["td3", "sac"])
+def test_the_outside_checks_have_the_settings_of_our_recipe(name):
+    ours, theirs = recipe.DEFAULTS[name], worker.DEFAULTS[name]
+    assert theirs.algorithm == ours.algorithm
+    assert replace(theirs.training, frames_per_batch=50) == ours.training
+    # These they have no name for.
+    settings = ours.algorithm
+    assert not settings.layer_norm
+    assert settings.max_grad_norm == float("inf")
+    assert settings.noise_start == settings.noise_end
+    changed = replace(settings, random_frames=11, batch_size=7, tau=0.3, num_cells=(5, 3))
+    options = worker.options_of(replace(theirs, algorithm=changed), 2)
+    assert [options[key] for key in ("learning_starts", "batch_size", "tau")] == [11, 7, 0.3]
+    assert options["policy_kwargs"] == {"net_arch": [5, 3]}
+    assert options["learning_rate"] == (settings.lr if name == "sac" else settings.actor_lr)
 
 
 @needs_baselines
@@ -60,13 +57,15 @@ def test_the_policy_of_an_outside_model_acts_in_our_layout_without_noise():
 @pytest.mark.parametrize("algorithm", ["td3", "sac", "trpo"])
 def test_an_outside_run_leaves_what_ours_leave(algorithm, tmp_path, monkeypatch):
     """Short: updates begin after 30 steps, TRPO's rounds are of 40."""
-    round_of_40 = {"n_steps": 40, "batch_size": 40}
-    changes = round_of_40 if algorithm == "trpo" else {"learning_starts": 30, "batch_size": 8}
-    monkeypatch.setitem(worker.OPTIONS, algorithm, worker.OPTIONS[algorithm] | changes)
+    sb3_contrib = pytest.importorskip("sb3_contrib")
+    short = partial(sb3_contrib.TRPO, n_steps=40, batch_size=40)
+    monkeypatch.setattr(sb3_contrib, "TRPO", short)
+    settings = {"horizon": 20, "evaluation_interval": 40, "evaluation_episodes": 2}
+    if algorithm != "trpo":
+        settings |= {"algorithm.random_frames": 30, "algorithm.batch_size": 8}
     cell = Cell(
         study="s", variant="v", task="pybullet/InvertedPendulumBulletEnv-v0", algorithm=algorithm,
-        seed=0, frames=80,
-        settings={"horizon": 20, "evaluation_interval": 40, "evaluation_episodes": 2},
+        seed=0, frames=80, settings=settings,
     )  # fmt: skip
     # As a study starts it.
     arguments = [*cell.arguments, "--run-dir", str(tmp_path / "run"), "--no-progress"]

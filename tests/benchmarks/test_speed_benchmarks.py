@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -16,9 +15,9 @@ import pytest
 import torch
 from scripts import ROOT, load
 
-from torchrl_alita import TD3
 from torchrl_alita.training.loop import start
 
+pages = load("benchmarks", "pages")
 timing = load("benchmarks", "timing")
 peer = load("benchmarks", "peer")
 throughput = load("benchmarks", "throughput")
@@ -26,8 +25,8 @@ worker = load("benchmarks", "throughput_worker")
 profile = load("benchmarks", "profile_update")
 scaling = load("benchmarks", "scaling")
 twin_cost = load("benchmarks", "twin_cost")
-speed = load("benchmarks", "environment_speed")
 
+COMMITTED = pages.RESULTS
 SMALL = {
     "num_envs": 5, "frames_per_batch": 100, "algorithm__frames_per_update": 50,
     "algorithm__batch_size": 7, "algorithm__num_cells": (11,), "algorithm__buffer_size": 1_000,
@@ -45,6 +44,69 @@ def timed(wall: float, processor: float | None = None) -> dict[str, float]:
     processor = wall / 2 if processor is None else processor
     entry = {"wall_ms": wall, "wall_ms_min": wall / 4}
     return entry | {"processor_ms": processor, "processor_ms_min": processor / 4}
+
+
+# The form of all scripts.
+
+TINY_WORK = {
+    "num_envs": 2, "horizon": 5, "frames": 10, "updates": 2, "batch_size": 64,
+    "buffer_size": 100, "num_cells": (5,),
+}  # fmt: skip
+TINY = {
+    "scaling": {
+        "rounds": 1, "n_agents": (2,), "buffer_sizes": (100,), "num_envs": (1, 3), "seeds": (1, 2),
+    },
+    "team_exploration": {"episodes": 3, "seeds": (0, 1), "horizon": 7},
+    "twin_cost": {"rounds": 1, "compile": False, "stored": 1_000},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_script_measures_and_reports_in_a_tiny_form(name, tmp_path, monkeypatch):
+    if name == "twin_cost":
+        pytest.importorskip("pybullet")
+    for variable, value in timing.ALLOCATOR.items():
+        monkeypatch.setenv(variable, value)
+    for size, value in TINY_WORK.items():
+        monkeypatch.setitem(timing.WORK, size, value)
+    monkeypatch.setattr(timing, "SHORTEST_TURN", 0)
+    monkeypatch.setattr(scaling, "MEMORY", ({},))
+    # Where the process whose memory is measured finds the script.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
+    monkeypatch.setattr(scaling, "FIGURES", tmp_path)
+    monkeypatch.setattr(twin_cost, "UPDATES", 2)
+    for variant in list(twin_cost.VARIANTS)[2:]:
+        monkeypatch.delitem(twin_cost.VARIANTS, variant)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    texts = {}
+    monkeypatch.setattr(pages, "write_between", lambda page, *text: texts.update([text]))
+    script = load("benchmarks", name)
+    script.MEASUREMENT.run(script.Config(**TINY[name]))
+    content = script.MEASUREMENT.results()
+    assert content["command"].startswith(f"python benchmarks/{name}.py")
+    assert content["config"] == json.loads(json.dumps(vars(script.Config(**TINY[name]))))
+    assert content["machine"]["threads"] == 1
+    committed = script.MEASUREMENT.texts(json.loads(COMMITTED.joinpath(f"{name}.json").read_text()))
+    assert texts.keys() == committed.keys()
+
+
+def test_a_report_measures_nothing_and_writes_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "page.md").write_text("<!-- x: begin -->\n<!-- x: end -->\n")
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    found = iter([{"figure": 7}])
+    one = pages.Measurement(
+        "x",
+        lambda config: next(found),
+        lambda c: {"x": f"{c['figure']} on {c['config']}"},
+        "page.md",
+    )
+    for report_only in (False, True):
+        one.run(pages.Config(threads=1, report_only=report_only))
+        assert "\n7 on {'threads': 1, 'report_only': False}\n" in (tmp_path / "page.md").read_text()
+
+
+# Clocks and turns.
 
 
 def test_a_watch_adds_up_a_round_divides_it_and_drops_one_that_is_not_kept():
@@ -108,13 +170,16 @@ def test_the_script_starts_again_only_where_the_allocator_is_not_set(monkeypatch
 # Processes that take turns.
 
 
-def child(code: str, tmp_path):
-    return timing.Contender("child", [sys.executable, "-c", code], {}, tmp_path / "errors")
+def child(code: str, tmp_path, **variables):
+    return timing.Contender("child", [sys.executable, "-c", code], tmp_path / "errors", **variables)
 
 
 def test_processes_work_one_at_a_time_until_they_are_closed(tmp_path):
-    code = "import sys\nfor i, _ in enumerate(sys.stdin): print({'\"seconds\"': i}, flush=True)"
-    code = code.replace("{'\"seconds\"': i}", "'{\"seconds\": %d}' % i")
+    code = """
+import sys
+for turn, _ in enumerate(sys.stdin):
+    print('{"seconds": %d}' % turn, flush=True)
+"""
     contenders = {name: child(code, tmp_path) for name in "ab"}
     said = []
     turns = timing.contend(contenders, 2, said.append)
@@ -204,14 +269,10 @@ def test_our_side_makes_the_iterations_that_are_asked_for(tmp_path, name):
     assert only.name == "checkpoint-000000000000"
 
 
-def test_speeds_are_medians_and_a_ratio_above_one_says_that_ours_is_faster():
-    """6,000 frames in 2 s are 3,000 a second, against 1,500; the processor works 2 s, not 5."""
-    ours = [turn(2, 0.05, 2), turn(1, 0.1, 1), turn(60, 0.02, 60)]
-    peer = [turn(4, 0.1, 5), turn(3, 0.2, 3), turn(6, 0.1, 6)]
-    found = throughput.compare(ours, peer)
-    assert [found[f"fps{end}"] for end in ("", "_min", "_max")] == [3000, 100, 6000]
-    ratios = [found[name] for name in ("ratio", "updates_ratio", "processor_ratio")]
-    assert ratios == [2.0, 2.0, 2.5]
+def test_a_ratio_of_speeds_above_one_says_that_ours_is_faster():
+    """6,000 frames in 2 s, the median, are 3,000 a second, against 1,500."""
+    ours = [turn(2, 0.05), turn(1, 0.1), turn(60, 0.02)]
+    peer = [turn(4, 0.1), turn(3, 0.2), turn(6, 0.1)]
     table = throughput.speed_table({"turns": {"3": {"peer": peer, "maddpg": ours}}})
     assert table.splitlines()[2:] == [
         "| BenchMARL, MADDPG | 3 | 1,500 [1,000, 2,000] | 10 [5, 10] | 1 | 1 |",
@@ -222,22 +283,33 @@ def test_speeds_are_medians_and_a_ratio_above_one_says_that_ours_is_faster():
 def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monkeypatch):
     """Ours needs the package on its path; the peer must not see it."""
     started = []
-    monkeypatch.setattr(throughput, "Contender", lambda *arguments: started.append(arguments))
-    monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    config = throughput.Config(device="cpu", threads=2, options="--num-critics 2")
+    contender = lambda name, command, errors, **variables: started.append((command, variables))  # noqa: E731
+    monkeypatch.setattr(throughput, "Contender", contender)
+    config = throughput.Config(threads=2, options="--num-critics 2")
     for name in (throughput.PEER, "alita_clones"):
-        throughput.start(name, 6, config, Path("p"), str(tmp_path))
-    (_, peer, peers_variables, _), (_, ours, our_variables, _) = started
+        throughput.start(name, 6, config, Path("p"), tmp_path)
+    (peer, peers_variables), (ours, our_variables) = started
     assert (peer[0], ours[0]) == ("p", sys.executable)
+    assert peers_variables == {"OMP_NUM_THREADS": "2", "PYTHONPATH": None}
+    assert our_variables == {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
     theirs, work = json.loads(peer[2]), json.loads(ours[2])
-    assert (theirs["side"], work["side"]) == ("benchmarl", "ours")
+    assert (theirs.pop("side"), work.pop("side")) == ("benchmarl", "ours")
     assert (work.pop("algorithm"), work.pop("options")) == ("alita_clones", ["--num-critics", "2"])
-    for content in (theirs, work):
-        del content["side"], content["folder"]
+    assert theirs.pop("folder") != work.pop("folder")
     assert theirs == work
-    assert our_variables.pop("PYTHONPATH") == str(ROOT)
-    assert our_variables == peers_variables
-    assert our_variables["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_processs_environment_is_ours_but_for_what_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setenv("KEPT", "kept")
+    names = [*timing.ALLOCATOR, "PYTHONPATH", "KEPT", "OWN"]
+    code = f"import json, os; print(json.dumps({{n: os.environ.get(n) for n in {names}}}))"
+    one = child(code, tmp_path, PYTHONPATH=None, OWN="own")
+    expected = {**timing.ALLOCATOR, "PYTHONPATH": None, "KEPT": "kept", "OWN": "own"}
+    assert one.report() == {name: os.environ.get(name, expected[name]) for name in names} | {
+        "PYTHONPATH": None
+    }
+    one.close()
 
 
 def test_the_peers_environment_is_made_once_and_again_for_other_versions(tmp_path, monkeypatch):
@@ -314,11 +386,11 @@ def test_the_first_compiled_update_is_timed_by_itself(tmp_path):
         watch = timing.Stopwatch()
         one = profile.TimedRun(run, watch, compiled=True)
         one.iterate()
-        assert set(one.compilation.running) == {"compilation"}
-        first = one.compilation.running["compilation"]
+        first = one.first_update
+        assert min(first) > 0
         assert set(watch.running) == {"update_compiled"}
         one.iterate()
-        assert one.compilation.running["compilation"] == first
+        assert one.first_update == first
         assert run.progress["updates"] == 4
 
 
@@ -371,19 +443,12 @@ def test_transitions_are_as_many_as_asked_for_and_buffers_are_filled_to_the_brim
 
 def test_a_buffer_holds_what_its_transitions_take():
     """3 agents: 2 * 14 + 2 + 1 numbers of 4 bytes each, and two flags of a byte."""
-    memory = scaling.peak_memory("maddpg", buffer_size=100, num_envs=4)
+    chosen = {"algorithm": "maddpg", "buffer_size": 100, "num_envs": 4}
+    memory = scaling.peak_memory(chosen, scaling.Config())
     assert memory["buffer_bytes"] == 100 * (3 * 31 * 4 + 2)
     assert memory["peak_bytes"] > memory["buffer_bytes"]
-    assert scaling.peak_memory()["buffer_bytes"] == 0
-
-
-def test_each_term_is_one_that_the_table_names():
-    env = scaling.environment(small("maddpg"))
-    calls = scaling.terms(env, scaling.transitions(env, 40))
-    assert set(calls) == set(scaling.TERMS)
-    for name in set(calls) - {"conditional"}:
-        calls[name]()
-    assert calls["conditional"]().shape == (1024,)
+    assert memory | chosen == memory
+    assert scaling.peak_memory({}, scaling.Config())["buffer_bytes"] == 0
 
 
 def test_tables_of_scaling_by_hand():
@@ -422,13 +487,12 @@ def test_collection_is_told_for_each_task_side_by_side(monkeypatch):
 
 def test_a_step_trains_every_stacked_network(monkeypatch):
     made = []
-
-    def kept(*args, **kwargs):
-        made.append(make(*args, **kwargs))
-        return made[-1]
-
     make = scaling.make_actor
-    monkeypatch.setattr(scaling, "make_actor", kept)
+    monkeypatch.setattr(
+        scaling,
+        "make_actor",
+        lambda *given, **options: made.append(make(*given, **options)) or made[0],
+    )
     step = scaling.network_step(5, 7, 2)
     before = [value.clone() for value in made[0].parameters()]
     step()
@@ -437,32 +501,8 @@ def test_a_step_trains_every_stacked_network(monkeypatch):
         assert (old != new).flatten(1).any(1).all()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("pybullet") is None,
-    reason="PyBullet is not installed: the extra pybullet",
-)
-def test_what_twin_alita_costs_is_told_in_percent_of_td3s_updates(monkeypatch):
-    monkeypatch.setattr(twin_cost, "UPDATES", 2)
-    made, update = [], TD3.update
-
-    def remembered(self, batches):
-        made.append(self)
-        return update(self, batches)
-
-    monkeypatch.setattr(TD3, "update", remembered)
-    twin_cost.updating(twin_cost.Config(compile=False, stored=1_000), "TD3")()
-    assert made[0].updates == 2
+def test_what_twin_alita_costs_is_told_in_percent_of_td3s_updates():
     entry = {"processor_ms": 100.0, "processor_ms_min": 100.0, "processor_ms_max": 1000.0}
     twice = {name: 2.5 * value for name, value in entry.items()}
     rows = twin_cost.cost_table({"TD3": entry, "TwinALITA": twice}).splitlines()
     assert rows[-1] == "| TwinALITA | 250.0 [250.0, 2500.0] | 250 |"
-
-
-def test_an_environments_speed_is_against_its_reference(monkeypatch):
-    """100 steps in 10 ms, 20 ms at worst, against 5 in 5 ms."""
-    times = {"": {"wall_ms": 10.0, "wall_ms_min": 5.0, "wall_ms_max": 20.0}}
-    times["reference_"] = {"wall_ms": 5.0, "wall_ms_min": 5.0, "wall_ms_max": 5.0}
-    monkeypatch.setattr(speed, "take_turns", lambda *args, **kwargs: times)
-    found = speed.speeds({"": (None, 100), "reference_": (None, 5)}, 3, "cpu")
-    ends = [found[f"steps_per_second{end}"] for end in ("", "_min", "_max")]
-    assert (ends, found["ratio"]) == ([10_000, 5_000, 20_000], 10.0)

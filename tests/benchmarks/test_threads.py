@@ -15,9 +15,9 @@ def threads(monkeypatch):
 def test_the_table_has_the_best_run_and_its_share_of_the_better_choice(threads):
     machine = {"torch": "2", "torchrl": "0", "python": "3", "cores": 2, "processor": "P"}
     speeds = {"0 1": [90.0, 100.0], "0 2": [200.0, 50.0], "2 1": [80.0], "2 2": [10.0]}
-    text = threads.text(
+    text = threads.texts(
         {"machine": machine, "rounds": 2, "frames_per_second": {"MADDPG, eager": speeds}}
-    )
+    )["threads"]
     lines = text.splitlines()
     assert lines[0] == "| training | beside | 1 thread | 2 threads |"
     assert lines[2] == "| MADDPG, eager | nothing | 100 (0.50) | 200 (1.00) |"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+import torch
 from scripts import load
 
 speed = load("benchmarks", "wrapper_speed")
@@ -24,23 +23,32 @@ def test_a_ratio_is_that_of_the_medians_of_both_sides(monkeypatch):
     monkeypatch.setattr(speed, "bare", lambda *game: play("bare"))
     monkeypatch.setattr(speed, "wrapped", lambda *game: play("wrapped"))
     monkeypatch.setattr(speed.time, "process_time", lambda: now["time"])
-    row = speed.measure("vmas", "balance", turns=3)
+    row = speed.measure_game("vmas", "balance", turns=3)
     assert (row["bare"], row["wrapped"]) == (256 * 30, 256 * 15)
     assert (row["ratio"], row["asked"]) == (0.5, 0.7)
 
 
-def test_both_sides_of_a_game_are_played():
-    pytest.importorskip("mpe2")
-    for play in (
-        speed.bare("mpe2", "simple_spread_v3", 2),
-        speed.wrapped("mpe2/simple_spread_v3", 2),
-    ):
-        # Beyond an episode's end, at 25 steps.
+@pytest.mark.parametrize(
+    ("suite", "name", "package"),
+    [("mpe2", "simple_spread_v3", "mpe2"), ("smax", "2s3z", "jaxmarl"), ("", "push_box", "torch"),
+     ("", "secret_room", "torch")],
+)  # fmt: skip
+def test_both_sides_of_a_game_are_played(suite, name, package):
+    pytest.importorskip(package)
+    for play in (speed.bare(suite, name, 2), speed.wrapped(speed.task_of(suite, name), 2)):
+        # Of mpe2 beyond an episode's end, at 25 steps.
         play(30)
 
 
-def test_the_table_says_what_the_results_say(monkeypatch):
+def test_both_sides_draw_what_the_mask_allows():
+    mask = torch.tensor([[True, False, True], [False, True, False]]).expand(7, 2, 3)
+    drawn = torch.stack([speed.allowed(mask) for _ in range(20)])
+    assert (drawn.sum(-1) == 1).all()
+    assert drawn.sum((0, 1)).bool().tolist() == mask[0].tolist()
+
+
+def test_the_table_says_what_the_results_say():
     row = {"num_envs": 7, "bare": 2000, "wrapped": 1900, "ratio": 0.95, "asked": 0.9}
     content = {"games": {"mpe2/x": row}, "machine": {"torch": "2", "processor": "p"}}
-    lines = speed.text(json.loads(json.dumps(content))).splitlines()
+    lines = speed.texts(content)["wrapper_speed"].splitlines()
     assert lines[2] == "| `mpe2/x` | 7 | 2,000 | 1,900 | 0.95 | 0.90 |"

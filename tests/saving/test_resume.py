@@ -586,5 +586,5 @@ def test_the_benchmark_of_resume_finds_the_largest_difference_of_two_logs():
 def test_the_benchmark_of_resume_measures_memory_between_updates():
     memory = resume_benchmark.measure_memory(40)
     assert memory["updates"] == 40
-    assert len(memory["resident_mebibytes"]) == 4  # at the start, and after each of 3 batches
+    assert len(memory["resident_mebibytes"]) == 23  # at the start, and after each of 22 batches
     assert min(memory["resident_mebibytes"]) > 50

@@ -10,7 +10,6 @@ from typing import Any
 from torchrl_alita._extras import import_extra
 from torchrl_alita.experiments.results import Row
 from torchrl_alita.experiments.statistics import (
-    FEWEST_RUNS,
     Estimate,
     estimate,
     interquartile_mean,
@@ -18,7 +17,15 @@ from torchrl_alita.experiments.statistics import (
 )
 from torchrl_alita.experiments.tables import by_variant
 
-__all__ = ["DASHES", "colors", "curve", "draw_curves", "draw_profiles", "references_of"]
+__all__ = [
+    "DASHES",
+    "colors",
+    "curve",
+    "draw_curves",
+    "draw_profiles",
+    "plot_estimates",
+    "references_of",
+]
 
 DASHES = ((5, 3), (1, 2), (6, 2, 1, 2), (10, 3), (3, 1, 1, 1, 1, 1))
 """Lines and gaps of the teams that were not trained, in their order; no more of them are drawn."""
@@ -129,18 +136,30 @@ def _labels(axes: Any) -> tuple[list, list[str]]:
 
 
 def _draw_variant(axes: Any, rows: Sequence[Row], metric: str, label: str, color: str) -> None:
-    points = curve(rows, metric)
-    if not points:
-        return
-    frames = list(points)
+    if points := curve(rows, metric):
+        plot_estimates(axes, points, label=label, color=color, lw=1.5)
+
+
+def plot_estimates(
+    axes: Any, points: Mapping[int, Estimate], *, band: float = 0.18, **style: Any
+) -> None:
+    """Interquartile means, with 95 % bands or the line of every run of few.
+
+    Args:
+        axes: of Matplotlib.
+        points: by their place on the x axis.
+        band: opacity of the bands.
+        **style: of the line.
+    """
+    places = list(points)
     centers = [interquartile_mean(point.points) for point in points.values()]
-    axes.plot(frames, centers, color=color, lw=1.5, label=label)
-    if len(rows) >= FEWEST_RUNS:
+    (line,) = axes.plot(places, centers, **style)
+    if all(point.center is not None for point in points.values()):
         low, high = zip(*((point.low, point.high) for point in points.values()), strict=True)
-        axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.fill_between(places, low, high, color=line.get_color(), alpha=band, linewidth=0)
         return
     for run in zip(*(point.points for point in points.values()), strict=True):
-        axes.plot(frames, run, color=color, lw=0.6, alpha=0.45)
+        axes.plot(places, run, color=line.get_color(), lw=0.6, alpha=0.45)
 
 
 def _finish(axes: Any, title: str, label: str, *, frames: bool) -> None:
