@@ -222,6 +222,10 @@ def test_social_influence_is_for_one_hot_actions():
     [
         ({"influence_coeff": -1.0}, "influence_coeff must be finite and at least 0, got -1.0."),
         ({"model_lr": 0.0}, "model_lr must be positive, got 0.0."),
+        (
+            {"influence_coeff": 0.1, "recurrent": True},
+            "The action values of the influence have no memory: recurrent must be False.",
+        ),
         ({"tau": 1.5}, "tau must be in (0, 1], got 1.5."),
         ({"visit_coeff": -0.5}, "visit_coeff must be finite and at least 0, got -0.5."),
         ({"autoencoder_lr": 0.0}, "autoencoder_lr must be positive, got 0.0."),

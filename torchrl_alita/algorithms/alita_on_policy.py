@@ -125,6 +125,10 @@ class OnPolicyALITASettings(MAPPOSettings):
         check_non_negative(influence_coeff=self.influence_coeff)
         if self.tau > 1:
             raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+        if self.recurrent and self.influence_coeff:
+            raise ValueError(
+                "The action values of the influence have no memory: recurrent must be False."
+            )
         if self.bonuses not in ((), _OWN_HEAD):
             raise ValueError(
                 f"The bonuses of OnPolicyALITA are its own: set {', '.join(_COEFFS)}, got "
@@ -155,13 +159,14 @@ class OnPolicyALITA(MAPPO):
 
     each agent's own visits, those of the team, and its influence on the others' transitions,
     each divided by the root mean square of its own discounted return: the variant
-    "ALITA-C", for counts.
+    "ALITA-C", for counts. Bonuses have a value, and an advantage, of their own; the policies
+    explore together in bursts, whose steps count as in :class:`MAPPO`.
+
     ``presets["paper"]`` is the novelty of the influencer's observation and action by an
     autoencoder, the others' diversity penalty and the influence on their values by Theorem 1,
     all of https://arxiv.org/abs/2108.12581. That influence is no reward: it adds to the
     influencer's advantage, see :meth:`torchrl_alita.InfluenceScoreLoss.advantage`. Rivals'
-    bonuses can be weighed in the same way: EDTI, Social Influence, RND. Bonuses have a value, and an advantage, of their own; the policies explore together in
-    bursts, whose steps count as in :class:`MAPPO`.
+    bonuses can be weighed in the same way: EDTI, Social Influence, RND.
 
     Source: ours; its parts are in :class:`torchrl_alita.transforms.VisitBonus`,
     :class:`torchrl_alita.transforms.TransitionInfluence`,
