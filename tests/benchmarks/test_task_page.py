@@ -21,6 +21,12 @@ def test_every_suite_has_a_heading_and_every_task_belongs_to_one():
         assert name.rpartition("/")[0] in task_page.SUITES, name
 
 
+def test_every_task_that_can_be_named_here_has_a_row():
+    rows = task_page.read()
+    for name in task_names():
+        assert name in rows or name.startswith(("test/", "own/")), name
+
+
 def test_a_task_is_measured_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(task_page, "RESULTS", tmp_path / "tasks.jsonl")
     monkeypatch.setattr(task_page, "PAGE", tmp_path / "tasks.md")

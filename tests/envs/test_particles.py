@@ -7,6 +7,7 @@ from itertools import permutations
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from torchrl_alita.envs import (
@@ -19,6 +20,8 @@ from torchrl_alita.envs import (
     get_task,
     layout_of,
     make_env,
+    navigation_metrics,
+    speaker_listener_metrics,
 )
 
 ACTION, OBSERVATION = ("agents", "action"), ("agents", "observation")
@@ -318,3 +321,35 @@ def test_actions_that_an_agent_does_not_have_are_refused():
     with pytest.raises(ValueError, match="The action of agent 0 in environment 0 must be allowed"):
         env.step(step.set(ACTION, torch.stack([UP, STAY])[None]))
     assert torch.equal(env.positions, before)
+
+
+def _placed(positions: list, goal: int | None = None, steps: int = 2) -> TensorDict:
+    """One episode in which all particles stand still."""
+    places = torch.tensor(positions).expand(1, steps, -1, 2)
+    num_agents = len(positions) // 2 if goal is None else 2
+    after = {"positions": places}
+    if goal is not None:
+        after["goal"] = torch.full((1, steps, 1), goal)
+    action = torch.zeros(1, steps, num_agents, 5)
+    return TensorDict({"agents": {"action": action}, "next": after}, [1, steps])
+
+
+def test_the_originals_count_of_collisions_has_both_agents_of_a_pair_and_each_itself():
+    agents, landmarks = [[0.0, 0.0], [0.2, 0.0], [0.0, 0.9]], [[0.0, 0.1], [0.2, 0.3], [1.0, 0.9]]
+    values = navigation_metrics(_placed(agents + landmarks, steps=5))
+    # One pair touches; in each of the five steps it counts twice, and every agent itself.
+    assert float(values["collisions_per_episode"]) == 5
+    assert float(values["counted_collisions"]) == 5 * (2 + 3)
+    assert float(values["landmark_distance"]) == pytest.approx(0.1 + 0.3 + 1.0)
+    assert float(values["distance_per_landmark"]) == pytest.approx(1.4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("distance", "reached"), [(0.09, 4), (0.11, 3), (0.14, 2), (0.155, 1), (0.17, 0)]
+)
+def test_the_listener_has_reached_what_is_within_each_radius(distance, reached):
+    positions = [[0.9, 0.9], [0.0, 0.0], [-0.5, 0.0], [distance, 0.0], [0.5, 0.5]]
+    values = speaker_listener_metrics(_placed(positions, goal=1))
+    radii = [name for name in sorted(values) if name.startswith("reach")]
+    assert radii == ["reach_0.1", "reach_0.115", "reach_0.15", "reach_0.16"]
+    assert [float(values[name]) for name in radii] == [0.0] * (4 - reached) + [1.0] * reached

@@ -351,6 +351,14 @@ class Learner:
         """Policies of which the run's result is the best."""
         return [self.actor]
 
+    @property
+    def reads_rollout(self) -> bool:
+        """Whether an update can be given ``"rollout"``, what was just collected.
+
+        Beside batches of what is stored, it is given once for each that is collected.
+        """
+        return self.on_policy
+
     def env_transforms(self) -> list[Transform]:
         """What must be appended to an environment in which the policies act."""
         return [recurrent_transforms(self.actor)] if self.recurrent else []

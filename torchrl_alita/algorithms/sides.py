@@ -18,7 +18,6 @@ from torchrl_alita.algorithms._learner import (
     AlgorithmSettings,
     Learner,
     LearnerSettings,
-    OffPolicySettings,
 )
 from torchrl_alita.data import Replay
 from torchrl_alita.envs import SideView, check_sides, sides_of
@@ -70,13 +69,6 @@ class SidesSettings(AlgorithmSettings):
         for name in names:
             if not name.isidentifier() or names.count(name) > 1:
                 raise ValueError(f"Sides must have a name each, of letters, got {names}.")
-        kinds = {name: self._on_policy(own) for name, own in self.learning.items()}
-        if len(set(kinds.values())) > 1:
-            said = {name: "on-policy" if kind else "off-policy" for name, kind in kinds.items()}
-            raise ValueError(
-                f"Sides that learn must do so in one way, got {said}: choose on-policy or "
-                "off-policy algorithms for all."
-            )
         for option in ("frames_per_update", "buffer_size"):
             values = {
                 name: getattr(own, option)
@@ -85,10 +77,6 @@ class SidesSettings(AlgorithmSettings):
             }
             if len(set(values.values())) > 1:
                 raise ValueError(f"Sides that learn must have one {option}, got {values}.")
-
-    @staticmethod
-    def _on_policy(settings: LearnerSettings) -> bool:
-        return not isinstance(settings, OffPolicySettings)
 
     @property
     def learning(self) -> dict[str, LearnerSettings]:
@@ -117,17 +105,17 @@ class SidesSettings(AlgorithmSettings):
 
     @property
     def frames_per_update(self) -> int | None:
-        """Environment steps for each update; None if the sides learn on-policy."""
+        """Environment steps for each update; None if all sides learn on-policy."""
         return self._first("frames_per_update")
 
     @property
     def buffer_size(self) -> int | None:
-        """Most transitions stored; None if the sides learn on-policy."""
+        """Most transitions stored; None if all sides learn on-policy."""
         return self._first("buffer_size")
 
     @property
     def batch_size(self) -> int | None:
-        """Transitions of the first side's batch; each side draws as many as its own settings say."""
+        """Transitions of the first batch; each side draws as many as its own settings say."""
         return self._first("batch_size")
 
     @property
@@ -136,8 +124,8 @@ class SidesSettings(AlgorithmSettings):
         return max((getattr(own, "random_frames", 0) for own in self.learning.values()), default=0)
 
     def _first(self, option: str) -> Any:
-        values = (getattr(own, option, None) for own in self.learning.values())
-        return next(values, None)
+        own = self.learning.values()
+        return next((getattr(each, option) for each in own if hasattr(each, option)), None)
 
     def plain(self) -> dict[str, Any]:
         """The options by name, as JSON has them; each side with its algorithm's name.
@@ -196,10 +184,11 @@ class Sides(Learner):
     ``"state"``, as for ``critic_input="state"`` and ``value_input="state"``, it is the whole
     game's.
 
-    All sides that learn must do so in one way: from stored transitions, which they then draw
-    batches from one buffer of, each with its own size; or on-policy, from what all sides have
-    just done. In the first ``random_frames`` of learning from stored transitions, fixed sides act
-    at random too.
+    Sides that learn from stored transitions draw batches from one buffer, each with its own
+    size, once for every ``frames_per_update`` steps. Sides that learn on-policy do so once for
+    every batch that is collected, from what all sides have just done. In one game both can stand
+    against each other. In the first ``random_frames`` of learning from stored transitions, all
+    sides act at random, and nobody learns.
 
     Args:
         env: an environment in the layout of this package.
@@ -295,8 +284,13 @@ class Sides(Learner):
 
     @property
     def on_policy(self) -> bool:
-        """Whether the sides learn from what they have just done."""
-        return next(iter(self.learners.values())).on_policy
+        """Whether all sides learn from what they have just done."""
+        return all(learner.on_policy for learner in self.learners.values())
+
+    @property
+    def reads_rollout(self) -> bool:
+        """Whether a side learns from what was just done."""
+        return any(learner.on_policy for learner in self.learners.values())
 
     @property
     def stochastic(self) -> bool:
@@ -310,7 +304,11 @@ class Sides(Learner):
 
     @property
     def stored_keys(self) -> tuple[NestedKey, ...]:
-        """What the sides' learners store beside what their losses read."""
+        """What the sides' learners store beside what their losses read.
+
+        Nothing of sides that learn on-policy, if others do not: a policy's own entries, as its
+        log-probabilities, are not there while actions are random.
+        """
         return self._keys(lambda learner: learner.stored_keys)
 
     @property
@@ -322,6 +320,7 @@ class Sides(Learner):
         found = [
             self.actor.outside(name, key, own=not self.actor.reads_game(name, key))
             for name, learner in self.learners.items()
+            if self.on_policy or not learner.on_policy
             for key in read(learner)
         ]
         return tuple(dict.fromkeys(found))
@@ -330,8 +329,8 @@ class Sides(Learner):
         """What an update reads, by name.
 
         Returns:
-            Of each side that learns what its learner reads, as ``"good/batch"``. All are of the
-            whole game.
+            Of each side that learns from stored transitions what its learner reads, as
+            ``"good/batch"``. All are of the whole game.
         """
         return {
             f"{name}/{stream}": self._of_game(name, replay)
@@ -375,8 +374,9 @@ class Sides(Learner):
         """An update of each side that learns, on its agents' part of the batches.
 
         Args:
-            batches: one for each name of :meth:`replays`, of the whole game;
-                ``{"rollout": [B, T]}`` of sides that learn on-policy.
+            batches: one for each name of :meth:`replays`, of the whole game; and ``"rollout"``
+                ``[B, T]`` if a side learns on-policy, which waits where it is not given, unless
+                all do.
 
         Returns:
             What the sides' learners log, as ``"good/loss_actor"``.
@@ -392,11 +392,19 @@ class Sides(Learner):
             own = {
                 stream.rpartition("/")[2]: self.actor.view(batch, name)
                 for stream, batch in batches.items()
-                if self.on_policy or stream.startswith(f"{name}/")
+                if (stream == "rollout" and learner.on_policy) or stream.startswith(f"{name}/")
             }
+            if not own:
+                continue
             logs.update({f"{name}/{key}": value for key, value in learner.update(own).items()})
         self.updates += 1
         return logs
+
+    def _check_names(self, batches: Mapping[str, TensorDictBase]) -> Mapping[str, TensorDictBase]:
+        if not isinstance(batches, dict) or self.on_policy or not self.reads_rollout:
+            return super()._check_names(batches)
+        super()._check_names({name: own for name, own in batches.items() if name != "rollout"})
+        return batches
 
     @torch.no_grad()
     def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:

@@ -52,7 +52,9 @@ _BRAX = ("ant_4x2", "halfcheetah_6x1", "hopper_3x1", "humanoid_9|8", "walker2d_2
 # Steps of an episode where an environment does not say.
 _HORIZONS = {"coin_game": 100, "hanabi": 100}
 _GENERATOR = "threefry2x32"
-# Environments that one call begins: a few end at a time.
+# What a step gives and a reset does not.
+_OF_STEPS = ("reward", "done", "terminated", "truncated", "fits")
+# Environments that one call begins where a few end at a time; where most do, it is all.
 _RESETS = 64
 
 
@@ -131,7 +133,12 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
         self._place = place_of(self.device)
         self._mask = self._set_specs()
         self._carry = self._game.empty(num_envs, self._place)
-        self._last = self._nothing()
+        # What the last call gave: the caller has the same tensors.
+        self._last = {
+            name: torch.zeros(num_envs, *shape, dtype=dtype, device=self.device)
+            for name, (shape, dtype) in game.layout.items()
+            if name not in _OF_STEPS
+        }
         self._set_seed(seed)
         self._begun = False
 
@@ -162,7 +169,6 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
             action = Bounded(low, high, shape, dtype=torch.float32, device=device)
         else:
             how = {"shape": shape, "dtype": torch.float32, "device": device}
-            self._vectors = torch.eye(game.num_actions, device=device)
             if game.masked:
                 mask = torch.ones(shape, dtype=torch.bool, device=device)
                 seen["action_mask"] = Categorical(2, shape=shape, dtype=torch.bool, device=device)
@@ -183,13 +189,6 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
         )
         return mask
 
-    def _nothing(self) -> dict[str, torch.Tensor]:
-        """What stands where no episode has begun."""
-        entries = self.observation_spec.zero()
-        names = [name for name in set(entries["agents"].keys()) if name != "terminated"]
-        found = {name: entries["agents", name] for name in names}
-        return found | ({STATE: entries[STATE]} if self._game.state_size else {})
-
     def _set_seed(self, seed: int | None) -> None:
         seed = _grid.seed_of_task(seed)
         _grid.check_whole(0, 2**64 - 1, seed=seed)
@@ -203,15 +202,16 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
             rows = torch.arange(num_envs, device=self.device)
         else:
             rows = reset.squeeze(-1).nonzero().squeeze(-1)
-        length = min(num_envs, _RESETS)
+        # Each length is another compilation.
+        length = _RESETS if 2 * len(rows) <= num_envs else num_envs
+        last = {name: tensor.clone() for name, tensor in self._last.items()}
         for part in rows.split(length):
-            # The compiled function has one length; no environment has the number B.
-            padding = (0, length - len(part))
-            padded = torch.nn.functional.pad(part.int(), padding, value=num_envs)
+            # No environment has the number B.
+            padded = torch.nn.functional.pad(part.int(), (0, length - len(part)), value=num_envs)
             self._carry, seen = self._game.reset(self._carry, padded)
             for name, tensor in seen.items():
-                self._last[name].index_copy_(0, part, tensor[: len(part)])
-        self._begun = True
+                last[name].index_copy_(0, part, tensor[: len(part)])
+        self._last, self._begun = last, True
         no = torch.zeros(num_envs, 1, dtype=torch.bool, device=self.device)
         return self._entries({"done": no, "terminated": no.clone(), "truncated": no.clone()})
 
@@ -220,7 +220,7 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
             _grid.publish_mask(self, self._mask, self._last["action_mask"])
         entries = dict(flags)
         for name, tensor in self._last.items():
-            (entries if name == STATE else agents)[name] = tensor.clone()
+            (entries if name == STATE else agents)[name] = tensor
         # The limit is not the agents': who is not alive has ended for good.
         agents["terminated"] = ~agents["alive"]
         shape = (*self.batch_size, self.num_agents)
@@ -230,14 +230,18 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         if not self._begun:
             raise RuntimeError("The environments must be reset before a step.")
-        action = tensordict.get(ACTION).detach()
-        if self.discrete:
-            lead = (*self.batch_size, self.num_agents)
-            action = _grid.chosen_actions(action, self._vectors, lead)
-            if self._mask is not None:
-                _grid.check_allowed(action, self._last["action_mask"])
-            action = action.int()
-        self._carry, entries = self._game.step(self._carry, action)
+        action = tensordict.get(ACTION).detach().float()
+        lead = (*self.batch_size, self.num_agents)
+        if action.shape != (*lead, self._game.num_actions):
+            raise ValueError(
+                f"{ACTION} must have the shape {(*lead, self._game.num_actions)}, got "
+                f"{tuple(action.shape)}."
+            )
+        self._carry, entries = self._game.step(self._carry, action, self._mask)
+        if not entries.pop("fits").all():
+            # No environment has moved.
+            vectors = torch.eye(action.shape[-1], dtype=action.dtype, device=self.device)
+            _grid.check_allowed(_grid.chosen_actions(action, vectors, lead), self._mask)
         reward = entries.pop("reward")
         flags = {name: entries.pop(name) for name in ("done", "terminated", "truncated")}
         self._last = entries
@@ -313,8 +317,22 @@ class _Game:
         self.masked = self.discrete and (self._masks is not None or len(set(self.sizes)) > 1)
         if not self.discrete:
             self.bounds = self._bounds()
-        self._step = jax.jit(jax.vmap(self._step_one), donate_argnums=0)
+        self.layout = self._laid_out()
+        self._step = jax.jit(self._step_all, donate_argnums=0)
         self._reset = jax.jit(self._reset_rows, donate_argnums=0)
+
+    def _laid_out(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each entry that is handed over, of one environment."""
+        each = len(self.agents)
+        numbers = {"observation": (each, self.observation_size), "reward": (each, 1)}
+        if self.state_size:
+            numbers[STATE] = (self.state_size,)
+        flags = {"alive": (each, 1), **dict.fromkeys(_OF_STEPS[1:], (1,))}
+        if self.masked:
+            flags["action_mask"] = (each, self.num_actions)
+        return {name: (shape, torch.float32) for name, shape in numbers.items()} | {
+            name: (shape, torch.bool) for name, shape in flags.items()
+        }
 
     def _find_masks(self) -> Callable[[Any], Any] | None:
         """What says who may do what in a state: hanabi has a name of its own for it."""
@@ -337,13 +355,48 @@ class _Game:
             raise ValueError("All actions must have finite bounds.")
         return bounds[0], bounds[1]
 
-    def step(self, carry: Any, action: torch.Tensor) -> tuple[Any, dict[str, torch.Tensor]]:
-        """All go on, with numbers int32 ``[B, N]`` or floats ``[B, N, A]``."""
-        return _exported(self._step(carry, _imported(action)))
+    def step(
+        self, carry: Any, action: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[Any, dict[str, torch.Tensor]]:
+        """All go on, with float32 actions and what is allowed, ``[B, N, A]``.
+
+        None does if one of the actions is not one-hot or not allowed; ``fits`` says whether.
+        """
+        allowed = None if mask is None else _imported(mask)
+        carry, arrays = self._step(carry, _imported(action), allowed)
+        return carry, self._exported(arrays, len(action))
 
     def reset(self, carry: Any, rows: torch.Tensor) -> tuple[Any, dict[str, torch.Tensor]]:
         """Some begin anew: their numbers, int32; B or more stands for none."""
-        return _exported(self._reset(carry, _imported(rows)))
+        carry, arrays = self._reset(carry, _imported(rows))
+        return carry, self._exported(arrays, len(rows), without=_OF_STEPS)
+
+    def _joined(self, entries: dict[str, Any]) -> list[Any]:
+        """All numbers in one array and all flags in another, each entry ``[B, ...]`` in a row.
+
+        An array that is handed over takes longer than most of them do to compute.
+        """
+        import jax.numpy as jnp
+
+        parts: dict[torch.dtype, list] = {torch.float32: [], torch.bool: []}
+        for name, (_, kind) in self.layout.items():
+            if name in entries:
+                parts[kind].append(entries[name].reshape(-1))
+        return [jnp.concatenate(part) for part in parts.values()]
+
+    def _exported(
+        self, arrays: Any, num_envs: int, *, without: tuple[str, ...] = ()
+    ) -> dict[str, torch.Tensor]:
+        """The same memory, for torch, entry by entry."""
+        joined = dict(zip((torch.float32, torch.bool), map(torch.from_dlpack, arrays), strict=True))
+        entries, places = {}, dict.fromkeys(joined, 0)
+        for name, (shape, kind) in self.layout.items():
+            if name not in without:
+                size = num_envs * prod(shape)
+                part = joined[kind][places[kind] : places[kind] + size]
+                entries[name] = part.view(num_envs, *shape)
+                places[kind] += size
+        return entries
 
     def empty(self, num_envs: int, place: Any) -> Any:
         """A carry of zeros."""
@@ -384,6 +437,22 @@ class _Game:
         kept, used = jax.random.split(jax.random.wrap_key_data(key, impl=_GENERATOR))
         return jax.random.key_data(kept), used
 
+    def _step_all(self, carry: Any, action: Any, mask: Any) -> tuple[Any, list[Any]]:
+        import jax
+        import jax.numpy as jnp
+
+        fits = jnp.ones((len(action), 1), bool)
+        if self.discrete:
+            chosen = action.argmax(-1)
+            right = action == jax.nn.one_hot(chosen, self.num_actions)
+            if mask is not None:
+                right &= mask | (action == 0)
+            action, fits = chosen, right.all((1, 2))[:, None]
+        after, entries = jax.vmap(self._step_one)(carry, action)
+        every = fits.all()
+        after = jax.tree.map(lambda new, old: jnp.where(every, new, old), after, carry)
+        return after, self._joined(entries | {"fits": fits})
+
     def _step_one(self, carry: Any, action: Any) -> tuple[Any, dict]:
         import jax
         import jax.numpy as jnp
@@ -416,7 +485,7 @@ class _Game:
         }
         return (key, after, living, steps), entries
 
-    def _reset_rows(self, carry: Any, rows: Any) -> tuple[Any, dict]:
+    def _reset_rows(self, carry: Any, rows: Any) -> tuple[Any, list[Any]]:
         import jax
 
         used = carry[0].at[rows].get(mode="fill", fill_value=0)
@@ -424,7 +493,7 @@ class _Game:
         carry = jax.tree.map(
             lambda old, new: old.at[rows].set(new.astype(old.dtype), mode="drop"), carry, begun
         )
-        return carry, seen
+        return carry, self._joined(seen)
 
     def _begin_one(self, key: Any) -> tuple[Any, dict]:
         import jax.numpy as jnp
@@ -472,15 +541,12 @@ def _of(values: Any, number: int, agent: str) -> Any:
 
 def _imported(tensor: torch.Tensor) -> Any:
     """The same memory, for JAX."""
+    if tensor.device.type == "cpu":
+        # A compiled function takes NumPy's arrays as they are, in a fraction of the time.
+        return tensor.contiguous().numpy()
     import jax
 
     return jax.dlpack.from_dlpack(tensor.contiguous())
-
-
-def _exported(result: tuple[Any, dict]) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The same memory, for torch."""
-    carry, entries = result
-    return carry, {name: torch.from_dlpack(array) for name, array in entries.items()}
 
 
 # Tasks

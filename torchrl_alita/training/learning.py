@@ -34,6 +34,8 @@ class Learning:
             "frames": 0, "updates": 0, "episodes": 0, "wall_seconds": 0.0
         }  # fmt: skip
         self._num_envs = config.training.num_envs
+        # A rollout is learned from once, and only if the policies have made it.
+        self._fresh = False
         self._random_frames = getattr(config.algorithm, "random_frames", 0)
         per_update = getattr(config.algorithm, "frames_per_update", None)
         self.updates_per_batch = (
@@ -47,7 +49,7 @@ class Learning:
             collected: ``[B, T]``.
 
         Returns:
-            The last update's logs, or nothing while actions are random.
+            The last update's logs of every kind, or nothing while actions are random.
 
         Raises:
             ValueError: at a NaN or infinity; the key and the frame are named.
@@ -55,8 +57,9 @@ class Learning:
         self.store(collected)
         if not self.ready:
             return {}
+        logs = TensorDict()
         for _ in range(self.updates_per_batch):
-            logs = self.update(collected)
+            logs.update(self.update(collected))
         check_finite(logs, self.progress["frames"])
         logs.update(self.algorithm.health(collected))
         return {name: float(value) for name, value in logs.items()}
@@ -70,6 +73,7 @@ class Learning:
         Raises:
             ValueError: at a NaN or infinity; the key and the frame are named.
         """
+        self._fresh = self.progress["frames"] >= self._random_frames
         self.progress["frames"] += collected.numel()
         check_finite(collected, self.progress["frames"])
         self.buffers.extend(collected)
@@ -106,7 +110,11 @@ class Learning:
             Its logs.
         """
         on_policy = self.algorithm.on_policy
-        logs = self.algorithm.update({"rollout": collected} if on_policy else self.buffers.sample())
+        batches = {} if on_policy else self.buffers.sample()
+        if on_policy or (self._fresh and self.algorithm.reads_rollout):
+            batches["rollout"] = collected
+        self._fresh = False
+        logs = self.algorithm.update(batches)
         self.progress["updates"] += 1
         return logs
 
