@@ -17,6 +17,7 @@ from torchrl.objectives import SoftUpdate, TargetNetUpdater
 
 from torchrl_alita._checks import (
     check_at_least_one,
+    check_kind,
     check_positive,
     check_share,
     check_whole,
@@ -413,6 +414,8 @@ class Learner:
                 f"{type(self).__name__} reads the batches {sorted(self._batch_names)}, got "
                 f"{sorted(batches)}."
             )
+        for name, batch in batches.items():
+            check_kind(f"The batch {name!r}", batch, TensorDictBase, "a tensordict")
         return batches
 
     def _losses(self, *batches: TensorDictBase) -> TensorDictBase:

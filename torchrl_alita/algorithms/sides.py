@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase, Transform
 
 # The registry, which imports this module, builds the sides' algorithms.
+from torchrl_alita._checks import agent_indices, check_callable, check_kind
 from torchrl_alita.algorithms import registry
 from torchrl_alita.algorithms._learner import (
     AlgorithmSettings,
@@ -61,9 +63,14 @@ class SidesSettings(AlgorithmSettings):
 
     def __post_init__(self):
         for name in ("sides", "agents"):
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                object.__setattr__(self, name, tuple(value.items()))
+            object.__setattr__(self, name, _pairs(name, getattr(self, name)))
+        sides = [(name, _followed(name, own)) for name, own in self.sides]
+        object.__setattr__(self, "sides", tuple(sides))
+        agents = [
+            (name, agent_indices(f"The agents of the side {name!r}", own))
+            for name, own in self.agents
+        ]
+        object.__setattr__(self, "agents", tuple(agents))
         super().__post_init__()
         names = [name for name, _ in self.sides]
         for name in names:
@@ -99,6 +106,7 @@ class SidesSettings(AlgorithmSettings):
             >>> settings.with_sides(lambda name, follows: "runs/a").fixed["good"]
             'runs/a'
         """
+        check_callable("change", change)
         return replace(self, sides=tuple((name, change(name, own)) for name, own in self.sides))
 
     # What a training loop asks of every algorithm that learns from stored transitions.
@@ -160,12 +168,40 @@ class SidesSettings(AlgorithmSettings):
             >>> SidesSettings.from_plain(settings.plain()) == settings
             True
         """
+        if not isinstance(options.get("sides"), Mapping):
+            raise TypeError(
+                f"The settings of sides must have 'sides', what each follows by its name, got "
+                f"{options}."
+            )
 
         def follows(own: Any) -> Any:
             return own if isinstance(own, str) else registry.settings_from_plain(own)
 
         sides = {name: follows(own) for name, own in options["sides"].items()}
         return cls(sides=sides, agents=options.get("agents", {}))
+
+
+def _pairs(option: str, value: Any) -> tuple[tuple[str, Any], ...]:
+    """A dict, or what is left of one, as pairs of a side's name and something."""
+    pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+    fitting = isinstance(pairs, (tuple, list)) and all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in pairs
+    )
+    if not fitting:
+        raise TypeError(
+            f"{option} must be a dict with the names of sides as its keys, got {value!r}."
+        )
+    return tuple((name, own) for name, own in pairs)
+
+
+def _followed(name: str, follows: Any) -> LearnerSettings | str:
+    """What a side follows, a path as text."""
+    if isinstance(follows, Path):
+        return str(follows)
+    words = "settings of an algorithm, 'random', 'module:function' or the directory of a run"
+    check_kind(f"What the side {name!r} follows", follows, (LearnerSettings, str), words)
+    return follows
 
 
 class Sides(Learner):
@@ -471,7 +507,10 @@ def _fixed_policies(
     device: torch.device | str | None,
 ) -> dict[str, Policy]:
     """The policies of the sides that do not learn."""
-    policies = dict(policies or {})
+    policies = {} if policies is None else policies
+    check_kind("policies", policies, Mapping, "a mapping of sides to policies")
+    for name, policy in policies.items():
+        check_callable(f"The policy of the side {name!r}", policy)
     if unknown := [name for name in policies if name not in settings.fixed]:
         raise ValueError(
             f"Policies are given of {unknown}, but fixed are {sorted(settings.fixed)}."

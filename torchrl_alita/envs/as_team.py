@@ -28,6 +28,7 @@ from torchrl.data import (
 )
 from torchrl.envs import EnvBase, Transform, TransformedEnv
 
+from torchrl_alita._checks import check_at_least_one, check_kind, check_sequence
 from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.layout import ACTION, ALIVE, STATE
 
@@ -93,7 +94,10 @@ def as_team(
         >>> rollout["agents", "observation"].shape, rollout["agents", "action"].shape
         (torch.Size([2, 3, 3, 10]), torch.Size([2, 3, 3, 9]))
     """
-    keys = [observation] if isinstance(observation, str | tuple) else list(observation)
+    check_kind("env", env, EnvBase, "a TorchRL environment")
+    check_at_least_one(most_choices=most_choices)
+    single = isinstance(observation, (str, tuple))
+    keys = [observation] if single else check_sequence("observation", observation)
     layout = TeamLayout(env, keys, state=state, most_choices=most_choices)
     return TransformedEnv(env, layout, auto_unwrap=False)
 

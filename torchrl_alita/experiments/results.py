@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torchrl_alita._checks import check_kind, check_number
 from torchrl_alita.saving import write_whole
 
 try:
@@ -144,6 +145,7 @@ def _check_metrics(where: str, metrics: Any) -> None:
 
 
 def _line(row: Row) -> str:
+    check_kind("A row", row, Row, "a Row")
     return json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n"
 
 
@@ -170,7 +172,11 @@ def read_rows(path: str | Path) -> list[Row]:
         ValueError: .../spread.jsonl, line 1, is damaged: it lacks algorithm, command, ...
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no file of rows: {error}.") from error
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             rows.append(_parse(line))
         except (TypeError, ValueError) as error:
@@ -197,10 +203,12 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
         rows: of the file.
 
     Raises:
+        TypeError: if one is no :class:`Row`; the old file stays.
         OSError: if the file cannot be written; the old one stays.
     """
+    text = "".join(map(_line, rows))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(map(_line, rows)))
+    write_whole(path, text)
 
 
 def append_row(path: str | Path, row: Row) -> None:
@@ -211,6 +219,7 @@ def append_row(path: str | Path, row: Row) -> None:
         row: to be added.
 
     Raises:
+        TypeError: if it is no :class:`Row`; nothing is written.
         ValueError: if the file's last row is unfinished; nothing is written.
         OSError: if the row cannot be written; the file stays as it was.
 
@@ -232,8 +241,9 @@ def append_row(path: str | Path, row: Row) -> None:
         if file.read(1) not in (b"", b"\n"):
             file.seek(0)
             raise ValueError(f"{path}, line {len(file.read().splitlines())}, is unfinished.")
+        line = _line(row).encode()
         try:
-            file.write(_line(row).encode())
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
         except OSError:
@@ -336,12 +346,17 @@ def normalized_score(value: float, *, floor: float, ceiling: float) -> float:
         lower is better.
 
     Raises:
-        ValueError: if floor and ceiling are the same.
+        TypeError: if one is no number.
+        ValueError: if one is NaN, or floor and ceiling are the same.
 
     Examples:
         >>> normalized_score(-350.0, floor=-584.0, ceiling=-116.0)
         0.5
     """
+    check_number(value=value, floor=floor, ceiling=ceiling)
+    for name, number in (("value", value), ("floor", floor), ("ceiling", ceiling)):
+        if math.isnan(number):
+            raise ValueError(f"{name} must be a number, got nan.")
     if floor == ceiling:
         raise ValueError(f"floor and ceiling must differ, got {floor} for both.")
     return (value - floor) / (ceiling - floor)

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
+from torchrl_alita._checks import check_at_least_one, check_choice, check_integer, check_sequence
 from torchrl_alita._extras import import_extra
+from torchrl_alita.algorithms import get_algorithm
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
 from torchrl_alita.experiments.results import Row, write_rows
@@ -75,12 +77,17 @@ def run_cells(
         The :class:`Outcome`.
 
     Raises:
-        ValueError: if another sweep works in the folder, or the folder of a cell holds another
+        TypeError: if the cells are no sequence.
+        ValueError: if there is less than one worker, or no such launcher; if another sweep works
+            in the folder, or the folder of a cell holds another
             run, or two cells have the same task, variant and seed.
         ImportError: if the launcher's package is not installed; the extra is named.
         OSError: if the disk is full; what is there stays, and the same call goes on.
         KeyboardInterrupt: after Ctrl-C, when the runs have written their checkpoints.
     """
+    cells = check_sequence("cells", cells)
+    check_at_least_one(workers=workers)
+    check_choice("launcher", launcher, sorted(LAUNCHERS))
     out = Path(out)
     names = [cell.name for cell in cells]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
@@ -315,6 +322,11 @@ def make_cells(
     Returns:
         The cells.
 
+    Raises:
+        TypeError: if names, seeds or the values of a setting are no sequence.
+        ValueError: if there is none of them, an algorithm is unknown, a setting is of another
+            algorithm, frames are below 1, or a seed is negative.
+
     Examples:
         >>> grid = {"alita.influence_coeff": [0.0, 0.1]}
         >>> cells = make_cells(
@@ -323,7 +335,25 @@ def make_cells(
         >>> [cell.variant for cell in cells]
         ['maddpg', 'alita, influence_coeff=0.0', 'alita, influence_coeff=0.1']
     """
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    tasks, algorithms = check_sequence("tasks", tasks), check_sequence("algorithms", algorithms)
+    for name, given in (("tasks", tasks), ("algorithms", algorithms)):
+        if not given:
+            raise ValueError(f"{name} must name at least one.")
+    for algorithm in algorithms:
+        get_algorithm(algorithm)
+    check_at_least_one(frames=frames)
+    if isinstance(seeds, int):
+        check_at_least_one(seeds=seeds)
+        seeds = range(seeds)
+    seeds = [check_integer("seeds", seed) for seed in check_sequence("seeds", seeds)]
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"seeds must be at least 0, and at least one, got {seeds}.")
+    for name, values in (grid or {}).items():
+        owner = name.rpartition(".")[0].replace("-", "_")
+        if not check_sequence(f"The values of {name}", values):
+            raise ValueError(f"{name} has no value.")
+        if owner not in ("", "task", *algorithms):
+            raise ValueError(f"{name} is of {owner!r}, which is not among {algorithms}.")
     variants = [
         (algorithm, settings)
         for algorithm in algorithms
