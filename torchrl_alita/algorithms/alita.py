@@ -223,13 +223,13 @@ class ALITA(MADDPG):
             distance="brier" if self.layout.discrete else "squared",
         ).to(self.device)
         coeffs = {NOVELTY: settings.novelty_coeff, DIVERSITY_PENALTY: settings.diversity_coeff}
-        self.scale = None
-        if settings.bonus_unit == "own_return":
+        self.scale: BonusScale | None = None
+        if settings.bonus_unit == "reward":
+            self.total_reward = TotalReward(coeffs).to(self.device)
+        else:
             # The reward's own size is measured beside those of the bonuses.
             self.scale = BonusScale({REWARD: 0.0, **coeffs}, gamma=settings.gamma).to(self.device)
-            coeffs = {INTRINSIC_REWARD: 1.0}
-        self.total_reward = TotalReward(coeffs).to(self.device)
-        if self.scale is not None:
+            self.total_reward = TotalReward({INTRINSIC_REWARD: 1.0}).to(self.device)
             self.modules |= {"bonus_scale": self.scale, "total_reward": self.total_reward}
         self.modules["novelty_loss"] = self.novelty_loss
         self.optimizers["autoencoder"] = make_optimizer(

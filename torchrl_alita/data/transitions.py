@@ -79,7 +79,9 @@ class TransitionCounts(nn.Module):
         check_whole(2, num_agents=num_agents)
         check_at_least_one(num_actions=num_actions, slots=slots)
         check_flag(deterministic=deterministic)
-        self.num_agents, self.num_actions = int(num_agents), int(num_actions)
+        # A small integer of NumPy would overflow below.
+        num_agents, num_actions, slots = int(num_agents), int(num_actions), int(slots)
+        self.num_agents, self.num_actions = num_agents, num_actions
         self.state, self.outcome, self.influencer_state = state, outcome, influencer_state
         self.deterministic = deterministic
         self.num_states = number_of_codes("state", state)

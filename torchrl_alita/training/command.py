@@ -27,6 +27,7 @@ from torchrl_alita.training.config import (
     make_config,
     unknown_option,
 )
+from torchrl_alita.training.evaluation import side_returns
 from torchrl_alita.training.loop import start
 
 __all__ = [
@@ -139,7 +140,13 @@ def closing_table(summary: Mapping[str, Any]) -> str:
     trained, random = summary["evaluation"], summary["random_team"]
     best = summary.get("ceiling")
     ceilings = {} if best is None else {"return_mean": best}
-    rows = [[name, value, random[name], ceilings.get(name)] for name, value in trained.items()]
+    # Of sides that are paid against each other the mean over all agents says nothing.
+    hidden = ("return_mean", "return_std") if side_returns(trained) and best is None else ()
+    rows = [
+        [name, value, random[name], ceilings.get(name)]
+        for name, value in trained.items()
+        if name not in hidden
+    ]
     floor = random["return_mean"]
     if best is not None and best != floor:
         rows.append(["score", (trained["return_mean"] - floor) / (best - floor), 0.0, 1.0])
