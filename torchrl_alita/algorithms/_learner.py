@@ -257,6 +257,8 @@ class Learner:
     stored_keys: ClassVar[tuple[NestedKey, ...]] = ()
     """Entries of a transition that are stored beside those that the losses read."""
 
+    settings: Any
+    """Of the class ``Settings``."""
     actor: TensorDictModuleBase
     exploration: TensorDictModuleBase | None = None
     """What follows the policies in a training loop, in the place of the loop's noise."""
@@ -296,7 +298,7 @@ class Learner:
     def make_policy(
         cls,
         env: EnvBase,
-        settings: AlgorithmSettings,
+        settings: Any,
         *,
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:

@@ -178,7 +178,8 @@ class SidesSettings(AlgorithmSettings):
             return own if isinstance(own, str) else registry.settings_from_plain(own)
 
         sides = {name: follows(own) for name, own in options["sides"].items()}
-        return cls(sides=sides, agents=options.get("agents", {}))
+        agents = options.get("agents", {})
+        return cls(sides=tuple(sides.items()), agents=tuple(agents.items()))
 
 
 def _pairs(option: str, value: Any) -> tuple[tuple[str, Any], ...]:
@@ -376,12 +377,13 @@ class Sides(Learner):
 
     def _of_game(self, name: str, replay: Replay) -> Replay:
         """A side's stream where the storage holds the whole game."""
-        settings, agents = self.settings.learning[name], self.sides[name]
+        settings: Any = self.settings.learning[name]
+        agents, of_side = self.sides[name], replay.rows
         size = replay.batch_size or settings.batch_size
         if replay.sampler is not None:
             # It looks at one agent, by its number.
             replay.sampler.influencer = agents[replay.sampler.influencer]
-        rows = None if replay.rows is None else lambda stored: replay.rows(side_of(stored, agents))
+        rows = None if of_side is None else lambda stored: of_side(side_of(stored, agents))
         return replace(replay, batch_size=size, rows=rows)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
@@ -494,7 +496,7 @@ def _sides_in(env: EnvBase, settings: SidesSettings) -> dict[str, tuple[int, ...
             f"The game has the sides {own}; say what {missing[0]!r} follows, as in "
             f"--side.{missing[0]} maddpg."
         )
-    sides = {name: given.get(name, own.get(name)) for name in names}
+    sides = {name: given[name] if name in given else own[name] for name in names}
     return check_sides(sides, layout_of(env).num_agents)
 
 

@@ -19,7 +19,7 @@ from torchrl_alita.saving import write_whole
 try:
     import fcntl
 except ImportError:  # Windows: there one process at a time may add rows.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "Row",

@@ -253,9 +253,9 @@ def probability_of_improvement(
     """
     if isinstance(scores, Mapping) != isinstance(others, Mapping):
         raise ValueError("Both must be scores of one task, or both scores by task.")
-    if isinstance(scores, Mapping) and scores.keys() != others.keys():
-        raise ValueError(f"The tasks must be the same, got {list(scores)} and {list(others)}.")
-    if isinstance(scores, Mapping):
+    if isinstance(scores, Mapping) and isinstance(others, Mapping):
+        if scores.keys() != others.keys():
+            raise ValueError(f"The tasks must be the same, got {list(scores)} and {list(others)}.")
         others = {task: others[task] for task in scores}
     first, second = _samples(scores), _samples(others)
     tasks = len(first)
@@ -270,7 +270,7 @@ def probability_of_improvement(
     probability = float(improvement(*first, *second))
     if min(len(sample) for sample in (*first, *second)) < FEWEST_RUNS:
         return probability, None
-    drawn = dict(enumerate((*first, *second)))
+    drawn = {str(i): sample.tolist() for i, sample in enumerate((*first, *second))}
     return probability, bootstrap_interval(drawn, improvement)
 
 

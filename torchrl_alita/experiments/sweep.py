@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -28,7 +28,7 @@ from torchrl_alita.training.command import check_option, parse_arguments
 try:
     import fcntl
 except ImportError:  # Windows: there nobody keeps two sweeps out of one folder.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LAUNCHERS", "Outcome", "main", "make_cells", "run_cells"]
 
@@ -212,18 +212,19 @@ def _bar(folders: Sequence[CellFolder], progress: bool) -> Iterator[Callable[[],
     tqdm = import_extra("tqdm", "recipes").tqdm
     total = sum(folder.cell.frames for folder in folders)
     with tqdm(total=total, unit=" frames", unit_scale=True, disable=not progress) as bar:
+        last = float("-inf")
 
         def show() -> None:
-            if bar.disable or time.monotonic() - show.last < 1:
+            nonlocal last
+            if bar.disable or time.monotonic() - last < 1:
                 return
-            show.last = time.monotonic()
+            last = time.monotonic()
             bar.n = sum(min(folder.frames, folder.cell.frames) for folder in folders)
             done = sum(folder.finished for folder in folders)
             bar.set_postfix_str(f"{done} of {len(folders)} runs")
 
-        show.last = float("-inf")
         yield show
-        show.last = float("-inf")
+        last = float("-inf")
         show()
 
 
@@ -409,7 +410,7 @@ class Refused(ValueError):
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise Refused(message)
 
 
@@ -463,8 +464,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from the checkpoints.", file=sys.stderr)
         return 130
-    for name, error in outcome.failures.items():
-        print(f"{name} failed: {error}", file=sys.stderr)
+    for name, reason in outcome.failures.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
     print(f"{len(outcome.rows)} runs have finished; their rows: {config.out / 'results.jsonl'}")
     return 1 if outcome.failures else 0
 

@@ -76,7 +76,7 @@ def cross_play(
     check_whole(0, LARGEST_SEED, seed=seed)
     task = get_task(task) if isinstance(task, str) else task
     check_kind("sides", sides, Mapping, "a mapping of sides to policies")
-    options = {"n_agents": n_agents, "horizon": horizon, "device": device}
+    options: dict[str, Any] = {"n_agents": n_agents, "horizon": horizon, "device": device}
     env = make_env(task, num_envs=episodes, seed=seed, **options)
     horizon = task.horizon if horizon is None else horizon
     known = check_sides(dict(agents or sides_of(env)), env.full_action_spec["agents"].shape[-1])

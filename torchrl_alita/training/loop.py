@@ -32,7 +32,7 @@ from torchrl_alita.training.figures import Pictures
 from torchrl_alita.training.learning import Learning
 from torchrl_alita.training.logging import Loggers, MetricsFile
 
-__all__ = ["Run", "start", "train"]
+__all__ = ["Run", "shown_returns", "start", "train"]
 
 
 def train(
@@ -147,7 +147,7 @@ class Run:
         self.config, self.task = config, task
         training = config.training
         seed_everything(training.seed)
-        options = {
+        options: dict[str, Any] = {
             "n_agents": training.n_agents,
             "device": training.device,
             "horizon": task.horizon if training.horizon is None else training.horizon,
