@@ -253,6 +253,8 @@ def step_entries(
 class GridState(SavedState, StaysOnDevice):
     """A state with cells, which lie on the grid."""
 
+    size: int
+
     def _check_saved(self, name: str, value: torch.Tensor) -> None:
         super()._check_saved(name, value)
         if name.endswith("_cells") and (int(value.min()) < 0 or int(value.max()) >= self.size):

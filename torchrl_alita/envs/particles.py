@@ -750,8 +750,8 @@ def _make(
     seed: int | None,
     horizon: int,
     settings: ParticleSettings,
-    kind: type[ParticleEnv],
-    number: Callable[[int], dict[str, int]],
+    kind: Callable[..., ParticleEnv],
+    number: Callable[[Any], dict[str, int]],
 ) -> ParticleEnv:
     env = kind(
         num_envs,
@@ -769,7 +769,7 @@ def _make(
 def _task(
     kind: type[ParticleEnv],
     metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]],
-    number: Callable[[int], dict[str, int]],
+    number: Callable[[Any], dict[str, int]],
     n_agents: int,
     *,
     floor: float | None = None,

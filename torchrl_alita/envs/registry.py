@@ -104,12 +104,14 @@ class Task:
                 check_number(**{name: value})
                 if not math.isfinite(value):
                     raise ValueError(f"{name} must be finite, got {value}.")
-        if None not in (self.floor, self.ceiling) and not self.floor < self.ceiling:
-            raise ValueError(f"floor must be below ceiling, got {self.floor} and {self.ceiling}.")
-        settings = self.settings
+        floor, ceiling = self.floor, self.ceiling
+        if floor is not None and ceiling is not None and not floor < ceiling:
+            raise ValueError(f"floor must be below ceiling, got {floor} and {ceiling}.")
+        settings: Any = self.settings
         if settings is None:
             return
-        frozen = is_dataclass(settings) and settings.__dataclass_params__.frozen
+        parameters: Any = getattr(settings, "__dataclass_params__", None)
+        frozen = is_dataclass(settings) and parameters.frozen
         if not frozen or isinstance(settings, type):
             raise TypeError(
                 f"settings must be an instance of a frozen dataclass, got {settings!r}."
