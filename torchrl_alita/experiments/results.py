@@ -24,6 +24,7 @@ except ImportError:  # Windows: there one process at a time may add rows.
 __all__ = [
     "Row",
     "append_row",
+    "machine_fields",
     "normalized_score",
     "read_rows",
     "row_of_run",
@@ -288,8 +289,6 @@ def row_of_run(
     except FileNotFoundError as error:
         raise ValueError(f"{run_dir} is no finished run: it has no {error.filename}.") from error
     keep = keep or (lambda name: name.startswith(("evaluation/", "exploration/")))
-    machine = dict(summary["machine"])
-    versions = {name: machine.pop(name) for name in _VERSIONS if name in machine}
     return Row(
         study=study,
         variant=variant,
@@ -299,9 +298,7 @@ def row_of_run(
         frames=summary["frames"],
         settings=dict(settings),
         command=command if isinstance(command, str) else shlex.join(command),
-        commit=machine.pop("commit", None),
-        versions=versions,
-        machine=machine,
+        **machine_fields(summary["machine"]),
         wall_seconds=summary["wall_seconds"],
         process_seconds=process_seconds,
         curve=[
@@ -321,6 +318,25 @@ def row_of_run(
         },
         references={"random": _prefixed("evaluation", summary["random_team"])},
     )
+
+
+def machine_fields(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was made with, as the fields of a row.
+
+    Args:
+        machine: all of it, as in summary.json.
+
+    Returns:
+        ``commit``, ``versions`` and ``machine``.
+
+    Examples:
+        >>> fields = machine_fields({"torch": "2.13.0", "commit": "abc", "cores": 2})
+        >>> fields["commit"], fields["versions"], fields["machine"]
+        ('abc', {'torch': '2.13.0'}, {'cores': 2})
+    """
+    rest = dict(machine)
+    versions = {name: rest.pop(name) for name in _VERSIONS if name in rest}
+    return {"commit": rest.pop("commit", None), "versions": versions, "machine": rest}
 
 
 def _number(text: str) -> float | None:
