@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,16 +28,11 @@ scaling = load("benchmarks", "scaling")
 twin_cost = load("benchmarks", "twin_cost")
 
 COMMITTED = pages.RESULTS
-SMALL = {
-    "num_envs": 5, "frames_per_batch": 100, "algorithm__frames_per_update": 50,
-    "algorithm__batch_size": 7, "algorithm__num_cells": (11,), "algorithm__buffer_size": 1_000,
+TINY_WORK = {
+    "num_envs": 2, "horizon": 5, "frames": 10, "updates": 2, "batch_size": 64,
+    "buffer_size": 100, "num_cells": (5,),
 }  # fmt: skip
-
-
-def small(name: str, **options):
-    if name.startswith("alita"):
-        options["algorithm__conditional_batch_size"] = 64
-    return timing.work_config(name, **{**SMALL, **options})
+small = partial(timing.work_config, work=TINY_WORK)
 
 
 def timed(wall: float, processor: float | None = None) -> dict[str, float]:
@@ -48,10 +44,6 @@ def timed(wall: float, processor: float | None = None) -> dict[str, float]:
 
 # The form of all scripts.
 
-TINY_WORK = {
-    "num_envs": 2, "horizon": 5, "frames": 10, "updates": 2, "batch_size": 64,
-    "buffer_size": 100, "num_cells": (5,),
-}  # fmt: skip
 TINY = {
     "scaling": {
         "rounds": 1, "n_agents": (2,), "buffer_sizes": (100,), "num_envs": (1, 3), "seeds": (1, 2),
@@ -249,10 +241,8 @@ def test_another_number_of_updates_is_an_error_and_who_is_never_asked_does_not_b
 def test_our_side_makes_the_iterations_that_are_asked_for(tmp_path, name):
     """The real loop: the hooks are called once an update and once an iteration."""
     work = {
-        **timing.WORK, "num_envs": 2, "horizon": 5, "frames": 10, "updates": 2, "batch_size": 37,
-        "buffer_size": 100, "num_cells": [5], "n_agents": 3, "device": "cpu", "threads": 1,
-        "folder": str(tmp_path / "run"), "algorithm": name,
-        "options": ["--algorithm.no-compile"],
+        **TINY_WORK, "n_agents": 3, "device": "cpu", "threads": 1, "algorithm": name,
+        "compile": False, "folder": str(tmp_path / "run"),
     }  # fmt: skip
     turns = make_turns(2, "\n\n\n")
     with pytest.raises(SystemExit):
@@ -277,12 +267,12 @@ def test_a_ratio_of_speeds_above_one_says_that_ours_is_faster():
     ]
 
 
-def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monkeypatch):
+def test_both_sides_have_the_same_work(tmp_path, monkeypatch):
     """Ours needs the package on its path; the peer must not see it."""
     started = []
     contender = lambda name, command, errors, **variables: started.append((command, variables))  # noqa: E731
     monkeypatch.setattr(throughput, "Contender", contender)
-    config = throughput.Config(threads=2, options="--num-critics 2")
+    config = throughput.Config(threads=2)
     for name in (throughput.PEER, "alita_clones"):
         throughput.start(name, 6, config, Path("p"), tmp_path)
     (peer, peers_variables), (ours, our_variables) = started
@@ -291,7 +281,7 @@ def test_our_options_and_both_sides_settings_reach_the_processes(tmp_path, monke
     assert our_variables == {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
     theirs, work = json.loads(peer[2]), json.loads(ours[2])
     assert (theirs.pop("side"), work.pop("side")) == ("benchmarl", "ours")
-    assert (work.pop("algorithm"), work.pop("options")) == ("alita_clones", ["--num-critics", "2"])
+    assert (work.pop("algorithm"), work.pop("compile")) == ("alita_clones", None)
     assert theirs.pop("folder") != work.pop("folder")
     assert theirs == work
 
