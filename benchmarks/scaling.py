@@ -39,20 +39,21 @@ from torchrl_alita.modules import make_actor
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training.collection import Collection
 
-KINDS = ("marginal", "clones", "centralized")
-SYMMETRIC = ("symmetric", "symmetric_clones", "symmetric_centralized")
+SYMMETRIC = {
+    "symmetric": "marginal",
+    "symmetric_clones": "clones",
+    "symmetric_centralized": "centralized",
+}
 WHOLE = {
     "maddpg": ("MADDPG", "maddpg", {}),
-    **{kind: (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind}) for kind in KINDS},
     **{
-        name: (
-            f"Symmetric, {kind}",
-            "alita",
-            {"algorithm__estimator": kind, "algorithm__influencers": "all"},
-        )
-        for kind, name in zip(KINDS, SYMMETRIC, strict=True)
+        kind: (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind})
+        for kind in SYMMETRIC.values()
     },
 }
+for name, kind in SYMMETRIC.items():
+    options = {"algorithm__estimator": kind, "algorithm__influencers": "all"}
+    WHOLE[name] = (f"Symmetric, {kind}", "alita", options)
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 TERMS = {
     "novelty": "novelty: reward, loss and step",
@@ -378,7 +379,7 @@ def terms_table(rows: Rows) -> str:
         percents = [f"{100 * part:.0f} %" for part in ratios(found[name], found["maddpg"])]
         cells.append([title, f"{found[name]['wall_ms']:.2f}", *percents])
     symmetric = []
-    for name, one in zip(SYMMETRIC, KINDS, strict=True):
+    for name, one in SYMMETRIC.items():
         factors = [f"{part:.2f}" for part in ratios(found[name], found[one])]
         symmetric.append([f"{TITLES[name]}, over {TITLES[one]}", *factors])
     whole = table(["of an update of MADDPG", "ms", "percent", "least", "processor"], cells)
