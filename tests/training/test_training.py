@@ -392,4 +392,5 @@ def test_a_game_of_two_sides_is_shown_by_the_return_of_each():
     ]
     logs = {f"evaluation/{name}": value for name, value in result.items()}
     assert shown_returns(logs) == "good=3.0, adversary=-3.0"
-    assert shown_returns({"evaluation/return_mean": 1.0, "training/loss": 2.0}) == "return=1.0"
+    of_agents = {"evaluation/return_agent_0": 2.0, "evaluation/return_mean": 1.0}
+    assert shown_returns(of_agents | {"training/loss": 2.0}) == "return=1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -113,10 +114,12 @@ def side_returns(result: Mapping[str, float]) -> dict[str, float]:
         >>> side_returns({"return_good": 1.0, "return_mean": 0.0, "return_std": 0.5})
         {'good': 1.0}
     """
+    own = ("return_mean", "return_std")
+    # A name that ends in a number is an agent's.
     return {
         name.removeprefix("return_"): value
         for name, value in result.items()
-        if name.startswith("return_") and name not in ("return_mean", "return_std")
+        if re.fullmatch(r"return_.*\D", name) and name not in own
     }
 
 
