@@ -458,17 +458,24 @@ def test_collection_is_told_for_each_task_side_by_side(monkeypatch):
 
 def test_a_step_trains_every_stacked_network(monkeypatch):
     made = []
-    make = scaling.make_actor
-    monkeypatch.setattr(
-        scaling,
-        "make_actor",
-        lambda *given, **options: made.append(make(*given, **options)) or made[0],
-    )
+    make = scaling.StackedLinear
+
+    def kept(*sizes, **options):
+        made.append(make(*sizes, **options))
+        return made[-1]
+
+    monkeypatch.setattr(scaling, "StackedLinear", kept)
     step = scaling.network_step(5, 7, 2)
-    before = [value.clone() for value in made[0].parameters()]
+    # Two hidden layers and one behind them.
+    assert [tuple(layer.weight.shape) for layer in made] == [
+        (5, 128, 7),
+        (5, 128, 128),
+        (5, 2, 128),
+    ]
+    before = [value.clone() for layer in made for value in layer.parameters()]
     step()
-    for old, new in zip(before, made[0].parameters(), strict=True):
-        assert old.shape[0] == 5
+    after = [value for layer in made for value in layer.parameters()]
+    for old, new in zip(before, after, strict=True):
         assert (old != new).flatten(1).any(1).all()
 
 
