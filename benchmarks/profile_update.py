@@ -79,13 +79,7 @@ class Config(pages.Config):
 
 
 class TimedRun:
-    """A training run whose stages are timed.
-
-    Args:
-        run: of the training loop.
-        watch: gets the times.
-        compiled: whether its updates have no parts.
-    """
+    """A training run whose stages a watch times; a compiled one's updates have no parts."""
 
     def __init__(self, run: Run, watch: Stopwatch, *, compiled: bool):
         self.run, self.watch, self.compiled = run, watch, compiled

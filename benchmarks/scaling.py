@@ -20,39 +20,39 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pages
 import torch
 import tyro
 from pages import FIGURES, Measurement, made_by, table
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from timing import ALGORITHMS, filled, restart_with_allocator, take_turns, work_config
-from torchrl.data import Bounded, Composite, Unbounded
+from torch import nn
 from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms import ALITA, Learner
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import layout_of
-from torchrl_alita.modules import make_actor
+from torchrl_alita.modules import StackedLinear
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training.collection import Collection
 
-KINDS = ("marginal", "clones", "centralized")
-SYMMETRIC = ("symmetric", "symmetric_clones", "symmetric_centralized")
+SYMMETRIC = {
+    "symmetric": "marginal",
+    "symmetric_clones": "clones",
+    "symmetric_centralized": "centralized",
+}
 WHOLE = {
     "maddpg": ("MADDPG", "maddpg", {}),
-    **{kind: (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind}) for kind in KINDS},
     **{
-        name: (
-            f"Symmetric, {kind}",
-            "alita",
-            {"algorithm__estimator": kind, "algorithm__influencers": "all"},
-        )
-        for kind, name in zip(KINDS, SYMMETRIC, strict=True)
+        kind: (f"ALITA, {kind}", "alita", {"algorithm__estimator": kind})
+        for kind in SYMMETRIC.values()
     },
 }
+for name, kind in SYMMETRIC.items():
+    options = {"algorithm__estimator": kind, "algorithm__influencers": "all"}
+    WHOLE[name] = (f"Symmetric, {kind}", "alita", options)
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 TERMS = {
     "novelty": "novelty: reward, loss and step",
@@ -242,9 +242,7 @@ def measure_terms(config: Config) -> Rows:
 def peak_memory(chosen: dict[str, Any], config: Config) -> dict[str, Any]:
     """The buffer's bytes, and the largest resident memory that this process has had.
 
-    Args:
-        chosen: options of a run, with its algorithm; nothing of a process that only imports.
-        config: of the measurement.
+    Of a run with these options; without any, of a process that only imports.
     """
     import resource  # not on Windows
 
@@ -280,25 +278,18 @@ def measure_memory(config: Config) -> Rows:
 def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], None]:
     """Forward, backward and Adam of stacked networks with inputs of their own."""
     chosen = work_config("maddpg").algorithm
-
-    def of_agents(**specs: Any) -> Composite:
-        return Composite(agents=Composite(specs, shape=(num_networks,)))
-
-    # What make_actor reads of an environment; its networks are like those of the critics.
-    sizes = SimpleNamespace(
-        device="cpu",
-        full_done_spec=Composite(done=Unbounded((1,))),
-        full_observation_spec_unbatched=of_agents(observation=Unbounded((num_networks, inputs))),
-        full_action_spec_unbatched=of_agents(action=Bounded(-1, 1, shape=(num_networks, outputs))),
-    )
-    networks = make_actor(sizes, num_cells=chosen.num_cells)
-    given = torch.randn(chosen.batch_size, num_networks, inputs)
-    batch = TensorDict({"agents": {"observation": given}}, [chosen.batch_size])
+    layers: list[nn.Module] = []
+    for width in chosen.num_cells:
+        layers.append(StackedLinear(inputs, width, num_agents=num_networks))
+        layers += [nn.LayerNorm(width, elementwise_affine=False), nn.ReLU()]
+        inputs = width
+    given = torch.randn(chosen.batch_size, num_networks, layers[0].weight.shape[-1])
+    networks = nn.Sequential(*layers, StackedLinear(inputs, outputs, num_agents=num_networks))
     optimizer = torch.optim.Adam(networks.parameters(), fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        networks(batch.copy())["agents", "action"].square().sum().backward()
+        networks(given).square().sum().backward()
         optimizer.step()
 
     return step
@@ -378,7 +369,7 @@ def terms_table(rows: Rows) -> str:
         percents = [f"{100 * part:.0f} %" for part in ratios(found[name], found["maddpg"])]
         cells.append([title, f"{found[name]['wall_ms']:.2f}", *percents])
     symmetric = []
-    for name, one in zip(SYMMETRIC, KINDS, strict=True):
+    for name, one in SYMMETRIC.items():
         factors = [f"{part:.2f}" for part in ratios(found[name], found[one])]
         symmetric.append([f"{TITLES[name]}, over {TITLES[one]}", *factors])
     whole = table(["of an update of MADDPG", "ms", "percent", "least", "processor"], cells)

@@ -21,7 +21,7 @@ from tensordict import TensorDictBase
 from torch.nn.functional import one_hot
 
 from torchrl_alita.envs import get_task, make_env
-from torchrl_alita.experiments import Row, append_row, read_rows
+from torchrl_alita.experiments import Row, append_row, machine_fields, read_rows
 from torchrl_alita.layout import ACTION, OBSERVATION
 from torchrl_alita.saving import machine
 from torchrl_alita.training.evaluation import EVALUATION_SEED, evaluate
@@ -104,7 +104,6 @@ def played(study: str, task_name: str, episodes: int, variant: str, policy: Poli
     task = get_task(task_name)
     env = make_env(task, num_envs=episodes)
     result, _ = evaluate(policy, env, task.metrics, horizon=task.horizon, seed=EVALUATION_SEED)
-    found = machine()
     return Row(
         study=study,
         variant=variant,
@@ -114,9 +113,7 @@ def played(study: str, task_name: str, episodes: int, variant: str, policy: Poli
         frames=0,
         settings={},
         command="python benchmarks/scripted_teams.py",
-        commit=found.pop("commit"),
-        versions={name: found.pop(name) for name in ("torch", "torchrl", "python")},
-        machine=found,
+        **machine_fields(machine()),
         wall_seconds=None,
         process_seconds=None,
         curve=[],

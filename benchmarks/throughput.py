@@ -19,7 +19,6 @@ last, sampling included. A ratio is ours over the peer's: above 1 we are faster.
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -59,8 +58,6 @@ class Config(pages.Config):
     """Iterations of each contender that count."""
     threads: int = torch.get_num_threads()
     """Of torch, on both sides."""
-    options: str = ""
-    """More options of our side, in one text, as --options="--algorithm.num-critics 2"."""
 
 
 def start(name: str, n_agents: int, config: Config, python: Path, folder: Path) -> Contender:
@@ -76,7 +73,8 @@ def start(name: str, n_agents: int, config: Config, python: Path, folder: Path) 
         "folder": str(folder / name),
     }
     if ours:
-        work |= {"algorithm": name, "options": shlex.split(config.options)}
+        # Nothing said: updates are compiled where that pays.
+        work |= {"algorithm": name, "compile": None}
     else:
         Path(work["folder"]).mkdir()
     return Contender(

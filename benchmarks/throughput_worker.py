@@ -98,16 +98,15 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
     from torchrl.envs import EnvBase
 
     from torchrl_alita.algorithms import MADDPG, MADDPGSettings
-    from torchrl_alita.training import parse_arguments, train
+    from torchrl_alita.training import train
 
-    usual = work_config(
+    config = work_config(
         work["algorithm"],
         work=work,
         **{name: work[name] for name in ("n_agents", "device", "threads")},
         run_dir=work["folder"],
-        algorithm__compile=None,
+        algorithm__compile=work["compile"],
     )
-    config = parse_arguments(work["options"], {usual.algorithm_name: usual})
 
     def make_algorithm(env: EnvBase, settings: MADDPGSettings) -> MADDPG:
         algorithm = config.build(env)

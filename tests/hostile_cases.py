@@ -44,6 +44,11 @@ REFUSED: dict[str, tuple] = {
     "name_or_index": ("01", "", [], [-1], [1, 1], [0.5], 1.5, None, 7),
     "part": ("sampled", 0, 0.5, [None], nn.Linear(2, 2)),
     "seed": (-1, 2**64, 10**30, 1.5, math.nan, "1"),
+    "flag": (0, 1, None, "yes", "False", math.nan, [True]),
+    "callable": (None, 3, "f", [len]),
+    "callable_or_none": (3, "f", [len]),
+    "module": (None, 3, "network", len, [nn.Linear(2, 2)]),
+    "team_size": (0, 1, -1, *NO_WHOLES),
 }
 
 ACCEPTED: dict[str, tuple] = {
@@ -66,6 +71,11 @@ ACCEPTED: dict[str, tuple] = {
     "part": (None,),
     "name_or_index": (0, [1], np.int64(2), torch.tensor([0, 1]), "random", "all"),
     "seed": (None, 0, 2**32 - 1, np.int64(5), torch.tensor(5)),
+    "flag": (True, False),
+    "callable": (),
+    "callable_or_none": (None,),
+    "module": (),
+    "team_size": (2, np.int64(3), torch.tensor(2)),
 }
 
 

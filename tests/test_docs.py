@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from types import ModuleType
 
@@ -150,6 +151,13 @@ def test_an_algorithms_page_has_its_order_and_explains_what_it_logs(name, tmp_pa
     assert found == HEADINGS
     explained = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
     assert logged(name, tmp_path) <= explained
+
+
+def test_every_extra_is_on_the_page_that_installs_it():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    text = (ROOT / "docs" / "install.md").read_text()
+    assert set(config["options.extras_require"]) <= set(re.findall(r"`([a-z]+)`", text))
 
 
 def test_every_bonus_has_a_page():

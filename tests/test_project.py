@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "torchrl_alita"
 # design: imports go only downward.
 LEVELS = {
-    "_version": 0, "_extras": 0, "_settings": 0, "_checks": 0, "_agents": 0, "_borrow": 0, "functional": 0,
+    "_checks": -1,
+    "_version": 0, "_extras": 0, "_settings": 0, "_agents": 0, "_borrow": 0, "functional": 0,
     "layout": 0,
     "team": 1, "modules": 1, "envs": 1, "data": 1, "metrics": 1,
     "optim": 2,

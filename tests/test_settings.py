@@ -61,7 +61,7 @@ def declarations(name: str) -> list[str]:
     [
         ("gamma", "LearnerSettings"),
         ("logits_coeff", "MADDPGSettings"),
-        ("influence_coeff", "InfluenceSettings"),
+        ("optimum_at", "InfluenceSettings"),
     ],
 )
 def test_an_option_is_declared_in_one_place(name, owner):

@@ -22,10 +22,13 @@ __all__ = [
     "check_agent_range",
     "check_agents",
     "check_at_least_one",
+    "check_callable",
     "check_choice",
     "check_distribution",
     "check_finite",
+    "check_flag",
     "check_integer",
+    "check_kind",
     "check_non_negative",
     "check_number",
     "check_positive",
@@ -48,6 +51,24 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], words: str) -> None:
+    """Raise a TypeError for what is no instance of a class; ``words`` say what is asked for."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {words}, got {value!r}.")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise a TypeError for what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {value!r}.")
+
+
+def check_flag(**values: bool) -> None:
+    """Raise a TypeError for a value that is neither True nor False."""
+    for name, value in values.items():
+        check_kind(name, value, bool, "True or False")
 
 
 def check_integer(name: str, value: Any) -> int:

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import importlib
 import io
-from contextlib import nullcontext, redirect_stderr
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 
-__all__ = ["import_extra"]
+import numpy as np
 
-# Their import prints a note on environments that are not used here.
-_PRINT = ("gymnasium_robotics",)
+__all__ = ["import_extra", "process_kept"]
+
+# Their import prints notes on what is not used here, and some draws random numbers.
+_NOISY = ("gymnasium_robotics", "jaxmarl")
+
+
+@contextmanager
+def process_kept() -> Iterator[None]:
+    """What is printed meanwhile is dropped; streams and random states are as they were.
+
+    JaxMARL's import prints what it does not find, and leaves ``sys.stdout`` and
+    ``sys.stderr`` to the terminal, whatever they were: a test or a notebook would no
+    longer see what is printed. It draws from Python's and NumPy's generators too, so that
+    a run would depend on whether it was imported before.
+    """
+    kept = sys.stdout, sys.__stdout__, sys.stderr
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    sys.stdout = sys.__stdout__ = sys.stderr = io.StringIO()  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.__stdout__, sys.stderr = kept  # type: ignore[misc]
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
@@ -32,7 +57,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
         ...
         ImportError: no_such_module is not installed; try: pip install "torchrl_alita[vmas]"
     """
-    quiet = redirect_stderr(io.StringIO()) if module in _PRINT else nullcontext()
+    quiet = process_kept() if module.split(".")[0] in _NOISY else nullcontext()
     try:
         with quiet:
             return importlib.import_module(module)

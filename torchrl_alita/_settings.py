@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import json
 import textwrap
 import types
@@ -15,10 +16,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 __all__ = ["Settings", "field_docs", "parse_option", "plain_value", "type_hints"]
 
 
-@cache
 def type_hints(cls: type) -> dict[str, Any]:
     """The types of a dataclass's fields, inherited ones included."""
-    return get_type_hints(cls)
+    return _type_hints(cls)
+
+
+_type_hints = cache(get_type_hints)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,19 +156,26 @@ def _word(hint: Any) -> str:
     return _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 
-@cache
 def field_docs(cls: type) -> dict[str, str]:
     """The docstrings of a dataclass's fields, inherited ones included, each in one line."""
+    return _field_docs(cls)
+
+
+@cache
+def _field_docs(cls: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
         try:
             (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         except (OSError, TypeError):  # made where there is no source
             continue
-        for field, text in zip(parsed.body, parsed.body[1:], strict=False):
-            literal = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and literal:
-                docs[field.target.id] = " ".join(str(text.value.value).split())
+        body = parsed.body if isinstance(parsed, ast.ClassDef) else []
+        for field, text in itertools.pairwise(body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                    value=ast.Constant(value=doc)
+                ):
+                    docs[name] = " ".join(str(doc).split())
     return docs
 
 

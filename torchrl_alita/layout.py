@@ -8,6 +8,8 @@ from tensordict import NestedKey
 from torchrl.data import Bounded, MultiOneHot, OneHot
 from torchrl.envs import EnvBase
 
+from torchrl_alita._checks import check_kind
+
 __all__ = [
     "ACTION",
     "ACTION_MASK",
@@ -110,10 +112,14 @@ def next_key(key: NestedKey) -> NestedKey:
     Returns:
         The key under "next".
 
+    Raises:
+        TypeError: if it is no key.
+
     Examples:
         >>> next_key(REWARD)
         ('next', 'agents', 'reward')
     """
+    check_kind("A key", key, (str, tuple), "a text or a tuple of texts")
     return ("next", key) if isinstance(key, str) else ("next", *key)
 
 
@@ -141,6 +147,7 @@ def layout_of(env: EnvBase) -> Layout:
         Its :class:`Layout`.
 
     Raises:
+        TypeError: if it is no environment.
         KeyError: if one of the two, or "done", is missing; the keys present are named.
         ValueError: if they disagree on the number of agents, an agent's entry is no vector,
             agents have entries of unequal size, or an action is several choices or has no
@@ -151,6 +158,7 @@ def layout_of(env: EnvBase) -> Layout:
         >>> layout_of(make_env("vmas/spread", num_envs=2, n_agents=3))
         Layout(num_agents=3, observation_size=14, action_size=2, discrete=False, masked=False)
     """
+    check_kind("The environment", env, EnvBase, "a TorchRL environment")
     shapes = {}
     for key, spec in (
         (OBSERVATION, env.full_observation_spec_unbatched),

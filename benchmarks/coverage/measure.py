@@ -42,23 +42,6 @@ def covered(joint: torch.Tensor, num_joint: int) -> torch.Tensor:
     return found[:-1].cumsum(0) / num_joint
 
 
-def actions_beside(joint: torch.Tensor, num_joint: int, num_actions: int) -> torch.Tensor:
-    """Teammates' joint actions seen beside one action of agent 0, ``[T, R] -> [R]``.
-
-    A share of all L**(N-1), in the first M steps, in the mean over the actions that agent 0 took.
-    """
-    seen = torch.zeros(joint.shape[1], num_joint).scatter_(1, joint[:num_joint].T, 1.0)
-    by_first = seen.reshape(len(seen), num_actions, -1)
-    taken = by_first.amax(-1)
-    return by_first.mean(-1).sum(-1) / taken.sum(-1)
-
-
-def repeats(joint: torch.Tensor, num_joint: int) -> torch.Tensor:
-    """Share of the first M steps that repeat the joint action before, ``[T, R] -> [R]``."""
-    first = joint[:num_joint]
-    return (first[1:] == first[:-1]).float().mean(0)
-
-
 def cell(name: str, num_agents: int, num_actions: int, settings: Settings) -> dict[str, Any]:
     """One method in one game: its shares, their curve, and what its policies did."""
     method, num_joint = METHODS[name], num_actions**num_agents
@@ -83,8 +66,6 @@ def cell(name: str, num_agents: int, num_actions: int, settings: Settings) -> di
         "share_at_m_ln_m": rounded(shares[steps - 1]),
         "full_cover_steps": [n if n <= len(shares) else None for n in full.tolist()],
         "curve": {"steps": grid.tolist(), "share": rounded(shares[grid - 1].mean(1))},
-        "beside_an_action_of_agent_0": rounded(actions_beside(play.joint, num_joint, num_actions)),
-        "repeats": rounded(repeats(play.joint, num_joint)),
         "entropy": None if play.entropy is None else rounded(play.entropy),
         "contrast": play.contrast,
         "seconds": round(time.perf_counter() - start, 1),

@@ -168,7 +168,6 @@ def compare_on_game(learner: Learner) -> dict:
             }
     return {
         "episodes": learner.episodes * learner.settings.num_envs,
-        "largest_probability": float(policies.amax(-1).mean()),
         "exact": true,
         "estimators": rows,
     }

@@ -29,7 +29,6 @@ from torchrl_alita import (
 )
 from torchrl_alita.algorithms import MADDPGSettings
 from torchrl_alita.envs import Task
-from torchrl_alita.layout import REWARD, next_key
 from torchrl_alita.saving import machine
 from torchrl_alita.training import Config, TrainingSettings
 from torchrl_alita.training.collection import Collection
@@ -98,7 +97,6 @@ class Learner:
         ]
         self.rates = [[g["lr"] for g in opt.param_groups] for opt in self.optimizers]
         self.episodes = 0
-        self.last_return = 0.0
 
     @contextmanager
     def own_stream(self) -> Iterator[None]:
@@ -130,10 +128,8 @@ class Learner:
         for (kind, _), source in used.items():
             if kind == "clones":
                 source.loss.reset_clones()
-        self.last_return = 0.0
         for _ in range(settings.horizon // settings.steps_per_batch):
             batch = next(self.collected)
-            self.last_return += float(batch[next_key(REWARD)].sum(1).mean())
             self.learning.store(batch)
             self.collection.noise.step()
             if not self.learning.ready:

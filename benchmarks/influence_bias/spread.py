@@ -85,8 +85,6 @@ def compare_on_spread(learner: Learner, truth_env: EnvBase) -> dict:
     known = critic_of(learner.algorithm.maddpg)(expanded, candidates)
     return {
         "episodes": learner.episodes * settings.num_envs,
-        "return": learner.last_return,
-        "value": float(true[0].mean()),
         "estimators": {
             name: spread_errors(critic_of(learner.source(e))(states, action), true, known)
             for name, e in learner.estimators.items()
@@ -104,9 +102,8 @@ def spread_errors(value: torch.Tensor, true: torch.Tensor, known: torch.Tensor) 
 
     Returns:
         ``estimate`` and ``truth``: F with the critics' optimum and with the true one, and their
-        ``relative_error``; ``same_optimum_relative_error`` if the critics' stands on both sides.
-        ``value_relative_bias`` and ``value_relative_std`` are of the values alone, in units of
-        the mean true value.
+        ``relative_error``. ``value_relative_bias`` and ``value_relative_std`` are of the values
+        alone, in units of the mean true value.
     """
     team = [i for i in range(value.shape[1]) if i != INFLUENCER]
     value, true, known = (each[..., team, :].double() for each in (value, true, known))
@@ -121,7 +118,6 @@ def spread_errors(value: torch.Tensor, true: torch.Tensor, known: torch.Tensor) 
         "estimate": estimate,
         "truth": truth,
         "relative_error": estimate / truth - 1,
-        "same_optimum_relative_error": estimate / mean_square_gap(true[0], known.amax(0)) - 1,
         "value_relative_bias": float((value - true[0]).mean()) / size,
         "value_relative_std": float((value - true[0]).std()) / size,
     }

@@ -55,18 +55,6 @@ def test_the_covered_share_counts_each_joint_action_once():
     torch.testing.assert_close(measure.covered(joint, 4), expected)
 
 
-def test_what_was_seen_beside_an_action_of_agent_0_is_a_share_of_what_could_be():
-    # In C order with L = 2, N = 2, agent 0 plays 0 in joint actions 0 and 1.
-    joint = torch.tensor([[0, 0], [1, 0], [0, 2], [1, 2], [3, 3]])
-    # Only M = 4 steps count: 0 and 1 beside action 0; then one of two beside both actions.
-    assert measure.actions_beside(joint, 4, 2).tolist() == [1.0, 0.5]
-
-
-def test_a_repeat_is_the_same_joint_action_twice_in_a_row():
-    joint = torch.tensor([[2, 0], [2, 1], [1, 0], [1, 1], [1, 1]])
-    torch.testing.assert_close(measure.repeats(joint, 4), torch.tensor([2 / 3, 0.0]))
-
-
 def test_an_expected_reward_averages_over_the_others_actions():
     reward, probabilities = draw(R, N, M), draw(R, N, L, seed=1).softmax(-1)
     value = learner.expected_rewards(reward, probabilities, ACTIONS)

@@ -292,7 +292,6 @@ def test_errors_on_spread_by_hand():
     assert errors["estimate"] == 9.0  # (-9 + 6)^2
     assert errors["truth"] == 4.0  # (-10 + 8)^2
     assert errors["relative_error"] == 1.25
-    assert errors["same_optimum_relative_error"] == 9 / 16 - 1  # (-10 + 6)^2
     assert errors["value_relative_bias"] == pytest.approx(0.1)
     assert errors["value_relative_std"] == 0.0
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from scripts import ROOT, load
-from tensordict import TensorDict
 
 from torchrl_alita.experiments import read_rows
-from torchrl_alita.training import evaluation, parse_arguments
+from torchrl_alita.training import parse_arguments
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
 
@@ -52,24 +50,3 @@ def test_every_run_of_a_study_is_a_command_that_is_understood(studies, name):
                 found = getattr(getattr(config, own), field)
                 assert found == (tuple(value) if isinstance(value, list) else value), option
     assert understood
-
-
-def test_the_scripts_attack_one_enemy_and_else_walk_east():
-    """Ten actions: four ways, stop, five enemies."""
-    teams = load("benchmarks", "scripted_teams")
-    mask = torch.tensor(
-        [
-            [1, 1, 1, 1, 1, 0, 1, 1, 0, 0],  # two enemies in reach
-            [1, 1, 1, 1, 1, 0, 0, 0, 0, 0],  # none
-            [1, 0, 1, 1, 1, 0, 0, 0, 0, 0],  # none, and no way east
-            [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],  # dead
-        ],
-        dtype=torch.bool,
-    )
-    # They fight the battles that the runs are evaluated in.
-    assert teams.EVALUATION_SEED == evaluation.EVALUATION_SEED
-    for script, attacked in zip(teams.BATTLES.values(), (6, 7), strict=True):
-        batch = TensorDict({"agents": {"action_mask": mask}}, [])
-        action = script(batch)["agents", "action"]
-        assert action.sum(-1).tolist() == [1.0] * 4
-        assert action.argmax(-1).tolist() == [attacked, 1, 4, 4]

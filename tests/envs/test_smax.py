@@ -15,6 +15,7 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import check_env_specs
 
 from torchrl_alita import ALITA
+from torchrl_alita._extras import process_kept
 from torchrl_alita.envs import _smax_battles, get_task, layout_of, make_env
 from torchrl_alita.envs.smax import (
     LIMITS,
@@ -562,7 +563,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch):
 
 def test_an_import_leaves_the_standard_streams_alone(capsys):
     streams = sys.stdout, sys.stderr
-    with _smax_battles._process_kept():
+    with process_kept():
         print("no")
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         print("no")

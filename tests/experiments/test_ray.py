@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import threading
 import time
 
@@ -19,8 +20,24 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 FRAMES = 4_000
+MOST_SECONDS = 400
 
 
+@pytest.fixture
+def deadline():
+    """An end for what may wait for ever on a machine that does too much else."""
+
+    def late(*_):
+        raise TimeoutError(f"The sweep has not ended within {MOST_SECONDS} s.")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(MOST_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("deadline")
 def test_what_ran_on_a_node_that_is_killed_goes_on_at_another(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 

@@ -30,9 +30,11 @@ from torchrl_alita.envs import (
 from torchrl_alita.envs.registry import TASKS
 from torchrl_alita.saving import preserve_random_state
 from torchrl_alita.training import Config, evaluate, train
+from torchrl_alita.training.command import closing_table
 from torchrl_alita.training.evaluation import episode_returns
 from torchrl_alita.training.figures import save_curves, save_gif
 from torchrl_alita.training.logging import MetricsFile
+from torchrl_alita.training.loop import shown_returns
 
 ENV_OPTIONS: dict = {}
 
@@ -378,3 +380,17 @@ def test_a_task_of_the_callers_own_needs_no_name(tmp_path):
     summary = train(config, task=task)
     assert summary["task"] == "anything"
     assert set(summary["evaluation"]) == {"return_mean", "return_std"}
+
+
+def test_a_game_of_two_sides_is_shown_by_the_return_of_each():
+    """The mean over agents that are paid against each other says nothing."""
+    result = {"return_good": 3.0, "return_adversary": -3.0, "return_mean": 1.0, "return_std": 0.0}
+    table = closing_table({"evaluation": result, "random_team": dict.fromkeys(result, 0.0)})
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [
+        "return_good",
+        "return_adversary",
+    ]
+    logs = {f"evaluation/{name}": value for name, value in result.items()}
+    assert shown_returns(logs) == "good=3.0, adversary=-3.0"
+    of_agents = {"evaluation/return_agent_0": 2.0, "evaluation/return_mean": 1.0}
+    assert shown_returns(of_agents | {"training/loss": 2.0}) == "return=1.0"

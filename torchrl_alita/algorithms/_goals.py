@@ -23,5 +23,5 @@ class GoalSettings(Settings):
     def __post_init__(self):
         super().__post_init__()
         check_whole(0, own_features=self.own_features)
-        if self.recurrent and self.goal_attention:
+        if getattr(self, "recurrent", False) and self.goal_attention:
             raise ValueError("goal_attention has no memory: recurrent must be False.")

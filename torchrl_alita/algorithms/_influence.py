@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torchrl_alita._checks import (
     check_at_least_one,
@@ -16,7 +16,7 @@ from torchrl_alita._settings import Settings
 __all__ = ["PAPER_INFLUENCE", "InfluenceSettings"]
 
 # What the paper says of the influence.
-PAPER_INFLUENCE = {
+PAPER_INFLUENCE: dict[str, Any] = {
     "estimator": "clones",  # Sec. 3.1.2, Eq. 8
     "estimator_updates": 4,  # Appendix D.1
     "influence_coeff": 0.1,  # Appendix D.1, lambda; Table 5, beta

@@ -17,6 +17,7 @@ from torchrl.objectives import SoftUpdate, TargetNetUpdater
 
 from torchrl_alita._checks import (
     check_at_least_one,
+    check_kind,
     check_positive,
     check_share,
     check_whole,
@@ -256,6 +257,8 @@ class Learner:
     stored_keys: ClassVar[tuple[NestedKey, ...]] = ()
     """Entries of a transition that are stored beside those that the losses read."""
 
+    settings: Any
+    """Of the class ``Settings``."""
     actor: TensorDictModuleBase
     exploration: TensorDictModuleBase | None = None
     """What follows the policies in a training loop, in the place of the loop's noise."""
@@ -295,7 +298,7 @@ class Learner:
     def make_policy(
         cls,
         env: EnvBase,
-        settings: AlgorithmSettings,
+        settings: Any,
         *,
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
@@ -413,6 +416,8 @@ class Learner:
                 f"{type(self).__name__} reads the batches {sorted(self._batch_names)}, got "
                 f"{sorted(batches)}."
             )
+        for name, batch in batches.items():
+            check_kind(f"The batch {name!r}", batch, TensorDictBase, "a tensordict")
         return batches
 
     def _losses(self, *batches: TensorDictBase) -> TensorDictBase:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -124,7 +124,7 @@ class RolloutLearner(Learner):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """All policies in one module, not trained, see :meth:`Learner.make_policy`."""
-        networks = {"share_params": settings.share_params, "device": device}
+        networks: dict[str, Any] = {"share_params": settings.share_params, "device": device}
         if settings.recurrent:
             return make_recurrent_actor(
                 env,

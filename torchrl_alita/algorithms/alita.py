@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -174,6 +174,7 @@ class ALITA(MADDPG):
         together = settings.estimator == "marginal" and samples == 1
         teams = [self.team] if together else map(self.team.alone, self.team.influencers)
         for team in teams if settings.influence_coeff else ():
+            value: Marginal | Trained
             if settings.estimator == "marginal":
                 value = Marginal(samples=samples)
             else:
@@ -223,13 +224,13 @@ class ALITA(MADDPG):
             distance="brier" if self.layout.discrete else "squared",
         ).to(self.device)
         coeffs = {NOVELTY: settings.novelty_coeff, DIVERSITY_PENALTY: settings.diversity_coeff}
-        self.scale = None
-        if settings.bonus_unit == "own_return":
+        self.scale: BonusScale | None = None
+        if settings.bonus_unit == "reward":
+            self.total_reward = TotalReward(coeffs).to(self.device)
+        else:
             # The reward's own size is measured beside those of the bonuses.
             self.scale = BonusScale({REWARD: 0.0, **coeffs}, gamma=settings.gamma).to(self.device)
-            coeffs = {INTRINSIC_REWARD: 1.0}
-        self.total_reward = TotalReward(coeffs).to(self.device)
-        if self.scale is not None:
+            self.total_reward = TotalReward({INTRINSIC_REWARD: 1.0}).to(self.device)
             self.modules |= {"bonus_scale": self.scale, "total_reward": self.total_reward}
         self.modules["novelty_loss"] = self.novelty_loss
         self.optimizers["autoencoder"] = make_optimizer(
@@ -240,7 +241,7 @@ class ALITA(MADDPG):
 
     def _build_estimator(self, env: EnvBase, team: Team) -> InfluenceEstimatorLoss:
         """The estimator of one influencer's influence."""
-        kind = self.settings.estimator
+        kind: Any = self.settings.estimator
         network = make_influence_network(env, device=self.device) if kind == "centralized" else None
         estimator = InfluenceEstimatorLoss(
             self.maddpg, team, kind=kind, estimator_network=network
@@ -260,7 +261,7 @@ class ALITA(MADDPG):
             return Enumerated(at=at)
         return BestOf(uniform=settings.num_optimum_samples, spec=self.action_spec, at=at)
 
-    def _samples(self, asked: int | str | None) -> int | str:
+    def _samples(self, asked: int | Literal["all"] | None) -> int | Literal["all"]:
         if asked is not None:
             return asked
         others = self.layout.action_size ** (self.layout.num_agents - 1)

@@ -395,7 +395,7 @@ class OnPolicyALITA(MAPPO):
         if self.influence is None:
             return mixed
         found = self.influence.advantage(batch)
-        self._shown = found.exclude("advantage")
+        self._shown: TensorDictBase = found.exclude("advantage")
         return mixed + self.settings.reward_weight * found["advantage"]
 
     def _train_action_values(self, rollout: TensorDictBase) -> TensorDict:

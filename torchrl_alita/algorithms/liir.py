@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -97,11 +97,11 @@ class LIIR(RolloutLearner):
         settings = self.settings
         has_state = STATE in set(env.full_observation_spec_unbatched.keys())
         networks = {"num_cells": settings.num_cells, "device": self.device}
-        returns = {"gamma": settings.gamma, "lmbda": settings.lmbda}
-        values = [
+        returns: dict[str, Any] = {"gamma": settings.gamma, "lmbda": settings.lmbda}
+        value, extrinsic_value = (
             make_team_value(env, value_input="state" if has_state else "team", **networks)
             for _ in range(2)
-        ]
+        )
         self.intrinsic = IntrinsicRewardLoss(
             make_counterfactual_critic(
                 env, bound=settings.intrinsic_bound, out_key=INTRINSIC_REWARD, **networks
@@ -110,7 +110,8 @@ class LIIR(RolloutLearner):
         ).to(self.device)
         loss = LIIRLoss(
             self.actor,
-            *values,
+            value,
+            extrinsic_value,
             self.intrinsic,
             intrinsic_coeff=settings.intrinsic_coeff,
             entropy_coeff=settings.entropy_coeff,

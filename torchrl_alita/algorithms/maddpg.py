@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -72,7 +72,7 @@ class MADDPGSettings(GoalSettings, TeamSettings):
 
 # What the paper says of every algorithm; what it leaves open is as by default. The paper for
 # StarCraft, Appendix D.3, has recurrent networks and RMSprop.
-PAPER = {
+PAPER: dict[str, Any] = {
     "gamma": 0.95,  # Appendix D.1
     "max_grad_norm": 0.5,  # Appendix D.1
     "buffer_size": 1_000_000,  # Appendix D.1
@@ -82,7 +82,7 @@ PAPER = {
     "layer_norm": True,  # Appendix D.2
 }
 # What makes MADDPG good at cooperative navigation.
-SPREAD = {
+SPREAD: dict[str, Any] = {
     "goal_attention": True,
     "num_cells": (64, 64),
     "batch_size": 128,
@@ -188,7 +188,7 @@ class MADDPG(Learner):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """All policies in one module, not trained, see :meth:`Learner.make_policy`."""
-        networks = {"share_params": settings.share_params, "device": device}
+        networks: dict[str, Any] = {"share_params": settings.share_params, "device": device}
         if settings.recurrent:
             return make_recurrent_actor(env, hidden_size=settings.hidden_size, **networks)
         return make_actor(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -149,7 +149,10 @@ class PPO(SingleAgent):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
+        layers: dict[str, Any] = {
+            "num_cells": settings.num_cells,
+            "layer_norm": settings.layer_norm,
+        }
         return make_gaussian_actor(env, constant_scale=True, **layers, device=device)
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDictBase
@@ -112,7 +112,10 @@ class SAC(SingleAgent):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
+        layers: dict[str, Any] = {
+            "num_cells": settings.num_cells,
+            "layer_norm": settings.layer_norm,
+        }
         return make_gaussian_actor(env, **layers, device=device)
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase, Transform
 
 # The registry, which imports this module, builds the sides' algorithms.
+from torchrl_alita._checks import agent_indices, check_callable, check_kind
 from torchrl_alita.algorithms import registry
 from torchrl_alita.algorithms._learner import (
     AlgorithmSettings,
@@ -61,9 +63,14 @@ class SidesSettings(AlgorithmSettings):
 
     def __post_init__(self):
         for name in ("sides", "agents"):
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                object.__setattr__(self, name, tuple(value.items()))
+            object.__setattr__(self, name, _pairs(name, getattr(self, name)))
+        sides = [(name, _followed(name, own)) for name, own in self.sides]
+        object.__setattr__(self, "sides", tuple(sides))
+        agents = [
+            (name, agent_indices(f"The agents of the side {name!r}", own))
+            for name, own in self.agents
+        ]
+        object.__setattr__(self, "agents", tuple(agents))
         super().__post_init__()
         names = [name for name, _ in self.sides]
         for name in names:
@@ -99,6 +106,7 @@ class SidesSettings(AlgorithmSettings):
             >>> settings.with_sides(lambda name, follows: "runs/a").fixed["good"]
             'runs/a'
         """
+        check_callable("change", change)
         return replace(self, sides=tuple((name, change(name, own)) for name, own in self.sides))
 
     # What a training loop asks of every algorithm that learns from stored transitions.
@@ -160,12 +168,41 @@ class SidesSettings(AlgorithmSettings):
             >>> SidesSettings.from_plain(settings.plain()) == settings
             True
         """
+        if not isinstance(options.get("sides"), Mapping):
+            raise TypeError(
+                f"The settings of sides must have 'sides', what each follows by its name, got "
+                f"{options}."
+            )
 
         def follows(own: Any) -> Any:
             return own if isinstance(own, str) else registry.settings_from_plain(own)
 
         sides = {name: follows(own) for name, own in options["sides"].items()}
-        return cls(sides=sides, agents=options.get("agents", {}))
+        agents = options.get("agents", {})
+        return cls(sides=tuple(sides.items()), agents=tuple(agents.items()))
+
+
+def _pairs(option: str, value: Any) -> tuple[tuple[str, Any], ...]:
+    """A dict, or what is left of one, as pairs of a side's name and something."""
+    pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+    fitting = isinstance(pairs, (tuple, list)) and all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in pairs
+    )
+    if not fitting:
+        raise TypeError(
+            f"{option} must be a dict with the names of sides as its keys, got {value!r}."
+        )
+    return tuple((name, own) for name, own in pairs)
+
+
+def _followed(name: str, follows: Any) -> LearnerSettings | str:
+    """What a side follows, a path as text."""
+    if isinstance(follows, Path):
+        return str(follows)
+    words = "settings of an algorithm, 'random', 'module:function' or the directory of a run"
+    check_kind(f"What the side {name!r} follows", follows, (LearnerSettings, str), words)
+    return follows
 
 
 class Sides(Learner):
@@ -340,12 +377,13 @@ class Sides(Learner):
 
     def _of_game(self, name: str, replay: Replay) -> Replay:
         """A side's stream where the storage holds the whole game."""
-        settings, agents = self.settings.learning[name], self.sides[name]
+        settings: Any = self.settings.learning[name]
+        agents, of_side = self.sides[name], replay.rows
         size = replay.batch_size or settings.batch_size
         if replay.sampler is not None:
             # It looks at one agent, by its number.
             replay.sampler.influencer = agents[replay.sampler.influencer]
-        rows = None if replay.rows is None else lambda stored: replay.rows(side_of(stored, agents))
+        rows = None if of_side is None else lambda stored: of_side(side_of(stored, agents))
         return replace(replay, batch_size=size, rows=rows)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
@@ -458,7 +496,7 @@ def _sides_in(env: EnvBase, settings: SidesSettings) -> dict[str, tuple[int, ...
             f"The game has the sides {own}; say what {missing[0]!r} follows, as in "
             f"--side.{missing[0]} maddpg."
         )
-    sides = {name: given.get(name, own.get(name)) for name in names}
+    sides = {name: given[name] if name in given else own[name] for name in names}
     return check_sides(sides, layout_of(env).num_agents)
 
 
@@ -471,7 +509,10 @@ def _fixed_policies(
     device: torch.device | str | None,
 ) -> dict[str, Policy]:
     """The policies of the sides that do not learn."""
-    policies = dict(policies or {})
+    policies = {} if policies is None else policies
+    check_kind("policies", policies, Mapping, "a mapping of sides to policies")
+    for name, policy in policies.items():
+        check_callable(f"The policy of the side {name!r}", policy)
     if unknown := [name for name in policies if name not in settings.fixed]:
         raise ValueError(
             f"Policies are given of {unknown}, but fixed are {sorted(settings.fixed)}."

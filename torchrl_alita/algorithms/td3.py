@@ -118,7 +118,10 @@ class TD3(SingleAgent):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
+        layers: dict[str, Any] = {
+            "num_cells": settings.num_cells,
+            "layer_norm": settings.layer_norm,
+        }
         return make_actor(env, **layers, device=device)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -207,7 +207,10 @@ class TwinALITA(SingleAgent):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """The policy of one of the two, not trained, see :meth:`Learner.make_policy`."""
-        layers = {"num_cells": settings.num_cells, "layer_norm": settings.layer_norm}
+        layers: dict[str, Any] = {
+            "num_cells": settings.num_cells,
+            "layer_norm": settings.layer_norm,
+        }
         return make_actor(env, **layers, device=device)
 
     def _build_learners(self, env: EnvBase) -> None:
@@ -234,7 +237,7 @@ class TwinALITA(SingleAgent):
         """The influencer's novelty, the partner's penalty, and what each learns from."""
         settings = self.settings
         published = settings.form == "published"
-        distance = "euclidean" if published else "squared"
+        distance: Literal["euclidean", "squared"] = "euclidean" if published else "squared"
         self.autoencoder = Autoencoder(
             self.layout.observation_size + self.layout.action_size, device=self.device
         )
@@ -410,14 +413,19 @@ class TwinALITA(SingleAgent):
         states = TensorDict(batch_size=batch.batch_size)
         return self.policies[0](states.set(OBSERVATION, batch.get(observation)))
 
+    def _own_estimator(self) -> InfluenceEstimatorLoss:
+        if self.estimator is None:
+            raise RuntimeError("Of this estimate of the influence nothing is trained.")
+        return self.estimator
+
     def _target_of(self, batch: TensorDictBase) -> TensorDictBase:
         """A conditional batch with what all updates of the clones on it are drawn to."""
-        batch = self.add_rewards(batch)
-        key = self.estimator.tensor_keys.value_target
-        return batch.set(key, self.estimator.value_target(batch))
+        batch, estimator = self.add_rewards(batch), self._own_estimator()
+        key = estimator.tensor_keys.value_target
+        return batch.set(key, estimator.value_target(batch))
 
     def _estimator_losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return self.estimator(batch)
+        return self._own_estimator()(batch)
 
     def _train_estimator(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
         batch = self._add_target(batch)

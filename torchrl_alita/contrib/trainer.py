@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tensordict import TensorDict, TensorDictBase
@@ -9,7 +10,9 @@ from tensordict.nn import TensorDictSequential
 from torch import nn
 from torchrl.trainers import OptimizationStepper, Trainer
 
+from torchrl_alita._checks import check_kind, check_same_shape, require_keys
 from torchrl_alita.algorithms import Learner
+from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 from torchrl_alita.training import Config, make_exploration
 from torchrl_alita.training.learning import Learning
 
@@ -40,6 +43,7 @@ class AlgorithmStepper(OptimizationStepper):
         updates_per_batch: for the trainer's ``optim_steps_per_batch``.
 
     Raises:
+        TypeError: if one of the two is something else.
         ValueError: if the algorithm has other settings than the config, or a sequence does not
             fit into a buffer.
 
@@ -71,12 +75,14 @@ class AlgorithmStepper(OptimizationStepper):
     """
 
     def __init__(self, config: Config, algorithm: Learner):
+        check_kind("config", config, Config, "a Config")
+        check_kind("algorithm", algorithm, Learner, "an algorithm that config.build has made")
         if algorithm.settings != config.algorithm:
             raise ValueError(
                 f"The algorithm must have the config's settings, {config.algorithm}, got "
                 f"{algorithm.settings}."
             )
-        self.algorithm = algorithm
+        self.config, self.algorithm = config, algorithm
         self.exploration = make_exploration(config, algorithm)
         self.policy = TensorDictSequential(algorithm.actor, self.exploration)
         self.losses = nn.ModuleDict(algorithm.modules)
@@ -95,13 +101,29 @@ class AlgorithmStepper(OptimizationStepper):
             batch: of the trainer's collector.
 
         Raises:
+            TypeError: if it is no tensordict.
             KeyError: if the batch lacks what the algorithm reads.
-            ValueError: at a NaN or infinity; the key and the frame are named.
+            ValueError: if it is of other environments than the config's, or empty; at a NaN or infinity; the key and the frame are named.
         """
+        self._check_collected(batch)
         self.learning.store(batch)
         # An algorithm that hands over its exploration moves it on by itself.
         if self.algorithm.exploration is None:
             self.exploration.step()
+
+    def _check_collected(self, batch: TensorDictBase) -> None:
+        """Raise for a batch that is not what a collector of this config's environments gives."""
+        check_kind("The collected batch", batch, TensorDictBase, "a tensordict")
+        envs = self.config.training.num_envs
+        if batch.ndim != 2 or len(batch) != envs or 0 in batch.batch_size:
+            raise ValueError(
+                f"The collected batch must be [B, T] of the config's {envs} environments, got "
+                f"{tuple(batch.batch_size)}."
+            )
+        layout = self.algorithm.layout
+        require_keys(batch, [OBSERVATION, ACTION, next_key(REWARD)])
+        for key, width in ((OBSERVATION, layout.observation_size), (ACTION, layout.action_size)):
+            check_same_shape(batch, key, (*batch.batch_size, layout.num_agents, width))
 
     def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
         """One update.
@@ -129,9 +151,14 @@ class AlgorithmStepper(OptimizationStepper):
         """Take over a state.
 
         Raises:
+            TypeError: if it is no dictionary.
             KeyError: if the state is of another algorithm; the parts are named.
             ValueError: if what is stored does not fit into the buffers.
         """
+        check_kind("The state", state_dict, Mapping, "a dictionary")
+        parts = {"algorithm", "exploration", "buffers", "progress"}
+        if missing := sorted(parts - set(state_dict)):
+            raise KeyError(f"The state has no {missing}; it has {sorted(state_dict)}.")
         self.algorithm.load_state_dict(state_dict["algorithm"])
         self.exploration.load_state_dict(state_dict["exploration"])
         self.learning.buffers.load_state_dict(state_dict["buffers"])

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchrl_alita._checks import check_at_least_one, check_integer, check_sequence, sizes
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_callable,
+    check_integer,
+    check_sequence,
+    sizes,
+)
 
 __all__ = [
     "MOST_CODES",
@@ -256,6 +262,7 @@ class JointCode(nn.Module):
     def __init__(self, code: nn.Module, *, num_agents: int):
         super().__init__()
         check_at_least_one(num_agents=num_agents)
+        check_callable("code", code)
         self.code = code
         self.num_agents = num_agents
         self.num_codes = _same_number([code.num_codes**num_agents])
@@ -318,6 +325,7 @@ def count_codes_of(env: Any) -> CountCodes:
 
 def number_of_codes(name: str, code: Callable, given: int | None = None) -> int:
     """How many codes there are: what was said, or what the code says of itself."""
+    check_callable(name, code)
     own = getattr(code, "num_codes", None)
     if given is None and own is None:
         raise ValueError(f"{name} does not say how many codes it has: give num_codes.")

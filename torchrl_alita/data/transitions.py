@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from torchrl_alita._checks import check_at_least_one, check_whole
+from torchrl_alita._checks import check_at_least_one, check_flag, check_whole
 from torchrl_alita.data.codes import MOST_CODES, each_agent, number_of_codes
 from torchrl_alita.data.counts import CountTable, check_codes
 
@@ -78,6 +78,9 @@ class TransitionCounts(nn.Module):
         super().__init__()
         check_whole(2, num_agents=num_agents)
         check_at_least_one(num_actions=num_actions, slots=slots)
+        check_flag(deterministic=deterministic)
+        # A small integer of NumPy would overflow below.
+        num_agents, num_actions, slots = int(num_agents), int(num_actions), int(slots)
         self.num_agents, self.num_actions = num_agents, num_actions
         self.state, self.outcome, self.influencer_state = state, outcome, influencer_state
         self.deterministic = deterministic

@@ -14,6 +14,7 @@ from torchrl.data import Categorical, Composite, OneHot, Unbounded
 
 from torchrl_alita._checks import (
     check_choice,
+    check_flag,
     check_positive,
     check_whole,
     checked_seed,
@@ -118,8 +119,11 @@ class AllowedOneHot(OneHot):
         return super()._project(val if self.mask is None else val.bool()).to(self.dtype)
 
 
-def check_common(*, num_envs: int, num_agents: int, horizon: int, reward: float) -> None:
-    """Raise a ValueError for what neither game can be played with."""
+def check_common(
+    *, num_envs: int, num_agents: int, horizon: int, reward: float, mask_blocked: bool
+) -> None:
+    """Raise a ValueError or TypeError for what neither game can be played with."""
+    check_flag(mask_blocked=mask_blocked)
     check_whole(1, num_envs=num_envs, horizon=horizon)
     check_whole(2, 8, num_agents=num_agents)
     check_positive(reward=reward)
@@ -274,6 +278,8 @@ def step_entries(
 
 class GridState(SavedState, StaysOnDevice):
     """A state with cells, which lie on the grid."""
+
+    size: int
 
     def _check_saved(self, name: str, value: torch.Tensor) -> None:
         super()._check_saved(name, value)

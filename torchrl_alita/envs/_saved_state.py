@@ -20,6 +20,9 @@ class SavedState:
     says otherwise by ``_saved`` and ``_restore``.
     """
 
+    # Of the environment beside which it stands.
+    generator: torch.Generator
+    device: torch.device
     _state: tuple[str, ...] = ()
 
     def _saved(self) -> dict[str, torch.Tensor]:
@@ -64,6 +67,8 @@ class SavedState:
 
 class StaysOnDevice:
     """An environment whose generator, or whose compiled steps, cannot move."""
+
+    device: torch.device
 
     def to(self, device: torch.device | str) -> EnvBase:
         """The environment itself, if it is on this device.

@@ -7,12 +7,9 @@ the state.
 
 from __future__ import annotations
 
-import io
 import os
-import random
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -59,28 +56,7 @@ def import_smax() -> ModuleType:
     if "jax" not in sys.modules:
         # JAX would take three quarters of a GPU's memory, which torch needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    with _process_kept():
-        return import_extra("jaxmarl.environments.smax", "smax")
-
-
-@contextmanager
-def _process_kept() -> Iterator[None]:
-    """What is printed meanwhile is dropped; streams and random states are as they were.
-
-    JaxMARL's import prints what it does not find, and leaves ``sys.stdout`` and
-    ``sys.stderr`` to the terminal, whatever they were: a test or a notebook would no
-    longer see what is printed. It draws from Python's and NumPy's generators too, so that
-    a run would depend on whether it was imported before.
-    """
-    kept = sys.stdout, sys.__stdout__, sys.stderr
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    sys.stdout = sys.__stdout__ = io.StringIO()
-    try:
-        yield
-    finally:
-        sys.stdout, sys.__stdout__, sys.stderr = kept
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+    return import_extra("jaxmarl.environments.smax", "smax")
 
 
 def units_of_smax(map_name: str, known: Iterable[str]) -> Units:

@@ -28,6 +28,7 @@ from torchrl.data import (
 )
 from torchrl.envs import EnvBase, Transform, TransformedEnv
 
+from torchrl_alita._checks import check_at_least_one, check_kind, check_sequence
 from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.layout import ACTION, ALIVE, STATE
 
@@ -93,7 +94,10 @@ def as_team(
         >>> rollout["agents", "observation"].shape, rollout["agents", "action"].shape
         (torch.Size([2, 3, 3, 10]), torch.Size([2, 3, 3, 9]))
     """
-    keys = [observation] if isinstance(observation, str | tuple) else list(observation)
+    check_kind("env", env, EnvBase, "a TorchRL environment")
+    check_at_least_one(most_choices=most_choices)
+    single = isinstance(observation, (str, tuple))
+    keys = [observation] if single else check_sequence("observation", observation)
     layout = TeamLayout(env, keys, state=state, most_choices=most_choices)
     return TransformedEnv(env, layout, auto_unwrap=False)
 
@@ -116,7 +120,7 @@ class _Choices:
         chosen = action[..., : self.size].argmax(-1)
         if self.encoding == "one_hot":
             return one_hot(chosen, self.size).to(self.dtype)
-        components = []
+        components: list[torch.Tensor] = []
         for size in reversed(self.sizes):
             components.insert(0, chosen % size)
             chosen = chosen.div(size, rounding_mode="floor")
@@ -252,7 +256,8 @@ class TeamLayout(Transform):
         action = tensordict.get(ACTION, None)
         if action is None:
             return tensordict
-        parts, alone = {}, {}
+        parts: dict[tuple[str, ...], torch.Tensor] = {}
+        alone: dict[tuple[str, ...], list[TensorDict]] = {}
         counts = [block.count for block in self._blocks]
         for block, own in zip(self._blocks, action.split(counts, -2), strict=True):
             value = block.action(own)
@@ -279,9 +284,9 @@ class TeamLayout(Transform):
         if not self.discrete:
             low, high = (
                 torch.cat([pad(b, (0, self._actions - b.shape[-1])) for b in bounds], -2)
-                for bounds in (
-                    [block.action.low for block in self._blocks],
-                    [block.action.high for block in self._blocks],
+                for bounds in zip(
+                    *((action.low, action.high) for action in map(_numbers_of, self._blocks)),
+                    strict=True,
                 )
             )
             own = Bounded(low, high, shape=shape, dtype=torch.float32, device=action_spec.device)
@@ -362,7 +367,7 @@ class TeamLayout(Transform):
 
     def _reset_env_preprocess(self, tensordict: TensorDictBase | None) -> TensorDictBase | None:
         reset = None if tensordict is None else tensordict.get("_reset", None)
-        if reset is None or self._has_root_flags:
+        if tensordict is None or reset is None or self._has_root_flags:
             return tensordict
         tensordict = tensordict.exclude("_reset")
         for block in self._blocks:
@@ -471,8 +476,9 @@ class TeamLayout(Transform):
         self, pairs: list[tuple[_Block, TensorDictBase]], alive: torch.Tensor | None
     ) -> torch.Tensor:
         """The mask ``[*B, N, A]``, which the spec of the actions takes over."""
+        own_mask: Any = self._mask
         if not self._changing:
-            return self._mask.clone()
+            return own_mask.clone()
         parts = []
         first = 0
         for block, own in pairs:
@@ -481,8 +487,8 @@ class TeamLayout(Transform):
                 mask = self._entry(block, own.get("action_mask")).bool()
                 parts.append(pad(mask, (0, self._actions - mask.shape[-1])))
             else:
-                numbers = torch.arange(self._actions, device=self._mask.device)
-                shape = (*self._mask.shape[:-2], block.count, self._actions)
+                numbers = torch.arange(self._actions, device=own_mask.device)
+                shape = (*own_mask.shape[:-2], block.count, self._actions)
                 parts.append((numbers < block.action.size).expand(shape))
             first = last
         allowed = _joined(parts)
@@ -492,7 +498,7 @@ class TeamLayout(Transform):
             allowed = torch.where(alive, allowed, only_first)
         # Where the environment allows nothing, as to the dead, the first action is.
         allowed = torch.where(allowed.any(-1, keepdim=True), allowed, only_first)
-        self._mask.copy_(allowed)
+        own_mask.copy_(allowed)
         container = self.container
         if container is not None:
             # An exploration module may have put another mask into the spec that it was given.
@@ -562,13 +568,18 @@ def _blocks(env: EnvBase, observation: Sequence[NestedKey], most: int) -> Iterab
             yield reader.read(actions, seen, flags, member=None)
 
 
+def _numbers_of(block: _Block) -> Any:
+    """How a block's agents act, where they act by numbers."""
+    return block.action
+
+
 def _groups(env: EnvBase) -> list[tuple[str, ...]]:
     found = [tuple(_listed(key)[:-1]) for key in env.action_keys]
     base = env
     while isinstance(base, TransformedEnv):
         base = base.base_env
     # Not by getattr: batches of environments start their processes when they are asked.
-    order = [(name,) for name in vars(base).get("group_map") or {}]
+    order: list[tuple[str, ...]] = [(name,) for name in vars(base).get("group_map") or {}]
     if sorted(order) == sorted(found):
         return order
     if len(set(found)) < len(found):
@@ -639,7 +650,7 @@ class _Reader:
             flags=() if flags is None else tuple(n for n in _FLAGS if n in set(flags.keys())),
         )
 
-    def _observed(self, seen: Composite | None, skip: int) -> Iterable[tuple]:
+    def _observed(self, seen: Any, skip: int) -> Iterable[tuple]:
         known = [] if seen is None else list(seen.keys(True, True))
         for key in self.observation:
             path = tuple(_listed(key))

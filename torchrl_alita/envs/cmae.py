@@ -51,7 +51,13 @@ class _CornerGame(_grid.GridState, EnvBase):
         device: torch.device | str,
         seed: int | None,
     ) -> None:
-        _grid.check_common(num_envs=num_envs, num_agents=2, horizon=horizon, reward=reward)
+        _grid.check_common(
+            num_envs=num_envs,
+            num_agents=2,
+            horizon=horizon,
+            reward=reward,
+            mask_blocked=mask_blocked,
+        )
         _grid.check_whole(least, size=size)
         super().__init__(device=device, batch_size=[num_envs])
         self.num_agents, self.size, self.horizon = 2, size, horizon

@@ -21,6 +21,7 @@ from torchrl_alita._checks import (
     check_at_least_one,
     check_distribution,
     check_finite,
+    check_integer,
     check_number,
     checked_seed,
 )
@@ -170,8 +171,7 @@ class MarkovGame(SavedState, EnvBase):
             (torch.Size([5, 8, 5]), torch.Size([3, 5, 8]))
         """
         check_at_least_one(num_states=num_states, num_agents=num_agents, num_actions=num_actions)
-        seed = checked_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_integer("seed", checked_seed(seed)))
         joint = num_actions**num_agents
         shares = torch.empty(num_states, joint, num_states, dtype=torch.float64)
         shares.exponential_(generator=generator)
@@ -213,12 +213,12 @@ class MarkovGame(SavedState, EnvBase):
     def _set_initial(self, initial: torch.Tensor | Sequence[float] | None) -> None:
         if initial is None:
             initial = [1 / self.num_states] * self.num_states
-        initial = _float64(initial, self.transition.device)
-        if initial.shape != (self.num_states,):
+        shares = _float64(initial, self.transition.device)
+        if shares.shape != (self.num_states,):
             raise ValueError(
-                f"initial must have the shape ({self.num_states},), got {tuple(initial.shape)}."
+                f"initial must have the shape ({self.num_states},), got {tuple(shares.shape)}."
             )
-        self.initial = check_distribution("initial", initial)
+        self.initial = check_distribution("initial", shares)
         self._initial_thresholds = _thresholds(self.initial)
 
     def _set_specs(self) -> None:

@@ -22,8 +22,9 @@ from torch.nn.functional import one_hot, pad
 from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import require_keys
+from torchrl_alita._checks import check_flag, require_keys
 from torchrl_alita._extras import import_extra
+from torchrl_alita._settings import Settings
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice
@@ -123,6 +124,7 @@ class ParticleEnv(SavedState, StaysOnDevice, EnvBase):
         seed: int | None = None,
     ):
         _grid.check_whole(1, num_envs=num_envs, horizon=horizon)
+        check_flag(continuous_actions=continuous_actions, positions_first=positions_first)
         super().__init__(device=device, batch_size=[num_envs])
         self.num_agents, self.num_landmarks = num_agents, num_landmarks
         self.continuous_actions, self.horizon = continuous_actions, horizon
@@ -342,6 +344,7 @@ class CooperativeNavigation(ParticleEnv):
         seed: int | None = None,
     ):
         _grid.check_whole(1, num_agents=num_agents)
+        check_flag(self_collisions=self_collisions)
         self.__dict__["self_collisions"] = self_collisions
         super().__init__(
             num_envs,
@@ -730,7 +733,7 @@ def draw_particles(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParticleSettings:
+class ParticleSettings(Settings):
     """What a task of particles can set; see :class:`ParticleEnv`."""
 
     continuous_actions: bool = False
@@ -747,8 +750,8 @@ def _make(
     seed: int | None,
     horizon: int,
     settings: ParticleSettings,
-    kind: type[ParticleEnv],
-    number: Callable[[int], dict[str, int]],
+    kind: Callable[..., ParticleEnv],
+    number: Callable[[Any], dict[str, int]],
 ) -> ParticleEnv:
     env = kind(
         num_envs,
@@ -766,7 +769,7 @@ def _make(
 def _task(
     kind: type[ParticleEnv],
     metrics: Callable[[TensorDictBase], dict[str, torch.Tensor]],
-    number: Callable[[int], dict[str, int]],
+    number: Callable[[Any], dict[str, int]],
     n_agents: int,
     *,
     floor: float | None = None,

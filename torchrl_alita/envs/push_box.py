@@ -17,6 +17,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
+from torchrl_alita._settings import Settings
 from torchrl_alita.data import CountCodes
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.cmae import CMAEPushBox
@@ -129,7 +130,13 @@ class PushBox(_grid.GridState, EnvBase):
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ):
-        _grid.check_common(num_envs=num_envs, num_agents=num_agents, horizon=horizon, reward=reward)
+        _grid.check_common(
+            num_envs=num_envs,
+            num_agents=num_agents,
+            horizon=horizon,
+            reward=reward,
+            mask_blocked=mask_blocked,
+        )
         _grid.check_whole(1, num_agents, pushes_needed=pushes_needed)
         _grid.check_choice("start", start, STARTS)
         # Of at least N + 1 cells one is free.
@@ -457,7 +464,7 @@ def push_box_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDictM
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushBoxSettings:
+class PushBoxSettings(Settings):
     """What a task of Push-Box can set; see :class:`PushBox` and :class:`CMAEPushBox`.
 
     Raises:
@@ -481,7 +488,7 @@ class PushBoxSettings:
     """Forbid moves into a wall."""
 
     def __post_init__(self):
-        _grid.check_choice("rules", self.rules, ("edti", "cmae"))
+        super().__post_init__()
         own = (self.respawn, self.start, self.pushes_needed)
         if self.rules == "cmae" and own != (True, "corner", 2):
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
@@ -13,7 +15,13 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import DTypeCastTransform, EnvBase
 
-from torchrl_alita._checks import check_at_least_one, checked_seed
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_callable,
+    check_kind,
+    check_number,
+    checked_seed,
+)
 from torchrl_alita._extras import import_extra
 from torchrl_alita.layout import REWARD
 
@@ -58,7 +66,10 @@ class Task:
         configure: the task with other settings. Default: this task, with ``settings`` replaced.
 
     Raises:
-        TypeError: if ``settings`` is no instance of a frozen dataclass.
+        TypeError: if ``settings`` is no instance of a frozen dataclass, or a function cannot be
+            called.
+        ValueError: if ``n_agents`` or ``horizon`` is below 1, or ``floor`` is not below
+            ``ceiling``.
 
     Examples:
         >>> from torchrl_alita.envs import PushBox
@@ -80,10 +91,27 @@ class Task:
     configure: Callable[[Any], Task] | None = None
 
     def __post_init__(self):
-        settings = self.settings
+        check_callable("make", self.make)
+        for name in ("metrics", "draw", "events", "configure"):
+            if getattr(self, name) is not None:
+                check_callable(name, getattr(self, name))
+        if self.n_agents is not None:
+            check_at_least_one(n_agents=self.n_agents)
+        check_at_least_one(horizon=self.horizon)
+        for name in ("floor", "ceiling"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(**{name: value})
+                if not math.isfinite(value):
+                    raise ValueError(f"{name} must be finite, got {value}.")
+        floor, ceiling = self.floor, self.ceiling
+        if floor is not None and ceiling is not None and not floor < ceiling:
+            raise ValueError(f"floor must be below ceiling, got {floor} and {ceiling}.")
+        settings: Any = self.settings
         if settings is None:
             return
-        frozen = is_dataclass(settings) and settings.__dataclass_params__.frozen
+        parameters: Any = getattr(settings, "__dataclass_params__", None)
+        frozen = is_dataclass(settings) and parameters.frozen
         if not frozen or isinstance(settings, type):
             raise TypeError(
                 f"settings must be an instance of a frozen dataclass, got {settings!r}."
@@ -154,8 +182,12 @@ def register_suite(
         extra: the extra of this package that installs it.
 
     Raises:
-        ValueError: if the name is taken.
+        TypeError: if ``names`` or ``task`` cannot be called.
+        ValueError: if the name is taken, or is none.
     """
+    _check_name(name)
+    check_callable("names", names)
+    check_callable("task", task)
     if name in _SUITES:
         raise ValueError(f"The suite {name!r} is registered already.")
     _SUITES[name] = _Suite(names, task, extra, module)
@@ -185,11 +217,19 @@ def register_task(name: str, task: Task) -> None:
         task: the task.
 
     Raises:
-        ValueError: if the name is taken.
+        TypeError: if it is no :class:`Task`.
+        ValueError: if the name is taken, or is none: a colon is of ``"module:name"``.
     """
+    _check_name(name)
+    check_kind("task", task, Task, "a Task")
     if name in TASKS:
         raise ValueError(f"The task {name!r} is registered already.")
     TASKS[name] = task
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[^\s:]+", name):
+        raise ValueError(f"A name must be a text without blanks and colons, got {name!r}.")
 
 
 def get_task(name: str) -> Task:
@@ -287,7 +327,7 @@ def make_env(
             num_envs, n_agents or horizon below 1, a number of agents that the task does not
             have, a seed outside 0 to 2**64 - 1, or a task that makes another number of
             environments.
-        TypeError: for settings that are not the task's.
+        TypeError: for settings that are not the task's, or a task that makes no environment.
         ImportError: if the task's suite is not installed; the extra is named.
 
     Examples:
@@ -301,6 +341,7 @@ def make_env(
         False
     """
     task = get_task(task) if isinstance(task, str) else task
+    check_kind("task", task, Task, "a name or a Task")
     if settings is not None:
         task = task.with_settings(settings)
     n_agents = task.n_agents if n_agents is None else n_agents
@@ -316,6 +357,7 @@ def make_env(
     env = task.make(
         num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon, **own
     )
+    check_kind("What the task makes", env, EnvBase, "a TorchRL environment")
     if tuple(env.batch_size) != (num_envs,):
         raise ValueError(
             f"The task must make {num_envs} environments, of the batch size ({num_envs},), got "

@@ -16,6 +16,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import require_keys
+from torchrl_alita._settings import Settings
 from torchrl_alita.data import CountCodes
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs.cmae import (
@@ -143,7 +144,13 @@ class SecretRoom(_grid.GridState, EnvBase):
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ):
-        _grid.check_common(num_envs=num_envs, num_agents=num_agents, horizon=horizon, reward=reward)
+        _grid.check_common(
+            num_envs=num_envs,
+            num_agents=num_agents,
+            horizon=horizon,
+            reward=reward,
+            mask_blocked=mask_blocked,
+        )
         _grid.check_whole(0, door_steps=door_steps)
         _grid.check_whole(0, _ROOMS - 1, target_room=target_room)
         _grid.check_choice("start", start, STARTS)
@@ -521,7 +528,7 @@ def secret_room_events(env: EnvBase, *, max_cells: int = 2**24) -> list[TensorDi
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecretRoomSettings:
+class SecretRoomSettings(Settings):
     """What a task of Secret Room can set; see :class:`SecretRoom` and :class:`CMAESecretRoom`.
 
     Raises:
@@ -547,7 +554,7 @@ class SecretRoomSettings:
     """Forbid moves into a wall, a closed door or the grid's end."""
 
     def __post_init__(self):
-        _grid.check_choice("rules", self.rules, ("edti", "cmae"))
+        super().__post_init__()
         own = (self.door_steps, self.start, self.target_room, self.door_bits)
         if self.rules == "cmae" and own != (8, "large_room", 0, False):
             raise ValueError(

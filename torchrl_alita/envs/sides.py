@@ -11,7 +11,7 @@ from torchrl.data import Bounded, Composite, OneHot, TensorSpec
 from torchrl.envs import EnvBase, TransformedEnv
 
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import agent_indices, check_agent_range
+from torchrl_alita._checks import agent_indices, check_agent_range, check_at_least_one, check_kind
 from torchrl_alita.layout import ACTION, layout_of
 
 __all__ = ["SideView", "check_sides", "sides_by_name", "sides_of"]
@@ -32,6 +32,7 @@ def sides_by_name(agents: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """
     found: dict[str, tuple[int, ...]] = {}
     for index, agent in enumerate(agents):
+        check_kind("An agent's name", agent, str, "a text")
         name = re.sub(r"_?\d+$", "", agent) or "agents"
         found[name] = (*found.get(name, ()), index)
     return found
@@ -91,6 +92,8 @@ def check_sides(sides: Mapping[str, Sequence[int]], num_agents: int) -> dict[str
         ...
         ValueError: Agent 1 is on two sides, 'good' and 'adversary'.
     """
+    check_kind("sides", sides, Mapping, "a mapping of names to agents")
+    check_at_least_one(num_agents=num_agents)
     checked: dict[str, tuple[int, ...]] = {}
     owner: dict[int, str] = {}
     for name, agents in sides.items():

@@ -5,6 +5,7 @@ from torchrl_alita.experiments.pictures import draw_curves, draw_profiles
 from torchrl_alita.experiments.results import (
     Row,
     append_row,
+    machine_fields,
     normalized_score,
     read_rows,
     row_of_run,
@@ -57,6 +58,7 @@ __all__ = [
     "frames_of_best",
     "interquartile_mean",
     "last",
+    "machine_fields",
     "make_cells",
     "markdown_table",
     "missing_cells",

@@ -45,7 +45,15 @@ def colors(variants: Sequence[str]) -> dict[str, str]:
         {'MADDPG': '#0072b2'}
     """
     # Okabe and Ito's, without the yellow that is lost on white, and three darker ones.
-    chosen = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+    chosen: tuple[str, ...] = (
+        "#0072b2",
+        "#d55e00",
+        "#009e73",
+        "#cc79a7",
+        "#e69f00",
+        "#56b4e9",
+        "#000000",
+    )
     chosen += ("#7f3c8d", "#6b4c2a", "#707070")
     return {name: chosen[number % len(chosen)] for number, name in enumerate(variants)}
 

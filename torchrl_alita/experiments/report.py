@@ -202,8 +202,9 @@ def _comparison(rows: Sequence[Row], compare: Sequence[str]) -> str:
     found: list[dict[str, list[float]]] = [{}, {}]
     for tasks, name in zip(found, compare, strict=True):
         for row in rows:
-            if row.variant == name and row.final.get(RETURN) is not None:
-                tasks.setdefault(f"{row.task}, {row.frames}", []).append(row.final[RETURN])
+            value = row.final.get(RETURN)
+            if row.variant == name and value is not None:
+                tasks.setdefault(f"{row.task}, {row.frames}", []).append(value)
     shared = found[0].keys() & found[1].keys()
     if not shared:
         raise ValueError(f"{compare[0]!r} and {compare[1]!r} have no task in common.")
@@ -214,11 +215,12 @@ def _comparison(rows: Sequence[Row], compare: Sequence[str]) -> str:
             f"A comparison needs at least {FEWEST_RUNS} seeds of each variant and task, got "
             f"{fewest}."
         )
-    chance, (low, high) = probability_of_improvement(first, second)
-    tasks = _count(shared, "task")
+    chance, interval = probability_of_improvement(first, second)
+    low, high = interval or (chance, chance)
+    over = _count(shared, "task")
     return (
         f"The return of a run of {compare[0]} is above that of a run of {compare[1]} with "
-        f"probability {chance:.2f} (95 % interval {low:.2f} to {high:.2f}, {tasks})."
+        f"probability {chance:.2f} (95 % interval {low:.2f} to {high:.2f}, {over})."
     )
 
 

@@ -13,16 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torchrl_alita._checks import check_kind, check_number
 from torchrl_alita.saving import write_whole
 
 try:
     import fcntl
 except ImportError:  # Windows: there one process at a time may add rows.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "Row",
     "append_row",
+    "machine_fields",
     "normalized_score",
     "read_rows",
     "row_of_run",
@@ -144,6 +146,7 @@ def _check_metrics(where: str, metrics: Any) -> None:
 
 
 def _line(row: Row) -> str:
+    check_kind("A row", row, Row, "a Row")
     return json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n"
 
 
@@ -170,7 +173,11 @@ def read_rows(path: str | Path) -> list[Row]:
         ValueError: .../spread.jsonl, line 1, is damaged: it lacks algorithm, command, ...
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no file of rows: {error}.") from error
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             rows.append(_parse(line))
         except (TypeError, ValueError) as error:
@@ -197,10 +204,12 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
         rows: of the file.
 
     Raises:
+        TypeError: if one is no :class:`Row`; the old file stays.
         OSError: if the file cannot be written; the old one stays.
     """
+    text = "".join(map(_line, rows))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(map(_line, rows)))
+    write_whole(path, text)
 
 
 def append_row(path: str | Path, row: Row) -> None:
@@ -211,6 +220,7 @@ def append_row(path: str | Path, row: Row) -> None:
         row: to be added.
 
     Raises:
+        TypeError: if it is no :class:`Row`; nothing is written.
         ValueError: if the file's last row is unfinished; nothing is written.
         OSError: if the row cannot be written; the file stays as it was.
 
@@ -232,8 +242,9 @@ def append_row(path: str | Path, row: Row) -> None:
         if file.read(1) not in (b"", b"\n"):
             file.seek(0)
             raise ValueError(f"{path}, line {len(file.read().splitlines())}, is unfinished.")
+        line = _line(row).encode()
         try:
-            file.write(_line(row).encode())
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
         except OSError:
@@ -278,8 +289,6 @@ def row_of_run(
     except FileNotFoundError as error:
         raise ValueError(f"{run_dir} is no finished run: it has no {error.filename}.") from error
     keep = keep or (lambda name: name.startswith(("evaluation/", "exploration/")))
-    machine = dict(summary["machine"])
-    versions = {name: machine.pop(name) for name in _VERSIONS if name in machine}
     return Row(
         study=study,
         variant=variant,
@@ -289,9 +298,7 @@ def row_of_run(
         frames=summary["frames"],
         settings=dict(settings),
         command=command if isinstance(command, str) else shlex.join(command),
-        commit=machine.pop("commit", None),
-        versions=versions,
-        machine=machine,
+        **machine_fields(summary["machine"]),
         wall_seconds=summary["wall_seconds"],
         process_seconds=process_seconds,
         curve=[
@@ -311,6 +318,25 @@ def row_of_run(
         },
         references={"random": _prefixed("evaluation", summary["random_team"])},
     )
+
+
+def machine_fields(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was made with, as the fields of a row.
+
+    Args:
+        machine: all of it, as in summary.json.
+
+    Returns:
+        ``commit``, ``versions`` and ``machine``.
+
+    Examples:
+        >>> fields = machine_fields({"torch": "2.13.0", "commit": "abc", "cores": 2})
+        >>> fields["commit"], fields["versions"], fields["machine"]
+        ('abc', {'torch': '2.13.0'}, {'cores': 2})
+    """
+    rest = dict(machine)
+    versions = {name: rest.pop(name) for name in _VERSIONS if name in rest}
+    return {"commit": rest.pop("commit", None), "versions": versions, "machine": rest}
 
 
 def _number(text: str) -> float | None:
@@ -336,12 +362,17 @@ def normalized_score(value: float, *, floor: float, ceiling: float) -> float:
         lower is better.
 
     Raises:
-        ValueError: if floor and ceiling are the same.
+        TypeError: if one is no number.
+        ValueError: if one is NaN, or floor and ceiling are the same.
 
     Examples:
         >>> normalized_score(-350.0, floor=-584.0, ceiling=-116.0)
         0.5
     """
+    check_number(value=value, floor=floor, ceiling=ceiling)
+    for name, number in (("value", value), ("floor", floor), ("ceiling", ceiling)):
+        if math.isnan(number):
+            raise ValueError(f"{name} must be a number, got nan.")
     if floor == ceiling:
         raise ValueError(f"floor and ceiling must differ, got {floor} for both.")
     return (value - floor) / (ceiling - floor)

@@ -16,6 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from torchrl_alita._checks import (
+    check_number,
+    check_positive,
+    check_sequence,
+    check_whole,
+)
 from torchrl_alita._extras import import_extra
 from torchrl_alita.experiments.results import Row
 from torchrl_alita.saving import write_whole
@@ -42,11 +48,13 @@ Scores = Mapping[str, Sequence[float]]
 def _samples(scores: Scores | Sequence[float], *, fewest: int = 1) -> list[np.ndarray]:
     """The runs of each task."""
     by_task = scores if isinstance(scores, Mapping) else {"the task": scores}
+    by_task = {task: check_sequence(f"The scores of {task}", own) for task, own in by_task.items()}
     if not by_task:
         raise ValueError("There must be scores of at least one task, got none.")
     for task, values in by_task.items():
         if len(values) < fewest:
             raise ValueError(f"{task} must have at least {fewest} runs, got {len(values)}.")
+        check_number(**{f"a score of {task}": value for value in values})
         if not all(math.isfinite(value) for value in values):
             raise ValueError(f"The scores of {task} must be finite, got {list(values)}.")
     return [np.asarray(values, dtype=float) for values in by_task.values()]
@@ -106,14 +114,19 @@ def bootstrap_interval(
         (2.0, 2.0)
     """
     stats = import_extra("scipy.stats", "recipes")
+    check_positive(confidence=confidence)
+    if not confidence < 1:
+        raise ValueError(f"confidence must be below 1, got {confidence}.")
+    check_whole(2, resamples=resamples)
+    check_whole(0, seed=seed)
     found = stats.bootstrap(
         tuple(_samples(scores, fewest=2)),
         statistic,
-        n_resamples=resamples,
+        n_resamples=int(resamples),
         confidence_level=confidence,
         method="percentile",
         vectorized=True,
-        random_state=np.random.default_rng(seed),
+        random_state=np.random.default_rng(int(seed)),
     ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -197,6 +210,10 @@ def performance_profile(
         [1.0, 0.5, 0.0]
     """
     samples = _samples(scores)
+    thresholds = check_sequence("thresholds", thresholds)
+    check_number(**{f"thresholds[{i}]": value for i, value in enumerate(thresholds)})
+    if not thresholds or any(math.isnan(value) for value in thresholds):
+        raise ValueError(f"thresholds must be numbers, at least one, got {thresholds}.")
 
     def shares(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         above = [(sample[..., None] > np.asarray(thresholds)).mean(-2) for sample in drawn]
@@ -236,9 +253,9 @@ def probability_of_improvement(
     """
     if isinstance(scores, Mapping) != isinstance(others, Mapping):
         raise ValueError("Both must be scores of one task, or both scores by task.")
-    if isinstance(scores, Mapping) and scores.keys() != others.keys():
-        raise ValueError(f"The tasks must be the same, got {list(scores)} and {list(others)}.")
-    if isinstance(scores, Mapping):
+    if isinstance(scores, Mapping) and isinstance(others, Mapping):
+        if scores.keys() != others.keys():
+            raise ValueError(f"The tasks must be the same, got {list(scores)} and {list(others)}.")
         others = {task: others[task] for task in scores}
     first, second = _samples(scores), _samples(others)
     tasks = len(first)
@@ -253,7 +270,7 @@ def probability_of_improvement(
     probability = float(improvement(*first, *second))
     if min(len(sample) for sample in (*first, *second)) < FEWEST_RUNS:
         return probability, None
-    drawn = dict(enumerate((*first, *second)))
+    drawn = {str(i): sample.tolist() for i, sample in enumerate((*first, *second))}
     return probability, bootstrap_interval(drawn, improvement)
 
 
@@ -274,12 +291,15 @@ def write_marl_eval(path: str | Path, rows: Iterable[Row]) -> None:
         rows: of the file.
 
     Raises:
-        ValueError: if two rows have the same task, variant and seed.
+        ValueError: if there are no rows, or two have the same task, variant and seed.
 
     Examples:
         See :func:`read_marl_eval`.
     """
     content: dict[str, Any] = {}
+    rows = list(rows)
+    if not rows:
+        raise ValueError("There are no rows to write.")
     for row in rows:
         environment, _, task = row.task.rpartition("/")
         runs = (
@@ -337,7 +357,7 @@ def read_marl_eval(path: str | Path, *, study: str) -> list[Row]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [
+        rows = [
             _imported(runs[name], study=study, task=f"{env}/{task}", variant=variant, run=name)
             for env, tasks in content.items()
             for task, variants in tasks.items()
@@ -346,6 +366,9 @@ def read_marl_eval(path: str | Path, *, study: str) -> list[Row]:
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of marl-eval: {error!r}") from error
+    if not rows:
+        raise ValueError(f"{path} is no file of marl-eval: it has no run.")
+    return rows
 
 
 def _imported(steps: Mapping[str, Any], *, study: str, task: str, variant: str, run: str) -> Row:

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from torchrl_alita._checks import check_at_least_one, check_choice, check_integer, check_sequence
 from torchrl_alita._extras import import_extra
+from torchrl_alita.algorithms import get_algorithm
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
 from torchrl_alita.experiments.results import Row, write_rows
@@ -26,7 +28,7 @@ from torchrl_alita.training.command import check_option, parse_arguments
 try:
     import fcntl
 except ImportError:  # Windows: there nobody keeps two sweeps out of one folder.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LAUNCHERS", "Outcome", "main", "make_cells", "run_cells"]
 
@@ -75,12 +77,17 @@ def run_cells(
         The :class:`Outcome`.
 
     Raises:
-        ValueError: if another sweep works in the folder, or the folder of a cell holds another
+        TypeError: if the cells are no sequence.
+        ValueError: if there is less than one worker, or no such launcher; if another sweep works
+            in the folder, or the folder of a cell holds another
             run, or two cells have the same task, variant and seed.
         ImportError: if the launcher's package is not installed; the extra is named.
         OSError: if the disk is full; what is there stays, and the same call goes on.
         KeyboardInterrupt: after Ctrl-C, when the runs have written their checkpoints.
     """
+    cells = check_sequence("cells", cells)
+    check_at_least_one(workers=workers)
+    check_choice("launcher", launcher, sorted(LAUNCHERS))
     out = Path(out)
     names = [cell.name for cell in cells]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
@@ -205,18 +212,19 @@ def _bar(folders: Sequence[CellFolder], progress: bool) -> Iterator[Callable[[],
     tqdm = import_extra("tqdm", "recipes").tqdm
     total = sum(folder.cell.frames for folder in folders)
     with tqdm(total=total, unit=" frames", unit_scale=True, disable=not progress) as bar:
+        last = float("-inf")
 
         def show() -> None:
-            if bar.disable or time.monotonic() - show.last < 1:
+            nonlocal last
+            if bar.disable or time.monotonic() - last < 1:
                 return
-            show.last = time.monotonic()
+            last = time.monotonic()
             bar.n = sum(min(folder.frames, folder.cell.frames) for folder in folders)
             done = sum(folder.finished for folder in folders)
             bar.set_postfix_str(f"{done} of {len(folders)} runs")
 
-        show.last = float("-inf")
         yield show
-        show.last = float("-inf")
+        last = float("-inf")
         show()
 
 
@@ -315,6 +323,11 @@ def make_cells(
     Returns:
         The cells.
 
+    Raises:
+        TypeError: if names, seeds or the values of a setting are no sequence.
+        ValueError: if there is none of them, an algorithm is unknown, a setting is of another
+            algorithm, frames are below 1, or a seed is negative.
+
     Examples:
         >>> grid = {"alita.influence_coeff": [0.0, 0.1]}
         >>> cells = make_cells(
@@ -323,7 +336,25 @@ def make_cells(
         >>> [cell.variant for cell in cells]
         ['maddpg', 'alita, influence_coeff=0.0', 'alita, influence_coeff=0.1']
     """
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    tasks, algorithms = check_sequence("tasks", tasks), check_sequence("algorithms", algorithms)
+    for name, given in (("tasks", tasks), ("algorithms", algorithms)):
+        if not given:
+            raise ValueError(f"{name} must name at least one.")
+    for algorithm in algorithms:
+        get_algorithm(algorithm)
+    check_at_least_one(frames=frames)
+    if isinstance(seeds, int):
+        check_at_least_one(seeds=seeds)
+        seeds = range(seeds)
+    seeds = [check_integer("seeds", seed) for seed in check_sequence("seeds", seeds)]
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"seeds must be at least 0, and at least one, got {seeds}.")
+    for name, values in (grid or {}).items():
+        owner = name.rpartition(".")[0].replace("-", "_")
+        if not check_sequence(f"The values of {name}", values):
+            raise ValueError(f"{name} has no value.")
+        if owner not in ("", "task", *algorithms):
+            raise ValueError(f"{name} is of {owner!r}, which is not among {algorithms}.")
     variants = [
         (algorithm, settings)
         for algorithm in algorithms
@@ -379,7 +410,7 @@ class Refused(ValueError):
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise Refused(message)
 
 
@@ -433,8 +464,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from the checkpoints.", file=sys.stderr)
         return 130
-    for name, error in outcome.failures.items():
-        print(f"{name} failed: {error}", file=sys.stderr)
+    for name, reason in outcome.failures.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
     print(f"{len(outcome.rows)} runs have finished; their rows: {config.out / 'results.jsonl'}")
     return 1 if outcome.failures else 0
 

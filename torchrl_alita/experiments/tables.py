@@ -123,7 +123,7 @@ def last(metric: str) -> Callable[[Row], float | None]:
     Args:
         metric: of the curve.
     """
-    return lambda row: (row.column(metric)[1] or [None])[-1]
+    return lambda row: next(reversed(row.column(metric)[1]), None)
 
 
 def reached(metric: str, *, part: float = 0.1) -> Callable[[Row], float | None]:
@@ -220,8 +220,9 @@ def results_table(
     cells = []
     for name, metrics in references.items():
         line = [column.reference(metrics) for column in columns]
-        if levels is not None and metrics.get(RETURN) is not None:
-            value = normalized_score(metrics[RETURN], floor=levels[0], ceiling=levels[1])
+        value = metrics.get(RETURN)
+        if levels is not None and value is not None:
+            value = normalized_score(value, floor=levels[0], ceiling=levels[1])
             # A zero has no sign.
             line[-1] = f"{round(value, 2) + 0.0:.2f}"
         cells.append([f"{name} team" if name == "random" else name, "", *line])

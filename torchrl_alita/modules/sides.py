@@ -11,6 +11,7 @@ from torch import nn
 from torchrl.data import TensorSpec
 
 from torchrl_alita._agents import gather_agents
+from torchrl_alita._checks import check_callable, check_kind
 from torchrl_alita.layout import ACTION, ACTION_MASK
 
 __all__ = ["AllAgents", "RandomPolicy", "SidesPolicy", "side_of"]
@@ -96,6 +97,7 @@ class SidesPolicy(TensorDictModuleBase):
             ``[*B, n, A]`` into the side's batch.
 
     Raises:
+        TypeError: if sides or policies are no mapping, or a policy cannot be called.
         ValueError: if a policy is of a side that does not exist; when called, if a policy writes
             no action, or one of another shape.
 
@@ -117,6 +119,10 @@ class SidesPolicy(TensorDictModuleBase):
         policies: Mapping[str, Callable[[TensorDictBase], TensorDictBase]],
     ):
         super().__init__()
+        check_kind("sides", sides, Mapping, "a mapping of names to agents")
+        check_kind("policies", policies, Mapping, "a mapping of sides to policies")
+        for name, policy in policies.items():
+            check_callable(f"The policy of the side {name!r}", policy)
         if unknown := [name for name in policies if name not in sides]:
             raise ValueError(f"Unknown sides {unknown}; the sides are {sorted(sides)}.")
         self.sides = {name: tuple(agents) for name, agents in sides.items()}
@@ -182,9 +188,22 @@ class SidesPolicy(TensorDictModuleBase):
     def view(self, batch: TensorDictBase, name: str) -> TensorDict:
         """The batch of one side, see :func:`side_of`; of an :class:`AllAgents` that of all agents."""
         agents = self.sides[name]
+        check_kind("A batch", batch, TensorDictBase, "a tensordict")
+        self._check_agents(batch)
         if name in self.of_side and isinstance(self.of_side[name], AllAgents):
             agents = tuple(range(self.num_agents))
         return side_of(batch, agents, name)
+
+    def _check_agents(self, batch: TensorDictBase) -> None:
+        """Raise if the batch is of another number of agents."""
+        group = batch.get(_AGENTS, None)
+        for key, entry in () if group is None else group.items():
+            if isinstance(entry, torch.Tensor) and entry.ndim > batch.ndim:
+                found = entry.shape[batch.ndim]
+                if found != self.num_agents:
+                    raise ValueError(
+                        f"The sides have {self.num_agents} agents, {(_AGENTS, key)} is of {found}."
+                    )
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Actions, and what else the policies write."""
@@ -205,6 +224,10 @@ class SidesPolicy(TensorDictModuleBase):
         for name, policy in self.of_side.items():
             inner = policy.policy if isinstance(policy, AllAgents) else policy
             seen = call(inner, self.view(tensordict, name))
+            if not isinstance(seen, TensorDictBase):
+                raise TypeError(
+                    f"The policy of the side {name!r} must return its batch, got {seen!r}."
+                )
             action = seen.get(ACTION, None)
             if inner is not policy and action is not None:
                 action = gather_agents(action, self.sides[name], tensordict.ndim)
@@ -280,6 +303,7 @@ class AllAgents(TensorDictModuleBase):
 
     def __init__(self, policy: TensorDictModuleBase):
         super().__init__()
+        check_kind("policy", policy, TensorDictModuleBase, "a module of all agents")
         self.policy = policy
         self.in_keys, self.out_keys = policy.in_keys, policy.out_keys
 
@@ -305,6 +329,7 @@ class RandomPolicy(TensorDictModuleBase):
 
     def __init__(self, spec: TensorSpec, *, masked: bool = False):
         super().__init__()
+        check_kind("spec", spec, TensorSpec, "a spec of actions")
         self.spec = spec
         self.in_keys = [ACTION_MASK] if masked else []
         self.out_keys = [ACTION]

@@ -46,9 +46,12 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{run_dir} is no run: it has no config.json.")
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it is no object but {content!r}.")
+    return content
 
 
 class RunDirectory:

@@ -52,7 +52,7 @@ class Buffers:
         own = (*algorithm.in_keys, *algorithm.stored_keys)
         self.stored = tuple(dict.fromkeys((*_STORED, *masks, *own)))
         self.algorithm = algorithm
-        self.burn_in = None
+        self.burn_in: BurnInTransform | None = None
         self.streams = algorithm.replays()
         self.drawn: dict[str, ReplayBuffer] = {}
         if not self.streams:
@@ -122,7 +122,7 @@ class Buffers:
     def _burnt_in(self, batch: TensorDictBase) -> TensorDictBase:
         greedy = set_exploration_type(ExplorationType.DETERMINISTIC)
         with set_recurrent_mode(True), greedy:
-            return self.burn_in(batch)
+            return batch if self.burn_in is None else self.burn_in(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """What is stored, where the next row goes, and what the samplers know."""

@@ -162,7 +162,9 @@ def make_exploration(
             for name, learner in algorithm.learners.items()
         }
         return _SidesNoise(algorithm.sides, own)
-    training, settings = config.training, config.algorithm
+    training = config.training
+    # Those of an algorithm without an exploration of its own have the noise.
+    settings: Any = config.algorithm
     steps = settings.noise_frames // training.frames_per_batch
     common = {
         "spec": algorithm.action_spec,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from torchrl_alita._settings import field_docs, type_hints
 from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, get_algorithm
@@ -27,6 +27,7 @@ from torchrl_alita.training.config import (
     make_config,
     unknown_option,
 )
+from torchrl_alita.training.evaluation import side_returns
 from torchrl_alita.training.loop import start
 
 __all__ = [
@@ -61,7 +62,7 @@ def quiet_libraries() -> None:
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _train(arguments)
     except SystemExit as ended:
-        return ended.code
+        return int(ended.code or 0)
     return 0
 
 
@@ -139,7 +140,13 @@ def closing_table(summary: Mapping[str, Any]) -> str:
     trained, random = summary["evaluation"], summary["random_team"]
     best = summary.get("ceiling")
     ceilings = {} if best is None else {"return_mean": best}
-    rows = [[name, value, random[name], ceilings.get(name)] for name, value in trained.items()]
+    # Of sides that are paid against each other the mean over all agents says nothing.
+    hidden = ("return_mean", "return_std") if side_returns(trained) and best is None else ()
+    rows = [
+        [name, value, random[name], ceilings.get(name)]
+        for name, value in trained.items()
+        if name not in hidden
+    ]
     floor = random["return_mean"]
     if best is not None and best != floor:
         rows.append(["score", (trained["return_mean"] - floor) / (best - floor), 0.0, 1.0])
@@ -196,7 +203,7 @@ def parse_arguments(
             raise SystemExit(0)
         raise ValueError(f"Name an algorithm, one of {', '.join(ALGORITHMS)}; see train --help.")
     else:
-        name = name or next(iter(defaults))
+        name = name or next(iter(defaults or {}))
         get_algorithm(name)
         base = (defaults or {}).get(name) or Config(
             task=first.task or "vmas/spread", algorithm=get_algorithm(name).Settings()
@@ -238,7 +245,10 @@ def check_option(algorithm: str, name: str) -> None:
     if part.split(".")[0] == SIDE and get_algorithm(algorithm).Settings is SidesSettings:
         # Which options a side has follows from its algorithm, which is an option itself.
         return
-    kinds = {"": TrainingSettings, "algorithm": get_algorithm(algorithm).Settings}
+    kinds: dict[str, Any] = {
+        "": TrainingSettings,
+        "algorithm": get_algorithm(algorithm).Settings,
+    }
     prefix = f"{part}." if part else ""
     known = [field.name for field in dataclasses.fields(kinds[part])]
     if option not in known:
@@ -371,7 +381,7 @@ def _accepts(hint: Any, kind: type) -> bool:
 def _metavar(hint: Any) -> str:
     """What may stand after an option, as ``NUMBER`` or ``all|own``."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    words = []
+    words: list[str] = []
     for member in members:
         if get_origin(member) is Literal:
             words += map(str, get_args(member))

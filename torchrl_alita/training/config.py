@@ -147,7 +147,8 @@ class Config(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        training, algorithm = self.training, self.algorithm
+        training: TrainingSettings = self.training
+        algorithm: Any = self.algorithm
         asked = getattr(algorithm, "frames_per_update", None)
         if asked is None:
             return
@@ -338,7 +339,8 @@ def _with_sides(settings: AlgorithmSettings, options: Mapping[str, Any]) -> Algo
             f"{next(iter(options))} is an option of the algorithm 'sides', not of "
             f"{algorithm_of(settings)!r}."
         )
-    sides, agents = dict(settings.sides), dict(settings.agents)
+    sides: dict[str, Any] = dict(settings.sides)
+    agents = dict(settings.agents)
     own: dict[str, dict[str, Any]] = {}
     for option, value in options.items():
         _, name, *rest = option.split(".")
@@ -364,7 +366,7 @@ def _with_sides(settings: AlgorithmSettings, options: Mapping[str, Any]) -> Algo
                 f"The side {name!r} is fixed, {sides[name]!r}: it has no {sorted(values)}."
             )
         sides[name] = _changed(f"{SIDE}.{name}.", sides[name], values)
-    return SidesSettings(sides=sides, agents=agents)
+    return SidesSettings(sides=tuple(sides.items()), agents=tuple(agents.items()))
 
 
 def _changed(prefix: str, settings: Any, values: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_whole
+from torchrl_alita._checks import check_kind, check_sequence, check_whole
 from torchrl_alita.algorithms import fixed_policy
 from torchrl_alita.envs import SideView, Task, check_sides, get_task, make_env, sides_of
 from torchrl_alita.modules import SidesPolicy
@@ -61,6 +61,7 @@ def cross_play(
         over its agents and the episodes; and the task's metrics.
 
     Raises:
+        TypeError: if the sides are no mapping, or a policy is none of these.
         ValueError: if a side is unknown, missing or without a policy, or a run cannot be read or
             does not fit the game.
 
@@ -74,7 +75,8 @@ def cross_play(
     check_whole(1, episodes=episodes)
     check_whole(0, LARGEST_SEED, seed=seed)
     task = get_task(task) if isinstance(task, str) else task
-    options = {"n_agents": n_agents, "horizon": horizon, "device": device}
+    check_kind("sides", sides, Mapping, "a mapping of sides to policies")
+    options: dict[str, Any] = {"n_agents": n_agents, "horizon": horizon, "device": device}
     env = make_env(task, num_envs=episodes, seed=seed, **options)
     horizon = task.horizon if horizon is None else horizon
     known = check_sides(dict(agents or sides_of(env)), env.full_action_spec["agents"].shape[-1])
@@ -113,11 +115,16 @@ def _policies(
 ) -> dict[str, Callable]:
     """The policies of a side, by name."""
     single = isinstance(given, (str, Path)) or callable(given)
-    several = [given] if single else list(given)
+    several = [given] if single else check_sequence(f"The policies of the side {side!r}", given)
     if not several:
         raise ValueError(f"The side {side!r} has no policy.")
     found: dict[str, Callable] = {}
     for policy in several:
+        if not isinstance(policy, (str, Path)) and not callable(policy):
+            raise TypeError(
+                f"A policy of the side {side!r} must be a run's directory, 'random', "
+                f"'module:function' or callable, got {policy!r}."
+            )
         name = getattr(policy, "__name__", type(policy).__name__) if callable(policy) else policy
         name = str(name)
         while name in found:
@@ -182,6 +189,8 @@ def main(arguments: Sequence[str]) -> int:
         given = parser.parse_args(options)
         config = make_config(task=given.task)
         quiet_libraries()
+        if given.json is not None and not given.json.absolute().parent.is_dir():
+            raise ValueError(f"There is no folder for --json {given.json}.")
         rows = cross_play(
             config.find_task(),
             sides,
@@ -191,11 +200,11 @@ def main(arguments: Sequence[str]) -> int:
             horizon=given.horizon,
             device=given.device,
         )
+        print(table(rows))
+        if given.json is not None:
+            given.json.write_text(json.dumps(rows, indent=1) + "\n")
     except REFUSALS as error:
         return refused(error)
-    print(table(rows))
-    if given.json is not None:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from torchrl_alita.saving import preserve_random_state
 from torchrl_alita.training.collection import sides_played, with_memory
 from torchrl_alita.training.config import TrainingSettings
 
-__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate"]
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate", "side_returns"]
 
 # Evaluations start from the same states, which no training seed is near, and what is
 # chosen among several policies is chosen on others.
@@ -101,6 +102,25 @@ def evaluate(
     }
     found = of_sides | own | given
     return {name: _number(name, value) for name, value in found.items()}, episodes
+
+
+def side_returns(result: Mapping[str, float]) -> dict[str, float]:
+    """The returns of a game's sides, by their names; none where all agents are one side.
+
+    Args:
+        result: of :func:`evaluate`.
+
+    Examples:
+        >>> side_returns({"return_good": 1.0, "return_mean": 0.0, "return_std": 0.5})
+        {'good': 1.0}
+    """
+    own = ("return_mean", "return_std")
+    # A name that ends in a number is an agent's.
+    return {
+        name.removeprefix("return_"): value
+        for name, value in result.items()
+        if re.fullmatch(r"return_.*\D", name) and name not in own
+    }
 
 
 def _number(name: str, value: torch.Tensor | float) -> float:

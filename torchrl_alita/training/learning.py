@@ -37,9 +37,11 @@ class Learning:
         # A rollout is learned from once, and only if the policies have made it.
         self._fresh = False
         self._random_frames = getattr(config.algorithm, "random_frames", 0)
-        per_update = getattr(config.algorithm, "frames_per_update", None)
+        settings: Any = config.algorithm
         self.updates_per_batch = (
-            1 if algorithm.on_policy else config.training.frames_per_batch // per_update
+            1
+            if algorithm.on_policy
+            else config.training.frames_per_batch // settings.frames_per_update
         )
 
     def learn(self, collected: TensorDictBase) -> dict[str, float]:

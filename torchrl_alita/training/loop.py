@@ -27,12 +27,12 @@ from torchrl_alita.saving import (
 )
 from torchrl_alita.training.collection import Collection, with_memory
 from torchrl_alita.training.config import Config, plain_config
-from torchrl_alita.training.evaluation import Evaluation
+from torchrl_alita.training.evaluation import Evaluation, side_returns
 from torchrl_alita.training.figures import Pictures
 from torchrl_alita.training.learning import Learning
 from torchrl_alita.training.logging import Loggers, MetricsFile
 
-__all__ = ["Run", "start", "train"]
+__all__ = ["Run", "shown_returns", "start", "train"]
 
 
 def train(
@@ -147,7 +147,7 @@ class Run:
         self.config, self.task = config, task
         training = config.training
         seed_everything(training.seed)
-        options = {
+        options: dict[str, Any] = {
             "n_agents": training.n_agents,
             "device": training.device,
             "horizon": task.horizon if training.horizon is None else training.horizon,
@@ -229,8 +229,7 @@ class Run:
                 self.progress["wall_seconds"] = time.perf_counter() - self._started
                 if self._passed(training.evaluation_interval):
                     logs |= self._evaluated()
-                    mean = logs["evaluation/return_mean"]
-                    bar.set_postfix_str(f"return={mean:.1f}", refresh=False)
+                    bar.set_postfix_str(shown_returns(logs), refresh=False)
                     self._log_distributions(collected)
                 self._log(logs)
                 bar.update(collected.numel())
@@ -356,6 +355,18 @@ def _collect_interrupts() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def shown_returns(logs: Mapping[str, float]) -> str:
+    """What the progress bar says of an evaluation: the return, or that of each side."""
+    result = {
+        name.removeprefix("evaluation/"): value
+        for name, value in logs.items()
+        if name.startswith("evaluation/")
+    }
+    shown = side_returns(result)
+    shown = shown or {"return": result["return_mean"]}
+    return ", ".join(f"{name}={value:.1f}" for name, value in shown.items())
 
 
 def _prefix(group: str, values: Mapping[str, float]) -> dict[str, float]:

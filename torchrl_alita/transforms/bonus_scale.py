@@ -12,6 +12,8 @@ from torchrl.envs import Transform
 
 from torchrl_alita._checks import (
     check_agents,
+    check_finite,
+    check_flag,
     check_non_negative,
     check_number,
     check_share,
@@ -96,6 +98,7 @@ class BonusScale(Transform):
         check_number(decay=decay)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay}.")
+        check_flag(frozen=frozen)
         self.frozen = frozen
         self.gamma, self.decay = float(gamma), float(decay)
         self.register_buffer("coeffs", torch.tensor([float(c) for c in coeffs.values()]))
@@ -133,12 +136,16 @@ class BonusScale(Transform):
             rollout: ``[*B, T]``, in order of time, that goes on where the last one ended.
 
         Raises:
-            ValueError: if it has no dimension of time, or other environments than before.
+            ValueError: if it has no dimension of time, or other environments than before, or a
+                bonus is not finite; nothing is taken.
             KeyError: if it lacks a bonus.
         """
         if rollout.ndim < 1:
             raise ValueError("A rollout needs a dimension of time, the last one.")
-        self._update(torch.stack(self._bonuses(rollout, self.in_keys)), rollout.ndim)
+        bonuses = self._bonuses(rollout, self.in_keys)
+        for key, bonus in zip(self.in_keys, bonuses, strict=True):
+            check_finite(str(key), bonus)
+        self._update(torch.stack(bonuses), rollout.ndim)
 
     def observe(self, rollout: TensorDictBase) -> TensorDictBase:
         """Take a rollout into the scale and scale its bonuses.

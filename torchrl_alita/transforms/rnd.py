@@ -12,7 +12,14 @@ from torchrl.envs.transforms.rnd import RunningMeanStd
 
 from torchrl_alita import functional
 from torchrl_alita._borrow import borrow
-from torchrl_alita._checks import check_agents, check_positive, require_keys
+from torchrl_alita._checks import (
+    check_agents,
+    check_at_least_one,
+    check_finite,
+    check_flag,
+    check_positive,
+    require_keys,
+)
 from torchrl_alita.layout import OBSERVATION, RND_BONUS, next_key
 from torchrl_alita.transforms import _transition
 
@@ -47,7 +54,9 @@ class RNDBonus(Transform):
         rnd_bonus: key written, under "next" in a batch. Default: ``("agents", "rnd_bonus")``.
 
     Raises:
-        ValueError: if obs_clip is not positive; when called, if observations are to be
+        TypeError: if a network is no module.
+        ValueError: if obs_clip is not positive, num_features is below 1, or both networks are
+            one; when called, if observations are to be
             normalized and none was taken yet, or the networks give other shapes.
         KeyError: when called, if the batch lacks the observation.
 
@@ -78,9 +87,14 @@ class RNDBonus(Transform):
     ):
         super().__init__(in_keys=[next_key(observation)], out_keys=[rnd_bonus])
         check_positive(obs_clip=obs_clip)
-        target_network.requires_grad_(False)
+        check_flag(frozen=frozen)
+        if num_features is not None:
+            check_at_least_one(num_features=num_features)
         borrow(self, "target_network", target_network)
         borrow(self, "predictor_network", predictor_network)
+        if predictor_network is target_network:
+            raise ValueError("target_network and predictor_network must be two, got one network.")
+        target_network.requires_grad_(False)
         self.obs_clip, self.frozen = float(obs_clip), frozen
         self.obs_rms = None if num_features is None else RunningMeanStd((num_features,))
         self.updated = num_features is None
@@ -88,7 +102,13 @@ class RNDBonus(Transform):
     def _observation(self, batch: TensorDictBase) -> torch.Tensor:
         require_keys(batch, self.in_keys)
         check_agents(batch, self.in_keys)
-        return batch.get(self.in_keys[0])
+        observation = batch.get(self.in_keys[0])
+        if self.obs_rms is not None and observation.shape[-1:] != self.obs_rms.mean.shape:
+            raise ValueError(
+                f"{self.in_keys[0]} must have num_features, {len(self.obs_rms.mean)}, numbers, got "
+                f"{observation.shape[-1]}."
+            )
+        return observation
 
     def update(self, batch: TensorDictBase) -> None:
         """Take the observations of a batch into their running mean and deviation.
@@ -98,8 +118,12 @@ class RNDBonus(Transform):
 
         Raises:
             KeyError: if the batch lacks the observation.
+            ValueError: if it is not finite or of another size; nothing is taken.
         """
-        self._update(self._observation(batch))
+        observation = self._observation(batch)
+        if self.obs_rms is not None:
+            check_finite(str(self.in_keys[0]), observation)
+        self._update(observation)
 
     @torch.no_grad()
     def _update(self, observation: torch.Tensor) -> None:

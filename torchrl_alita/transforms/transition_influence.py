@@ -9,7 +9,14 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._checks import check_agents, check_same_shape, check_share, require_keys
+from torchrl_alita._checks import (
+    check_agents,
+    check_flag,
+    check_kind,
+    check_same_shape,
+    check_share,
+    require_keys,
+)
 from torchrl_alita.data.transitions import TransitionCounts
 from torchrl_alita.layout import (
     ACTION,
@@ -86,6 +93,8 @@ class TransitionInfluence(Transform):
         transition_influence: NestedKey = TRANSITION_INFLUENCE,
     ):
         check_share(gamma=gamma)
+        check_flag(frozen=frozen)
+        check_kind("counts", counts, TransitionCounts, "TransitionCounts")
         keys = [observation, action, next_key(observation)]
         if value is not None:
             keys += [next_key(value), next_key(terminated)]

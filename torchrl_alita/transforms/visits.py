@@ -11,7 +11,7 @@ from torchrl.data import Composite
 from torchrl.envs import Transform
 
 from torchrl_alita import functional
-from torchrl_alita._checks import check_agents, check_at_least_one, require_keys
+from torchrl_alita._checks import check_agents, check_at_least_one, check_flag, require_keys
 from torchrl_alita.data.codes import call_code, number_of_codes
 from torchrl_alita.data.counts import CountTable, check_codes
 from torchrl_alita.layout import OBSERVATION, VISIT_BONUS, next_key
@@ -84,6 +84,7 @@ class VisitBonus(Transform):
         self.num_codes = number_of_codes("code", code, num_codes)
         if num_agents is not None:
             check_at_least_one(num_agents=num_agents)
+        check_flag(frozen=frozen)
         self.num_agents = num_agents
         self.frozen = frozen
         self.table = CountTable(self.num_codes * (num_agents or 1), slots=slots)

@@ -1,4 +1,4 @@
-"""Cooperative navigation's ceiling: a script earns it."""
+"""Teams that follow a script: what they do, and the ceiling that one of them earns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scripts import ROOT, load
 from tensordict import TensorDict
 
 from torchrl_alita.envs import get_task, make_env
-from torchrl_alita.training import evaluate
+from torchrl_alita.training import evaluate, evaluation
 
 
 @pytest.fixture
@@ -50,3 +50,23 @@ def test_landmarks_are_shared_out_by_the_least_sum_of_distances(teams):
     teams.NAVIGATION["a script: the best assignment"](batch)
     assert batch["agents", "goal"].tolist() == [[1, 2, 0]]
     assert batch["agents", "action"].abs().max() == 0
+
+
+def test_the_scripts_attack_one_enemy_and_else_walk_east(teams):
+    """Ten actions: four ways, stop, five enemies."""
+    mask = torch.tensor(
+        [
+            [1, 1, 1, 1, 1, 0, 1, 1, 0, 0],  # two enemies in reach
+            [1, 1, 1, 1, 1, 0, 0, 0, 0, 0],  # none
+            [1, 0, 1, 1, 1, 0, 0, 0, 0, 0],  # none, and no way east
+            [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],  # dead
+        ],
+        dtype=torch.bool,
+    )
+    # They fight the battles that the runs are evaluated in.
+    assert teams.EVALUATION_SEED == evaluation.EVALUATION_SEED
+    for script, attacked in zip(teams.BATTLES.values(), (6, 7), strict=True):
+        batch = TensorDict({"agents": {"action_mask": mask}}, [])
+        action = script(batch)["agents", "action"]
+        assert action.sum(-1).tolist() == [1.0] * 4
+        assert action.argmax(-1).tolist() == [attacked, 1, 4, 4]
