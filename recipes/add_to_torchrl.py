@@ -10,6 +10,7 @@ its name; delete them and the script is the old one.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -232,5 +233,7 @@ def main(config: Config) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    # TorchRL reports every storage that it makes.
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
     for name, value in main(tyro.cli(Config)).items():
         print(f"{name:<20}{value:>12.4f}")

@@ -9,6 +9,7 @@ Source: https://arxiv.org/abs/2108.12581.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -190,4 +191,6 @@ def main(config: Config) -> Alita:
 
 
 if __name__ == "__main__":
+    # TorchRL reports every storage that it makes.
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
     main(tyro.cli(Config))

@@ -583,9 +583,18 @@ def test_a_mode_of_weights_and_biases_that_does_not_exist_is_named(monkeypatch):
         WandbSettings().resolved_mode()
 
 
-@pytest.mark.parametrize("task", ["mamujoco/Swimmer-2x1", "mpe2/simple_spread_v3", "push_box"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "mamujoco/Swimmer-2x1",
+        "mpe2/simple_spread_v3",
+        "jaxmarl/MPE_simple_spread_v3",
+        "push_box",
+    ],
+)
 def test_a_run_shows_no_line_of_another_library(task, tmp_path):
-    module = {"mamujoco": "gymnasium_robotics", "mpe2": "mpe2"}.get(task.partition("/")[0])
+    suite = task.partition("/")[0]
+    module = {"mamujoco": "gymnasium_robotics"}.get(suite, suite) if "/" in task else None
     if module is not None and find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
     options = {
@@ -601,6 +610,17 @@ def test_a_run_shows_no_line_of_another_library(task, tmp_path):
     first, *_, last = result.stdout.strip().splitlines()
     assert first.split() == ["trained", "random"]
     assert last.startswith("Everything is in ")
+
+
+# Whole batches: TorchRL warns of others.
+@pytest.mark.parametrize(("recipe", "frames"), [("alita", 1_000), ("add_to_torchrl", 1_200)])
+def test_a_recipe_that_is_a_script_shows_no_line_of_another_library(recipe, frames):
+    script = Path(__file__).parent.parent / "recipes" / f"{recipe}.py"
+    result = subprocess.run(
+        [sys.executable, script, "--total-frames", str(frames)], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "INFO" not in result.stdout
 
 
 def test_a_task_in_the_working_directory_is_found_by_the_console_script(tmp_path):
