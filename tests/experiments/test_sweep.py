@@ -266,3 +266,17 @@ def test_a_sweep_of_real_runs_from_the_command_line(tmp_path, capsys):
     assert [point["frames"] for point in row.curve] == [0, 50, 100, 150]
     assert row.references["random"]["evaluation/return_mean"] == 0
     assert command_line.main(["report", "out"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [
+        ({}, 0),
+        ({"a": "status 2: No space left on device", "b": "status 2: No space left"}, 2),
+        ({"a": "status 2: No space left on device", "b": "status -9: an empty log"}, 1),
+    ],
+)
+def test_a_full_disk_in_the_runs_is_no_crash(tmp_path, monkeypatch, failures, status):
+    monkeypatch.setattr(sweep, "run_cells", lambda *_, **__: sweep.Outcome(failures=failures))
+    command = ["--tasks", "push_box", "--algorithms", "iql", "--seeds", "1", "--out", str(tmp_path)]
+    assert sweep.main(command) == status

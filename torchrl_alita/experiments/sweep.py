@@ -34,6 +34,8 @@ __all__ = ["LAUNCHERS", "Outcome", "main", "make_cells", "run_cells"]
 
 # How often a run is started again that a signal has ended, as when memory runs out.
 _RESTARTS = 2
+# The beginning of what is said of a run that ended with the status of a refusal.
+_REFUSED = "status 2:"
 # Seconds between two looks at the processes.
 _LOOK = 0.1
 # Seconds for which a run that is asked to end may write its checkpoint.
@@ -443,8 +445,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line. Default: the process's own.
 
     Returns:
-        0; 1 if runs have failed; 2 if what was asked for cannot be done, with one line that says
-        why; 130 after Ctrl-C.
+        0; 1 if runs have failed; 2 if what was asked for cannot be done, as all runs of it say or
+        one line of the sweep's own; 130 after Ctrl-C.
     """
     try:
         config = _parser().parse_args(arguments)
@@ -467,7 +469,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, reason in outcome.failures.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     print(f"{len(outcome.rows)} runs have finished; their rows: {config.out / 'results.jsonl'}")
-    return 1 if outcome.failures else 0
+    if not outcome.failures:
+        return 0
+    # What a run refuses, or a full disk, is no crash.
+    return 2 if all(text.startswith(_REFUSED) for text in outcome.failures.values()) else 1
 
 
 def _cells_of(config: argparse.Namespace) -> list[Cell]:
