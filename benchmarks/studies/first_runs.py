@@ -1,8 +1,8 @@
 """One short run of each algorithm that no other study has, on cooperative communication.
 
 Table 3 of https://arxiv.org/abs/2108.12581 has four of them there, with 25,000 episodes and ten
-seeds. These runs are a twelfth as long and of one seed: they show that an algorithm learns, and not
-how well.
+seeds. These runs are a twelfth as long and of one seed: a first
+look, which says nothing of how well an algorithm learns.
 """
 
 from torchrl_alita.experiments import RETURN, Column, Study, Variant
