@@ -73,6 +73,9 @@ def _next_values(
         values: before each step, ``[B, T, N, H]``.
         done: whether an episode ends with a step, ``[B, T, 1]``.
     """
+    if values.device.type != "cpu":
+        # To choose rows by a mask, the host would wait for the device; rows cost little there.
+        return critic(following).get(STATE_VALUE)
     ends = done.squeeze(-1).clone()
     ends[:, -1] = True
     found = values.roll(-1, 1)
