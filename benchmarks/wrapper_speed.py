@@ -7,7 +7,9 @@
 Both sides of a row step the same game with the same number of environments, in one process with
 one thread, with actions that were drawn before, and reset what has ended. They take turns; a figure
 is the median of the turns, and the ratio that of the medians. VMAS is stepped with its own list of
-actions; JaxMARL by a compiled function over all environments that is called for every step;
+actions, and both sides reset an environment after 100 steps of its own; JaxMARL by a compiled
+function over all environments, whose results are waited for after every step, as by all who act on
+them outside of JAX;
 PettingZoo's environments one after the other, with a dictionary of actions. In SMAX's battles both
 sides draw among the actions that are allowed. The sparse games' other side is a game in plain
 Python, tests/reference_games.py, which plays as many steps, one episode after the other.
@@ -71,14 +73,15 @@ class Config(pages.Config):
 
 def wrapped(task: str, num_envs: int) -> Play:
     """Steps of the package's environment, with resets."""
+    draws = task.startswith("smax/")
     env = make_env(task, num_envs=num_envs, seed=0)
     state = {"td": env.reset()}
     actions = [env.rand_action(env.reset())[ACTION].clone() for _ in range(DRAWN)]
 
     def play(steps: int) -> None:
         for step in range(steps):
-            mask = state["td"].get(ACTION_MASK, None)
-            action = actions[step % DRAWN] if mask is None else allowed(mask)
+            drawn = allowed(state["td"][ACTION_MASK]) if draws else None
+            action = actions[step % DRAWN] if drawn is None else drawn
             _, state["td"] = env.step_and_maybe_reset(state["td"].set(ACTION, action))
 
     return play
@@ -139,7 +142,7 @@ def bare_smax(name: str, num_envs: int) -> Play:
     def play(steps: int) -> None:
         for _ in range(steps):
             state["keys"], state["now"], result = step_all(state["keys"], state["now"])
-        jax.block_until_ready(result)
+            jax.block_until_ready(result)
 
     return play
 
@@ -151,18 +154,25 @@ def bare_vmas(name: str, num_envs: int) -> Play:
     env = vmas.make_env(name, num_envs=num_envs, device="cpu", seed=0, continuous_actions=True)
     env.reset()
     drawn = [[env.get_random_action(agent) for agent in env.agents] for _ in range(DRAWN)]
-    made = 0
+    made = torch.zeros(num_envs, dtype=torch.int64)
 
     def play(steps: int) -> None:
-        nonlocal made
         for step in range(steps):
             done = env.step(drawn[step % DRAWN])[2]
-            made += 1
-            if made % 100 == 0:
-                env.reset()
-            elif done.any():
-                for row in done.nonzero().flatten().tolist():
-                    env.reset_at(row)
+            made.add_(1)
+            ended = done | (made >= 100)
+            if not ended.any():
+                continue
+            made.masked_fill_(ended, 0)
+            if ended.all():
+                env.reset(return_observations=False)
+            else:
+                for row in ended.nonzero().flatten().tolist():
+                    env.reset_at(row, return_observations=False)
+            # What the new episodes begin with, of all at once.
+            env.get_from_scenario(
+                get_observations=True, get_infos=True, get_rewards=False, get_dones=True
+            )
 
     return play
 
@@ -192,7 +202,7 @@ def bare_jaxmarl(name: str, num_envs: int) -> Play:
             state["keys"], state["now"], result = step_all(
                 state["keys"], state["now"], drawn[step % DRAWN]
             )
-        jax.block_until_ready(result)
+            jax.block_until_ready(result)
 
     return play
 

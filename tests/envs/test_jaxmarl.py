@@ -45,6 +45,44 @@ def test_unequal_agents_are_padded_and_masked(speaker):
     assert rollout["next", "agents", "alive"].all()
 
 
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ([0.0, 0.0, 0.0, 0.0, 1.0], "agent 0 in environment 1 must be allowed by the mask, got 4"),
+        ([1.0, 1.0, 0.0, 0.0, 0.0], "agent 0 in environment 1 must be one-hot"),
+        ([torch.nan, 0.0, 0.0, 0.0, 0.0], "agent 0 in environment 1 must be one-hot"),
+    ],
+)
+def test_an_action_that_does_not_fit_moves_no_environment(speaker, choice, message):
+    speaker.set_seed(3)
+    step = speaker.rand_action(speaker.reset())
+    before = environment_state(speaker).state_dict()["base"]
+    wrong = step.clone()
+    wrong[ACTION][1, 0] = torch.tensor(choice)
+    with pytest.raises(ValueError, match=message):
+        speaker.step(wrong)
+    after = environment_state(speaker).state_dict()["base"]
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert speaker.step(step)["next", "agents", "alive"].all()
+
+
+def test_what_a_caller_writes_into_a_step_changes_no_later_one(speaker):
+    seen = []
+    for writes in (False, True):
+        speaker.set_seed(5)
+        torch.manual_seed(5)
+        step = speaker.reset()
+        for _ in range(2):
+            speaker.rand_action(step)
+            made, step = speaker.step_and_maybe_reset(step)
+            if writes:
+                made["next"][OBSERVATION].fill_(7.0)
+                step[OBSERVATION].fill_(7.0)
+        speaker.rand_action(step)
+        seen.append(speaker.step(step)["next"][OBSERVATION].clone())
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=0)
+
+
 def test_an_episode_is_resumed_where_it_was(speaker):
     other = make_env(SPEAKER, num_envs=B, seed=1, horizon=T)
     step = speaker.rollout(2)[:, -1]["next"]

@@ -55,6 +55,8 @@ __all__ = [
 EPISODE_SEED = "episode_seed"
 _SEEDS = 2**31 - 1
 _MOST_CHOICES = 1_000
+# Done, terminated and truncated of most steps.
+_GOES_ON = (False, False, False)
 # Packages with environments, and which extra installs each.
 _SUITES = {
     "mpe2": ("mpe2", "pettingzoo"),
@@ -169,13 +171,20 @@ class PettingZooEnv(EnvBase):
     def _blank(self) -> None:
         (num_envs,) = self.batch_size
         lead = (num_envs, self.num_agents)
-        self._steps = np.zeros(num_envs, np.int64)
+        self._steps = [0] * num_envs
         self._seeds = np.full(num_envs, -1, np.int64)
         self._past: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         # Numbers of the agents that are alive.
         self._living: list[list[int]] = [[] for _ in range(num_envs)]
         self._seen = np.zeros((*lead, self._size), np.float32)
+        # Where each agent's numbers go.
+        self._slots = [
+            [seen[: read.size] for seen, read in zip(row, self._read, strict=True)]
+            for row in self._seen
+        ]
         self._allowed = np.zeros((*lead, self._actions), bool)
+        # Who may do less than its actions are.
+        self._restricted: set[tuple[int, int]] = set()
         # Of those that can do nothing.
         self._first = np.arange(self._actions) == 0
         self._alive = np.zeros((*lead, 1), bool)
@@ -248,29 +257,38 @@ class PettingZooEnv(EnvBase):
         self._living[row] = list(range(self.num_agents))
         self._alive[row], self._terminated[row] = True, False
         self._seen[row], self._allowed[row] = 0, False
+        self._restricted |= {(row, number) for number in self._living[row]}
         self._keep(row, seen, infos)
 
     def _keep(self, row: int, seen: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
         """What the living see and may do."""
-        own = self._seen[row]
+        slots = self._slots[row]
         for number in self._living[row]:
             agent = self.agents[number]
             if agent not in seen:
                 self._nothing(row, number)
                 continue
-            read = self._read[number]
-            own[number, : read.size] = read(seen[agent])
+            read, own = self._read[number], seen[agent]
+            slots[number][:] = read(own)
             if self._masked:
-                mask = read.mask(seen[agent], infos.get(agent, {}))
-                allowed = self._allowed[row, number]
-                allowed[: self._act[number].size] = True if mask is None else mask
-                if not allowed.any():
-                    allowed[0] = True
+                info = infos.get(agent)
+                if info or read.masked or (row, number) in self._restricted:
+                    self._allow(row, number, read.mask(own, info or {}))
+
+    def _allow(self, row: int, number: int, mask: np.ndarray | None) -> None:
+        """What an agent may do: all of its actions without a mask."""
+        allowed = self._allowed[row, number]
+        allowed[: self._act[number].size] = True if mask is None else mask
+        if not allowed.any():
+            allowed[0] = True
+        restrict = self._restricted.discard if mask is None else self._restricted.add
+        restrict((row, number))
 
     def _nothing(self, row: int, number: int) -> None:
         """An agent sees nothing, and may do the first thing alone."""
         self._seen[row, number] = 0
         self._allowed[row, number] = self._first
+        self._restricted.add((row, number))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         # One copy for all: what is remembered of an episode are its rows.
@@ -280,41 +298,49 @@ class PettingZooEnv(EnvBase):
         reward = np.zeros((num_envs, self.num_agents, 1), np.float32)
         flags = np.zeros((num_envs, 3), bool)
         with _quiet():
-            for row in range(num_envs):
-                flags[row] = self._advance(row, action[row], chosen[row], reward[row, :, 0])
+            for row, (own, paid) in enumerate(zip(action, reward[..., 0], strict=True)):
+                ends = self._advance(row, own, row, chosen, paid)
+                if ends is not _GOES_ON:
+                    flags[row] = ends
         return self._entries(flags, reward=torch.from_numpy(reward).to(self.device))
 
-    def _chosen(self, action: np.ndarray) -> Any:
-        """What the agents do, ``[*B, N, A]``: of one-hot actions their numbers ``[*B, N]``."""
-        if self.discrete:
-            return action.argmax(-1).tolist()
+    def _chosen(self, action: np.ndarray) -> list[Any]:
+        """What each agent does in each of ``[M, N, A]``: N rows of M actions of its own space."""
         # Networks' bounds may be missed by the last bit.
-        return np.clip(action, *self._bounds)
+        chosen = action.argmax(-1) if self.discrete else np.clip(action, *self._bounds)
+        return [act(chosen[:, number]) for number, act in enumerate(self._act)]
 
     def _replay(self, row: int, actions: np.ndarray) -> None:
         """Steps ``[T, N, A]`` of one environment."""
         paid = np.zeros(self.num_agents)
+        chosen = self._chosen(actions)
         with _quiet():
-            for action, chosen in zip(actions, self._chosen(actions), strict=True):
-                self._advance(row, action, chosen, paid)
+            for step, action in enumerate(actions):
+                self._advance(row, action, step, chosen, paid)
 
     def _advance(
-        self, row: int, action: np.ndarray, chosen: Any, reward: np.ndarray
+        self, row: int, action: np.ndarray, step: int, chosen: list[Any], reward: np.ndarray
     ) -> tuple[bool, ...]:
-        """One step of one environment: done, terminated, truncated; rewards are written."""
-        living, agents, act = self._living[row], self.agents, self._act
+        """One step of one environment: done, terminated, truncated; rewards are written.
+
+        ``chosen`` is of several steps, of which this is one.
+        """
+        living, agents = self._living[row], self.agents
         if not living:
             # It has ended, and waits to be reset.
             return True, bool(self._terminated[row].any()), False
         seen, paid, terminated, truncated, infos = self._envs[row].step(
-            {agents[number]: act[number](chosen[number]) for number in living}
+            {agents[number]: chosen[number][step] for number in living}
         )
         self._past[row].append(action)
         self._steps[row] += 1
         left, last = [], False
+        ends = any(terminated.values()) or any(truncated.values())
         for number in living:
             agent = agents[number]
             reward[number] = paid.get(agent, 0.0)
+            if not ends:
+                continue
             ended = bool(terminated.get(agent, False))
             if ended or truncated.get(agent, False):
                 left.append(number)
@@ -327,8 +353,8 @@ class PettingZooEnv(EnvBase):
             self._living[row] = [number for number in living if number not in left]
         self._keep(row, seen, infos)
         if self._living[row]:
-            late = self.horizon is not None and bool(self._steps[row] >= self.horizon)
-            return late, False, late
+            late = self.horizon is not None and self._steps[row] >= self.horizon
+            return (True, False, True) if late else _GOES_ON
         return True, last, not last
 
     def _entries(self, flags: np.ndarray, **agents: torch.Tensor) -> TensorDict:
@@ -388,7 +414,7 @@ class ExactPettingZooEnv(SavedState, PettingZooEnv):
 
     def _saved(self) -> dict[str, torch.Tensor]:
         (num_envs,) = self.batch_size
-        longest = int(self._steps.max(initial=0))
+        longest = max(self._steps)
         shape = (num_envs, longest, self.num_agents, self._actions)
         actions = np.zeros(shape, np.float32)
         for row, past in enumerate(self._past):
@@ -397,7 +423,7 @@ class ExactPettingZooEnv(SavedState, PettingZooEnv):
         return {
             "generator": self.generator.get_state(),
             "seeds": torch.from_numpy(self._seeds.copy()),
-            "steps": torch.from_numpy(self._steps.copy()),
+            "steps": torch.tensor(self._steps),
             "actions": torch.from_numpy(actions),
         }
 
@@ -441,8 +467,10 @@ class _Numbers:
     def padded(self, bound: str, size: int) -> torch.Tensor:
         return torch.nn.functional.pad(getattr(self, bound), (0, size - self.size))
 
-    def __call__(self, action: np.ndarray) -> np.ndarray:
-        return action[: self.size].reshape(self.shape).astype(self.dtype)
+    def __call__(self, actions: np.ndarray) -> np.ndarray:
+        """Actions ``[M, A]`` as the space has them, ``[M, ...]``."""
+        own = actions[:, : self.size].astype(self.dtype)
+        return own.reshape(len(own), *self.shape)
 
 
 class _Choices:
@@ -459,13 +487,13 @@ class _Choices:
                 "can be laid out."
             )
 
-    def __call__(self, chosen: int) -> Any:
+    def __call__(self, chosen: np.ndarray) -> Any:
+        """Numbers ``[M]`` as the space has them: M numbers, or ``[M, components]``."""
         # Where an action beyond the agent's own was taken nothing is chosen.
-        chosen = chosen if chosen < self.size else 0
+        chosen = np.where(chosen < self.size, chosen, 0)
         if not self.several:
-            return chosen + self.first[0]
-        components = np.unravel_index(chosen, self.sizes)
-        return np.array([c + start for c, start in zip(components, self.first, strict=True)])
+            return (chosen + self.first[0]).tolist()
+        return np.stack(np.unravel_index(chosen, self.sizes), -1) + np.array(self.first)
 
 
 def _writer(agent: str, space: Any) -> _Numbers | _Choices:
@@ -499,7 +527,7 @@ class _Reader:
         self.size = len(self._flat(space, _zero(space)))
 
     def __call__(self, seen: Any) -> np.ndarray:
-        if self._plain and not isinstance(seen, dict):
+        if self._plain and type(seen) is np.ndarray:
             # Written into float32 by whoever asks.
             return seen.ravel()
         inside = _is_dict(self._space) or not isinstance(seen, Mapping)

@@ -6,9 +6,10 @@ Source: https://arxiv.org/abs/2207.03530.
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, make_dataclass, replace
 from functools import cache, partial
@@ -94,8 +95,8 @@ class StreamedVmasEnv(VmasEnv):
         """State of the stream: torch's, NumPy's and Python's generator, and the GPU's."""
         return (*self._stream, self._gpu_stream)
 
-    def _keep_stream(self, shared: list) -> None:
-        self.__dict__["_stream"] = list(shared)
+    def _keep_stream(self, states: Iterable[Any]) -> None:
+        self.__dict__["_stream"] = list(states)
         self.__dict__["_gpu_stream"] = _gpu_state(self.device)
 
     @contextmanager
@@ -114,13 +115,34 @@ class StreamedVmasEnv(VmasEnv):
             return super()._reset(tensordict, **kwargs)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self._alike:
+            return self._step_alike(tensordict)
         with self._own_stream():
-            return self._step_alike(tensordict) if self._alike else super()._step(tensordict)
+            return super()._step(tensordict)
+
+    def _simulate(self, actions: list[torch.Tensor]) -> tuple:
+        """VMAS's step on this environment's stream, whose generators are exchanged once.
+
+        VMAS does so too, by the list that all environments share: what it does in between is
+        the method that its decorator wraps.
+        """
+        outside, gpu = _generators(), _gpu_state(self.device)
+        _set_generators(self._stream)
+        if gpu is not None:
+            torch.cuda.set_rng_state(self._gpu_stream, self.device)
+        try:
+            result = inspect.unwrap(type(self._env).step)(self._env, actions)
+            self._keep_stream(_generators())
+        finally:
+            _set_generators(outside)
+            if gpu is not None:
+                torch.cuda.set_rng_state(gpu, self.device)
+        return result
 
     def _step_alike(self, tensordict: TensorDictBase) -> TensorDictBase:
         """A step of agents that are all alike: TorchRL's makes a tensordict for each of them."""
         actions = list(tensordict.get(ACTION).unbind(1))
-        seen, paid, done, infos = self._env.step(actions)
+        seen, paid, done, infos = self._simulate(actions)
 
         def all_agents(entries: Sequence[torch.Tensor]) -> torch.Tensor:
             stacked = torch.stack(list(entries), 1)
@@ -156,6 +178,17 @@ def _gpu_state(device: torch.device | str | None) -> torch.Tensor | None:
     return torch.cuda.get_rng_state(device) if on_gpu else None
 
 
+def _generators() -> tuple:
+    """States of torch's, NumPy's and Python's generator."""
+    return torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+
+
+def _set_generators(states: Sequence[Any]) -> None:
+    torch.random.set_rng_state(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    random.setstate(states[2])
+
+
 @contextmanager
 def _vmas_random_state(device: torch.device | str | None) -> Iterator[list]:
     """The list in which VMAS keeps its random state; it and the GPU's are restored."""
@@ -163,19 +196,13 @@ def _vmas_random_state(device: torch.device | str | None) -> Iterator[list]:
 
     shared = Environment.vmas_random_state
     outside = list(shared)
-    generators = (
-        torch.random.get_rng_state(),
-        np.random.get_state(),  # noqa: NPY002
-        random.getstate(),
-    )
+    generators = _generators()
     on_gpu = _gpu_state(device)
     try:
         yield shared
     except BaseException:
         # VMAS puts these back at the end of its own methods, but not after an error.
-        torch.random.set_rng_state(generators[0])
-        np.random.set_state(generators[1])  # noqa: NPY002
-        random.setstate(generators[2])
+        _set_generators(generators)
         raise
     finally:
         shared[:] = outside
