@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ __all__ = [
     "references_of",
 ]
 
+# Okabe and Ito's, without the yellow that is lost on white, and three darker ones.
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"),
+    *("#7f3c8d", "#6b4c2a", "#707070"),
+)
 DASHES = ((5, 3), (1, 2), (6, 2, 1, 2), (10, 3), (3, 1, 1, 1, 1, 1))
 """Lines and gaps of the teams that were not trained, in their order; no more of them are drawn."""
 
@@ -44,18 +49,7 @@ def colors(variants: Sequence[str]) -> dict[str, str]:
         >>> colors(["MADDPG"])
         {'MADDPG': '#0072b2'}
     """
-    # Okabe and Ito's, without the yellow that is lost on white, and three darker ones.
-    chosen: tuple[str, ...] = (
-        "#0072b2",
-        "#d55e00",
-        "#009e73",
-        "#cc79a7",
-        "#e69f00",
-        "#56b4e9",
-        "#000000",
-    )
-    chosen += ("#7f3c8d", "#6b4c2a", "#707070")
-    return {name: chosen[number % len(chosen)] for number, name in enumerate(variants)}
+    return {name: COLORS[number % len(COLORS)] for number, name in enumerate(variants)}
 
 
 def references_of(rows: Sequence[Row]) -> dict[str, Mapping[str, float | None]]:
@@ -120,8 +114,12 @@ def draw_curves(
         references = references_of(rows)
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (metric, title) in zip(all_axes, panels.items(), strict=True):
-        for variant, runs in variants.items():
-            _draw_variant(axes, runs, metric, variant, chosen[variant])
+        for place, (variant, runs) in enumerate(variants.items()):
+            if points := curve(runs, metric):
+                style = {"color": chosen[variant], "lw": 1.5}
+                # Where a color comes again, the line is another.
+                style["linestyle"] = ("-", ":", "-.")[place // len(COLORS) % 3]
+                plot_estimates(axes, points, label=variant, **style)
         for dashes, (name, metrics) in zip(DASHES, references.items(), strict=False):
             if metrics.get(metric) is not None:
                 style = {"linestyle": (0, dashes), "color": "gray", "lw": 1}
@@ -131,7 +129,11 @@ def draw_curves(
         named = dict(
             pair for axes in all_axes for pair in zip(*reversed(_labels(axes)), strict=True)
         )
-        columns = max(1, min(len(named), round(width * len(panels) / 2.4)))
+        columns = min(len(named), round(width * len(panels) / 2.4), _fitting(named, figure))
+        columns = max(1, columns)
+        # Below many lines of it a panel would have no room.
+        lines = -(-len(named) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.14 * max(0, lines - 4))
         figure.legend(
             named.values(), named, loc="outside lower center", ncols=columns, frameon=False,
             fontsize=7,
@@ -139,13 +141,14 @@ def draw_curves(
     figure.savefig(path, dpi=dpi)
 
 
+def _fitting(labels: Iterable[str], figure: Any) -> int:
+    """Columns of a legend in small print that a figure has room for."""
+    longest = max(map(len, labels), default=1)
+    return int(figure.get_figwidth() // (0.45 + 0.052 * longest))
+
+
 def _labels(axes: Any) -> tuple[list, list[str]]:
     return axes.get_legend_handles_labels()
-
-
-def _draw_variant(axes: Any, rows: Sequence[Row], metric: str, label: str, color: str) -> None:
-    if points := curve(rows, metric):
-        plot_estimates(axes, points, label=label, color=color, lw=1.5)
 
 
 def plot_estimates(
