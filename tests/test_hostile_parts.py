@@ -571,10 +571,6 @@ def test_what_is_no_run_is_refused_by_its_name(name):
             "No side learns",
         ),
         (
-            "train sides --task mpe/adversary --side.good maddpg --side.adversary mappo",
-            "must do so in one way",
-        ),
-        (
             "train sides --task mpe/adversary --side.good nothing --side.adversary maddpg",
             "nothing",
         ),

@@ -250,7 +250,12 @@ def test_the_estimators_situations_are_those_of_the_sides_own_influencer():
         {"good": MAPPOSettings(**ROLLED), "adversary": IPPOSettings(**ROLLED, recurrent=True)},
         {
             "good": OnPolicyALITASettings(
-                visit_coeff=0, transition_coeff=0, novelty_coeff=1.0, diversity_coeff=0.1, **ROLLED
+                visit_coeff=0,
+                team_visit_coeff=0,
+                transition_coeff=0,
+                novelty_coeff=1.0,
+                diversity_coeff=0.1,
+                **ROLLED,
             ),
             "adversary": MAPPOSettings(**ROLLED),
         },

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -129,7 +130,13 @@ def test_a_registered_task_is_made_with_every_argument(monkeypatch):
 
     register_task("fake/task", Task(make=arguments_of, metrics=lambda _: {}, draw=lambda _: []))
     made = make_env("fake/task", num_envs=2, n_agents=5, device="cpu", seed=11, horizon=13)
-    assert made == {"num_envs": 2, "n_agents": 5, "device": "cpu", "seed": 11, "horizon": 13}
+    assert made.made_with == {
+        "num_envs": 2,
+        "n_agents": 5,
+        "device": "cpu",
+        "seed": 11,
+        "horizon": 13,
+    }
 
 
 def test_without_vmas_the_error_names_the_extra_to_install(monkeypatch):
@@ -411,13 +418,13 @@ def test_an_environment_of_another_layout_is_refused_with_the_keys_it_has():
         layout_of(TransformedEnv(TargetEnv(), rename))
 
 
-def specs(observation: tuple[int, ...], action: tuple[int, ...]) -> SimpleNamespace:
-    return SimpleNamespace(
-        full_observation_spec_unbatched=Composite(
-            agents=Composite(observation=Unbounded(observation))
-        ),
-        full_action_spec_unbatched=Composite(agents=Composite(action=Unbounded(action))),
+def specs(observation: tuple[int, ...], action: tuple[int, ...]) -> MagicMock:
+    env = MagicMock(spec=EnvBase)
+    env.full_observation_spec_unbatched = Composite(
+        agents=Composite(observation=Unbounded(observation))
     )
+    env.full_action_spec_unbatched = Composite(agents=Composite(action=Unbounded(action)))
+    return env
 
 
 @pytest.mark.parametrize(
@@ -454,27 +461,20 @@ class Options:
     width: int = 3
 
 
-class Arguments(dict):
-    """What a task was made with, in an environment's place."""
-
-    full_reward_spec = Composite()
-
-    @property
-    def batch_size(self) -> tuple[int]:
-        return (self["num_envs"],)
-
-
-def arguments_of(**arguments) -> Arguments:
-    return Arguments(arguments)
+def arguments_of(**arguments) -> MagicMock:
+    """In an environment's place, what it was made with."""
+    env = MagicMock(spec=EnvBase, made_with=arguments)
+    env.batch_size, env.full_reward_spec = (arguments["num_envs"],), Composite()
+    return env
 
 
 def test_a_task_says_what_the_caller_leaves_open():
     task = Task(arguments_of, settings=Options(), n_agents=5, horizon=7)
-    made = make_env(task, seed=0)
+    made = make_env(task, seed=0).made_with
     assert (made["n_agents"], made["horizon"], made["settings"]) == (5, 7, Options())
-    made = make_env(task, seed=0, n_agents=2, horizon=3, settings=Options(11))
+    made = make_env(task, seed=0, n_agents=2, horizon=3, settings=Options(11)).made_with
     assert (made["n_agents"], made["horizon"], made["settings"]) == (2, 3, Options(11))
-    assert make_env(Task(arguments_of), seed=0) == {
+    assert make_env(Task(arguments_of), seed=0).made_with == {
         "num_envs": 1, "n_agents": None, "device": "cpu", "seed": 0, "horizon": 100,
     }  # fmt: skip
 
