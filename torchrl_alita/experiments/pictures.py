@@ -116,7 +116,7 @@ def draw_curves(
     for axes, (metric, title) in zip(all_axes, panels.items(), strict=True):
         for place, (variant, runs) in enumerate(variants.items()):
             if points := curve(runs, metric):
-                style = {"color": chosen[variant], "lw": 1.5}
+                style: dict[str, Any] = {"color": chosen[variant], "lw": 1.5}
                 # Where a color comes again, the line is another.
                 style["linestyle"] = ("-", ":", "-.")[place // len(COLORS) % 3]
                 plot_estimates(axes, points, label=variant, **style)
