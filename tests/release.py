@@ -38,7 +38,7 @@ LINES = {
     "assert main(['train', 'iql', '--task', 'push_box', '--total-frames', '2000', '--num-envs', "
     "'10', '--algorithm.random-frames', '500', '--no-progress', '--run-dir', 'run']) == 0",
     "ray": "import ray",
-    "submitit": "import submitit",
+    "slurm": "import submitit",
     "tests": "import pytest, hypothesis, build, vmas, jaxmarl, wandb",
     "docs": "import sphinx, furo, myst_parser, sphinx_copybutton",
     "dev": "import ruff, mypy, pre_commit, sphinx, pytest",
