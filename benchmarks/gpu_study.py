@@ -25,11 +25,10 @@ from pathlib import Path
 
 import torch
 import tyro
-from study import RESULTS, chosen, load
+from study import chosen, load, rows_of
 
-from torchrl_alita.experiments import append_row, missing_cells, read_rows
-from torchrl_alita.experiments.cells import Cell
-from torchrl_alita.experiments.results import row_of_run
+from torchrl_alita.experiments import append_row, missing_cells
+from torchrl_alita.experiments.cells import Cell, CellFolder
 from torchrl_alita.training.command import main as train
 
 
@@ -59,28 +58,19 @@ class Config:
 
 def cells_of(config: Config) -> list[Cell]:
     """What is to be made, with the device among its settings."""
-    path = RESULTS / f"{config.study}.jsonl"
-    rows = read_rows(path) if path.exists() else []
-    cells = missing_cells(chosen(load(config.study), config).cells(), rows)
+    cells = missing_cells(chosen(load(config.study), config).cells(), rows_of(config.study))
     more = {"device": config.device, "pictures": False}
     return [dataclasses.replace(cell, settings={**cell.settings, **more}) for cell in cells]
 
 
-def make(cell: Cell, folder: Path, out: Path) -> str:
+def make(cell: Cell, sweep: Path, out: Path) -> str:
     """Train a cell in this process and add its row; how fast it was."""
-    before, started, run = time.process_time(), time.perf_counter(), folder / cell.name
+    before, started, folder = time.process_time(), time.perf_counter(), CellFolder(sweep, cell)
+    folder.begin_attempt()
     with contextlib.redirect_stdout(io.StringIO()):
-        train([*cell.arguments, "--run-dir", str(run), "--no-progress"])
-    row = row_of_run(
-        run,
-        study=cell.study,
-        variant=cell.variant,
-        command=cell.command,
-        settings=cell.settings,
-        keep=lambda name: name.startswith(tuple(cell.keep)),
-        process_seconds=time.process_time() - before,
-    )
-    append_row(out, row)
+        train([*cell.arguments, "--run-dir", str(folder.run), "--no-progress"])
+    folder.end_attempt(time.process_time() - before)
+    append_row(out, folder.row())
     return f"{cell.name}: {cell.frames / (time.perf_counter() - started):,.0f} frames a second"
 
 

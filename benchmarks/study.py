@@ -25,6 +25,7 @@ import tyro
 from pages import FIGURES, RESULTS, ROOT, write_between
 
 from torchrl_alita.experiments import (
+    Row,
     Study,
     append_row,
     missing_cells,
@@ -76,6 +77,12 @@ def chosen(study: Study, config: Config) -> Study:
     return dataclasses.replace(study, seeds=config.seeds or study.seeds, **parts)
 
 
+def rows_of(name: str) -> list[Row]:
+    """The committed rows of a study; none where there is no file."""
+    path = RESULTS / f"{name}.jsonl"
+    return read_rows(path) if path.exists() else []
+
+
 def text(study: Study, pictures: Path = FIGURES) -> str:
     """The tables of the committed rows."""
     rows = read_rows(RESULTS / f"{study.name}.jsonl")
@@ -86,16 +93,15 @@ def text(study: Study, pictures: Path = FIGURES) -> str:
 def main(config: Config) -> None:
     """Train what is asked for, and report."""
     study = load(config.study)
-    path = RESULTS / f"{study.name}.jsonl"
     if config.train:
         # The recipes' paths, which are part of the rows' commands, begin there.
         os.chdir(ROOT)
-        rows = read_rows(path) if path.exists() else []
+        rows = rows_of(study.name)
         cells = missing_cells(chosen(study, config).cells(), rows)
         outcome = run_cells(cells, ROOT / "runs" / study.name, workers=config.workers)
         for row in outcome.rows:
             if row not in rows:
-                append_row(path, row)
+                append_row(RESULTS / f"{study.name}.jsonl", row)
         if outcome.failures:
             raise SystemExit(f"Some runs have failed: {outcome.failures}")
     write_between(ROOT / study.page, study.name, text(study))

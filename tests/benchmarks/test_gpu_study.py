@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts import load
 
 from torchrl_alita.experiments import read_rows
-from torchrl_alita.experiments.cells import Cell
+from torchrl_alita.experiments.cells import Cell, CellFolder
 
 gpu_study = load("benchmarks", "gpu_study")
 SMALL = {
@@ -43,6 +43,6 @@ def test_a_run_leaves_its_row_and_no_pictures(tmp_path):
     assert [(row.seed, row.frames) for row in rows] == [(0, 80), (1, 80)]
     assert all(row.settings["device"] == "cpu" and row.process_seconds > 0 for row in rows)
     assert "evaluation/boxes_per_episode" in rows[0].final
-    run = tmp_path / Cell(**{**vars(cell), "seed": 0}).name
+    run = CellFolder(tmp_path, Cell(**{**vars(cell), "seed": 0})).run
     assert (run / "summary.json").exists()
     assert not [*run.glob("*.png"), *run.glob("*.gif")]

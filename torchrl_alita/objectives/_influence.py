@@ -77,15 +77,11 @@ def with_gradient_of(value: torch.Tensor, climbed: torch.Tensor) -> torch.Tensor
     return value.detach() + climbed - climbed.detach()
 
 
-def in_unit(
-    loss: LossModule,
-    total: torch.Tensor,
-    gap: torch.Tensor,
-    weights: torch.Tensor,
-    mask: torch.Tensor | None,
-) -> torch.Tensor:
-    """F ``[*B]`` in the unit of the loss, if it has one."""
-    return total if loss.unit is None else total / loss.unit(gap, weights, mask)
+def unit_of(
+    loss: LossModule, gap: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor | float:
+    """What F is divided by: the unit of the loss, if it has one."""
+    return 1.0 if loss.unit is None else loss.unit(gap, weights, mask)
 
 
 def results(

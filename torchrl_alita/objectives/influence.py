@@ -21,9 +21,9 @@ from torchrl_alita.objectives._critics import PartnerCritics
 from torchrl_alita.objectives._influence import (
     check_parts,
     gap_of,
-    in_unit,
     influence_keys,
     results,
+    unit_of,
     with_gradient_of,
 )
 from torchrl_alita.objectives._loss import house_loss
@@ -185,7 +185,7 @@ class InfluenceLoss(LossModule):
             total = influence.squeeze(-1)
         else:
             total = with_gradient_of(influence.sum(-1), gap.square().sum((-2, -1)))
-        return results(self, batch, in_unit(self, total, gap, weights, mask), influence, gap, mask)
+        return results(self, batch, total / unit_of(self, gap, weights, mask), influence, gap, mask)
 
     @torch.no_grad()
     def gaps(self, tensordict: TensorDictBase) -> torch.Tensor:

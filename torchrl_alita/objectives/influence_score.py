@@ -23,6 +23,7 @@ from torchrl_alita.objectives._influence import (
     gap_of,
     influence_keys,
     results,
+    unit_of,
     with_gradient_of,
 )
 from torchrl_alita.objectives._loss import house_loss
@@ -227,12 +228,10 @@ class InfluenceScoreLoss(LossModule):
         advantage = torch.zeros_like(action[..., :1])
         influencer = scored.situation.team.influencers[0]
         advantage[..., influencer, :] = -self.influence_coeff * scored.weight / scored.unit
-        shown = results(
+        found = results(
             self, scored.batch, scored.influence[..., 0], scored.influence, scored.gap, scored.mask
         )
-        return TensorDict(
-            {"advantage": advantage, "influence": shown["influence"], "gap": shown["gap"]}
-        )
+        return found.exclude("loss_influence").set("advantage", advantage)
 
     def _scored(self, tensordict: TensorDictBase) -> _Scored:
         batch = check_batch(self, tensordict)
@@ -254,7 +253,7 @@ class InfluenceScoreLoss(LossModule):
             self.critics.gamma() if self.gamma is None else self.gamma,
         )
         influence = functional.influence(gap, weights)  # [*B, T, 1]
-        unit = 1.0 if self.unit is None else self.unit(gap, weights, mask)
+        unit = unit_of(self, gap, weights, mask)
         return _Scored(batch, situation, weight, influence, gap, unit, mask)
 
     def _log_prob(self, situation: Situation) -> torch.Tensor:
