@@ -200,6 +200,13 @@ def check_share(**values: float) -> None:
             raise ValueError(f"{name} must be in [0, 1], got {value}.")
 
 
+def check_tau(tau: float) -> None:
+    """A share by which targets move at each step, in (0, 1]."""
+    check_positive(tau=tau)
+    if tau > 1:
+        raise ValueError(f"tau must be in (0, 1], got {tau}.")
+
+
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise a ValueError for a name that is not among the choices."""
     if value not in choices:

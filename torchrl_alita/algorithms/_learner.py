@@ -20,6 +20,7 @@ from torchrl_alita._checks import (
     check_kind,
     check_positive,
     check_share,
+    check_tau,
     check_whole,
 )
 from torchrl_alita._settings import Settings
@@ -218,9 +219,7 @@ def _keep_capturable(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
 
 def soft_update(loss: nn.Module, *, tau: float) -> SoftUpdate:
     """TorchRL's SoftUpdate, with the argument checked."""
-    check_positive(tau=tau)
-    if tau > 1:
-        raise ValueError(f"tau must be in (0, 1], got {tau}.")
+    check_tau(tau)
     return SoftUpdate(loss, tau=float(tau))
 
 

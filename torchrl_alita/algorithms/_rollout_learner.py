@@ -18,6 +18,7 @@ from torchrl_alita._checks import (
     check_non_negative,
     check_positive,
     check_share,
+    check_tau,
 )
 from torchrl_alita.algorithms._learner import (
     Learner,
@@ -74,9 +75,8 @@ class RolloutSettings(LearnerSettings):
         check_share(lmbda=self.lmbda)
         check_non_negative(entropy_coeff=self.entropy_coeff)
         check_at_least_one(hidden_size=self.hidden_size, critic_updates=self.critic_updates)
-        check_positive(actor_lr=self.actor_lr, critic_lr=self.critic_lr, tau=self.tau)
-        if self.tau > 1:
-            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+        check_positive(actor_lr=self.actor_lr, critic_lr=self.critic_lr)
+        check_tau(self.tau)
 
 
 class RolloutLearner(Learner):

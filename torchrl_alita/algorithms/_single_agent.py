@@ -10,7 +10,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule
 
-from torchrl_alita._checks import check_positive, require_keys
+from torchrl_alita._checks import check_tau, require_keys
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings, OffPolicySettings
 from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
 
@@ -51,9 +51,7 @@ class SingleOffPolicySettings(SingleAgentSettings, OffPolicySettings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive(tau=self.tau)
-        if self.tau > 1:
-            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+        check_tau(self.tau)
 
 
 class SingleAgent(Learner):

@@ -15,6 +15,7 @@ from torchrl_alita._checks import (
     check_at_least_one,
     check_non_negative,
     check_positive,
+    check_tau,
     check_whole,
 )
 from torchrl_alita.algorithms._learned_bonuses import (
@@ -24,6 +25,7 @@ from torchrl_alita.algorithms._learned_bonuses import (
     social_bonus,
 )
 from torchrl_alita.algorithms._learner import soft_update
+from torchrl_alita.algorithms.alita import MOST_OTHER_ACTIONS
 from torchrl_alita.algorithms.mappo import MAPPO, MAPPOSettings
 from torchrl_alita.data import TransitionCounts, count_codes_of
 from torchrl_alita.layout import (
@@ -58,8 +60,6 @@ __all__ = ["OnPolicyALITA", "OnPolicyALITASettings"]
 TEAM_VISIT_BONUS = ("agents", "team_visit_bonus")
 # What an agent can still earn, for EDTI.
 REWARD_VALUE = ("agents", "reward_value")
-# Joint actions of the others that are enumerated.
-_MOST_JOINT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +121,9 @@ class OnPolicyALITASettings(MAPPOSettings):
         check_whole(0, influencer=self.influencer)
         check_at_least_one(slots=self.slots)
         check_positive(autoencoder_lr=self.autoencoder_lr, model_lr=self.model_lr)
-        check_positive(critic_lr=self.critic_lr, tau=self.tau)
+        check_positive(critic_lr=self.critic_lr)
         check_non_negative(influence_coeff=self.influence_coeff)
-        if self.tau > 1:
-            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+        check_tau(self.tau)
         if self.recurrent and self.influence_coeff:
             raise ValueError(
                 "The action values of the influence have no memory: recurrent must be False."
@@ -313,7 +312,9 @@ class OnPolicyALITA(MAPPO):
         critic = make_critic(env, num_cells=settings.value_num_cells, device=self.device)
         self.action_values = MADDPGLoss(self.actor, critic, gamma=settings.gamma)
         self.target_updater = soft_update(self.action_values, tau=settings.tau)
-        few = layout.discrete and layout.action_size ** (layout.num_agents - 1) <= _MOST_JOINT
+        few = (
+            layout.discrete and layout.action_size ** (layout.num_agents - 1) <= MOST_OTHER_ACTIONS
+        )
         self.influence = InfluenceScoreLoss(
             self.actor,
             self.action_values,

@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase, ExplorationType
 
-from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
+from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive, check_tau
 from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer, soft_update
 from torchrl_alita.layout import LOGITS, PARAM, terminated_key_of
@@ -65,9 +65,8 @@ class MADDPGSettings(GoalSettings, TeamSettings):
         super().__post_init__()
         check_at_least_one(num_critics=self.num_critics, policy_delay=self.policy_delay)
         check_non_negative(logits_coeff=self.logits_coeff, policy_noise=self.policy_noise)
-        check_positive(actor_lr=self.actor_lr, tau=self.tau)
-        if self.tau > 1:
-            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+        check_positive(actor_lr=self.actor_lr)
+        check_tau(self.tau)
 
 
 # What the paper says of every algorithm; what it leaves open is as by default. The paper for
