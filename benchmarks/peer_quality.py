@@ -5,8 +5,8 @@
 
 MADDPG, IDDPG, IPPO and MAPPO of BenchMARL learn cooperative navigation (VMAS simple_spread, three
 agents, episodes of 100 steps), each with BenchMARL's defaults and with settings that were chosen
-among two trials of 30 seconds on another seed, by the score at their end. A run ends after 120 processor
-seconds of training or one million environment steps. It is one process with one thread;
+among four trials of 30 seconds on another seed, by the score at their end. A run ends after 120
+processor seconds of training or one million environment steps. It is one process with one thread;
 evaluations and imports do not count. Interrupted series go on with the run that was not finished.
 
 The peer is installed once, into a virtual environment of its own. It plays its greedy episodes
@@ -115,23 +115,27 @@ class Settings:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-_PAIRS = {
+_OWN = {"share_policy_params": False}
+_OWN_CRITIC = {"share_param_critic": False}
+_TRIALS = {
     "off-policy": {
-        "a network for each agent": Settings(
-            _OFF_POLICY | {"share_policy_params": False}, {"share_param_critic": False}, _SMALL
-        ),
+        "a network for each agent": Settings(_OFF_POLICY | _OWN, _OWN_CRITIC, _SMALL),
         "shared networks": Settings(_OFF_POLICY, {}, _SMALL),
+        "gamma 0.9": Settings(_OFF_POLICY | _OWN | {"gamma": 0.9}, _OWN_CRITIC, _SMALL),
+        "gamma 0.98": Settings(_OFF_POLICY | _OWN | {"gamma": 0.98}, _OWN_CRITIC, _SMALL),
     },
     "on-policy": {
         "TanhNormal": Settings(_ON_POLICY, {}, _SMALL),
         "Normal": Settings(_ON_POLICY, {"use_tanh_normal": False}, _SMALL),
+        "gamma 0.9": Settings(_ON_POLICY | {"gamma": 0.9}, {}, _SMALL),
+        "gamma 0.8": Settings(_ON_POLICY | {"gamma": 0.8}, {}, _SMALL),
     },
 }
 ALGORITHMS = {
-    "maddpg": _PAIRS["off-policy"],
-    "iddpg": _PAIRS["off-policy"],
-    "mappo": _PAIRS["on-policy"],
-    "ippo": _PAIRS["on-policy"],
+    "maddpg": _TRIALS["off-policy"],
+    "iddpg": _TRIALS["off-policy"],
+    "mappo": _TRIALS["on-policy"],
+    "ippo": _TRIALS["on-policy"],
 }
 
 
@@ -165,12 +169,12 @@ def score(value: float) -> float:
 
 
 def trials() -> list[Run]:
-    """Two of each algorithm."""
+    """Four of each algorithm."""
     return [
         Run(TRIALS, f"{TITLE} {name.upper()}, {title}", name, settings, TRIAL_SEED,
             TRIAL_LIMIT)
-        for name, pair in ALGORITHMS.items()
-        for title, settings in pair.items()
+        for name, own in ALGORITHMS.items()
+        for title, settings in own.items()
     ]  # fmt: skip
 
 

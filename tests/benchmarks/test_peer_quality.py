@@ -140,7 +140,7 @@ def trial_rows(**returns: float | None) -> list[Row]:
     ]
 
 
-def test_the_better_of_two_trials_is_chosen_and_a_lost_one_is_not():
+def test_the_best_trial_is_chosen_and_a_lost_one_is_not():
     rows = trial_rows(mappo={"TanhNormal": None}, ippo={"TanhNormal": -300.0, "Normal": -400.0})
     assert quality.chosen("mappo", rows)[0] == "Normal"
     title, settings = quality.chosen("ippo", rows)
@@ -151,7 +151,7 @@ def test_the_better_of_two_trials_is_chosen_and_a_lost_one_is_not():
 
 
 def test_each_algorithm_has_as_many_trials_as_the_others_and_the_same_runs():
-    assert {len(pair) for pair in quality.ALGORITHMS.values()} == {2}
+    assert {len(own) for own in quality.ALGORITHMS.values()} == {4}
     made = quality.runs(trial_rows(), (0, 1))
     assert len(made) == 2 * 2 * 4
     assert {run.seed for run in made[:8]} == {0}
@@ -256,10 +256,10 @@ def test_before_the_first_run_the_page_has_the_trials_and_chooses_where_both_are
         dataclasses.replace(row_of("ours: MAPPO", 3, (FLOOR, -300.0, CEILING), (0, 20, 80)),
                             study="navigation")
     ]  # fmt: skip
-    rows = trial_rows(maddpg={"shared networks": -200.0})[:3]
+    rows = trial_rows(maddpg={"shared networks": -200.0})[:5]
     text = quality.text([], ours, rows)
     lines = [line for line in text.splitlines() if line.startswith("| BenchMARL")]
-    assert len(lines) == 3
+    assert len(lines) == 5
     assert f"| ours: MAPPO | 3 |  | {quality.score(-300.0):.2f} |" in text
     assert "Chosen: MADDPG: shared networks. " in text
     assert quality.text([], ours, []) == ""
