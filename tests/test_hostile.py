@@ -1449,6 +1449,7 @@ def test_every_public_constructor_meets_hostile_arguments():
         "VmasState",
     }
     others |= {"BinCode", "Displacement", "CountCodes"}
+    others |= {"SparseTransport", "SparseTransportSettings"}
     others |= {
         "ModelOfOthers",
         "ModelOfOthersLoss",

@@ -89,9 +89,7 @@ class OneHotCode(nn.Module):
         self.digits = [tuple(self.blocks[block] for block in part) for part in chosen]
         self.num_codes = _same_number([_product(digits) for digits in self.digits])
         observer = 0 if self.parts is None and observer is None else observer
-        self.observer = None if observer is None else check_integer("observer", observer)
-        if self.observer is not None and self.observer < 0:
-            raise ValueError(f"observer must be an agent, from 0 on, got {observer}.")
+        self.observer = None if observer is None else _from_zero("observer", observer)
         read = torch.zeros(len(self.blocks), sum(self.blocks))
         for block, entries in enumerate(read.split(self.blocks, 1)):
             entries[block] = torch.arange(float(self.blocks[block]))
@@ -182,39 +180,56 @@ class Displacement(nn.Module):
 
 
 class BinCode(nn.Module):
-    """Codes of real observations by bins of equal width, ``[*B, N, O] -> [*B, N]``.
+    """Codes of real observations by bins of equal width, ``[*B, N, O] -> [*B, N] or [*B]``.
 
     Source: ours. What lies outside the range is in the first or the last bin.
 
     Args:
-        low: least value of each of the features that are read, the first ones.
+        low: least value of each of the K features that are read.
         high: largest value of each.
         bins: number of bins of each, or of all.
+        features: K places of an observation. Default: the first ones.
+        observer: one agent whose observation is read, for the whole team: ``[*B]``. Default:
+            each agent's own.
 
     Attributes:
         num_codes: the product of the bins.
 
     Raises:
-        ValueError: if a range is empty, or the arguments differ in length; when called, if
-            the observation is narrower.
+        ValueError: if a range is empty, the arguments differ in length, or a place or the
+            observer is negative; when called, if the observation is narrower or of fewer
+            agents.
 
     Examples:
         >>> code = BinCode([-1.0, -1.0], [1.0, 1.0], 4)
         >>> code(torch.tensor([[-0.9, 0.1], [0.6, 7.0]])), code.num_codes
         (tensor([ 2, 15]), 16)
+        >>> BinCode([-1.0], [1.0], 4, features=[1], observer=0)(torch.tensor([[-0.9, 0.1]]))
+        tensor(2)
     """
 
-    def __init__(self, low: Sequence[float], high: Sequence[float], bins: int | Sequence[int]):
+    def __init__(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        bins: int | Sequence[int],
+        *,
+        features: Sequence[int] | None = None,
+        observer: int | None = None,
+    ):
         super().__init__()
         low, high = (
             [float(bound) for bound in check_sequence("low and high", v)] for v in (low, high)
         )
         bins = [bins] * len(low) if isinstance(bins, int) else bins
         self.bins = tuple(sizes("bins", bins))
-        if not len(low) == len(high) == len(self.bins) > 0:
+        places = range(len(low)) if features is None else check_sequence("features", features)
+        self.features = tuple(_from_zero("features", place) for place in places)
+        self.observer = None if observer is None else _from_zero("observer", observer)
+        if not len(low) == len(high) == len(self.bins) == len(self.features) > 0:
             raise ValueError(
-                f"low, high and bins must be as many, got {len(low)}, {len(high)} and "
-                f"{len(self.bins)}."
+                f"low, high, bins and features must be as many, got {len(low)}, {len(high)}, "
+                f"{len(self.bins)} and {len(self.features)}."
             )
         if not all(-math.inf < a < b < math.inf for a, b in zip(low, high, strict=True)):
             raise ValueError(f"low must be below high, and both finite, got {low} and {high}.")
@@ -225,14 +240,22 @@ class BinCode(nn.Module):
         self.register_buffer("count", torch.tensor(self.bins), persistent=False)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        width = len(self.bins)
+        width = max(self.features) + 1
         if observation.shape[-1] < width:
             raise ValueError(
                 f"The observation must have at least {width} entries, got {observation.shape[-1]}."
             )
-        share = (observation[..., :width] - self.low) / (self.high - self.low)
+        if self.observer is not None:
+            if observation.ndim < 2 or self.observer >= observation.shape[-2]:
+                raise ValueError(
+                    f"The observation must be of agent {self.observer} too, got one of shape "
+                    f"{tuple(observation.shape)}."
+                )
+            observation = observation[..., self.observer, :]
+        read = observation[..., list(self.features)]
+        share = (read - self.low) / (self.high - self.low)
         digits = torch.minimum((share * self.count).floor().long().clamp_min(0), self.count - 1)
-        return _mixed_radix(digits, range(width), self.bins)
+        return _mixed_radix(digits, range(len(self.bins)), self.bins)
 
 
 class JointCode(nn.Module):
@@ -360,6 +383,12 @@ def each_agent(name: str, code: Callable, *observations: torch.Tensor) -> torch.
             f"{tuple(codes.shape)}."
         )
     return codes
+
+
+def _from_zero(name: str, value: int) -> int:
+    if check_integer(name, value) < 0:
+        raise ValueError(f"{name} must count from 0 on, got {value}.")
+    return int(value)
 
 
 def _parts(parts: Sequence[Sequence[int]], num_blocks: int) -> list[tuple[int, ...]]:

@@ -56,6 +56,11 @@ from torchrl_alita.envs.secret_room import (
     secret_room_task,
 )
 from torchrl_alita.envs.sides import SideView, check_sides, sides_by_name, sides_of
+from torchrl_alita.envs.sparse_transport import (
+    SparseTransport,
+    SparseTransportSettings,
+    sparse_transport_metrics,
+)
 from torchrl_alita.envs.turns import TakeTurns
 from torchrl_alita.envs.vmas import (
     StreamedVmasEnv,
@@ -90,6 +95,8 @@ __all__ = [
     "SecretRoomEvents",
     "SecretRoomSettings",
     "SideView",
+    "SparseTransport",
+    "SparseTransportSettings",
     "SpeakerListener",
     "StreamedVmasEnv",
     "TakeTurns",
@@ -129,6 +136,7 @@ __all__ = [
     "secret_room_task",
     "sides_by_name",
     "sides_of",
+    "sparse_transport_metrics",
     "speaker_listener_metrics",
     "spread_metrics",
     "task_names",
