@@ -63,6 +63,8 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
             "algorithm": "maddpg", "num_critics": 2, "policy_noise": 0.2, "policy_delay": 2,
         },
         "maddpg, team": {"algorithm": "maddpg", **TEAM},
+        "maddpg, three steps": {"algorithm": "maddpg", "n_steps": 3},
+        "alita clones, two steps": {**ALGORITHMS["alita clones"], "n_steps": 2},
         "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
         **{name: {"algorithm": name} for name in ("a2c", "reinforce", "trpo", "acktr")},
     },

@@ -51,6 +51,7 @@ __all__ = [
     "joint_parts",
     "lambda_return",
     "min_max",
+    "n_step_return",
     "novelty",
     "q_logarithm",
     "replace_own_action",
@@ -453,7 +454,8 @@ def td_target(
         reward: ``[*B, N, 1]``.
         terminated: bool ``[*B, 1]``, one flag for the team, or ``[*B, N, 1]``.
         next_value: ``[*B, N, 1]``; it may be non-finite where terminated.
-        gamma: discount factor of a step, in [0, 1].
+        gamma: discount factor of the transition, in [0, 1]: one number, or one for each row
+            ``[*B, 1, 1]`` where transitions are of several steps.
 
     Returns:
         ``[*B, N, 1]``, without gradient.
@@ -476,6 +478,68 @@ def td_target(
     terminated = _for_each_agent(terminated, reward)
     bootstrap = torch.where(terminated, torch.zeros_like(next_value), next_value)
     return (reward + gamma * bootstrap).detach()
+
+
+def n_step_return(
+    reward: torch.Tensor,
+    terminated: torch.Tensor,
+    done: torch.Tensor,
+    gamma: float | torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""What each agent earns in n steps, ``[*B, n, N, 1] -> [*B, N, 1]``, and how they end.
+
+    .. math:: R_i = \sum_{k=0}^{m-1} \gamma^k r_{i, t+k}
+
+    of the m steps that the first episode still has, at most n. With what follows it is a target,
+    :math:`R_i + \gamma^m (1 - terminated) V_i(s_{t+m})`. Source:
+    https://incompleteideas.net/book/the-book-2nd.html, Eq. 7.1. A time limit ends the sum and is
+    no termination: the value of the state there counts. An agent that ends before its team
+    earns nothing more.
+
+    Args:
+        reward: ``[*B, n, N, 1]``, of consecutive steps; what follows an end may be anything.
+        terminated: bool ``[*B, n, 1]``, one flag for the team, or ``[*B, n, N, 1]``.
+        done: bool ``[*B, n, 1]``, True at the last step of an episode, for whatever reason.
+        gamma: discount factor of a step, in [0, 1].
+
+    Returns:
+        The sum ``[*B, N, 1]``; whether it was ended by a termination, ``[*B, 1]`` or
+        ``[*B, N, 1]``; and m, int64 ``[*B, 1]``.
+
+    Raises:
+        ValueError: if the shapes do not fit each other.
+        TypeError: if terminated or done is not bool.
+
+    Examples:
+        Three steps, of which the second is the last of its episode.
+
+        >>> reward = torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1)
+        >>> done = torch.tensor([False, True, False]).view(3, 1)
+        >>> n_step_return(reward, torch.zeros_like(done), done, gamma=0.5)
+        (tensor([[2.]]), tensor([False]), tensor([2]))
+    """
+    if done.shape != (*reward.shape[:-2], 1):
+        raise ValueError(
+            f"done must have the shape {(*reward.shape[:-2], 1)}, got {tuple(done.shape)}."
+        )
+    _check_bool(done=done)
+    own_flags = terminated.shape == reward.shape
+    ended = _for_each_agent(terminated, reward) | done.unsqueeze(-2)
+    earned, running = _until_first(ended, -3), _until_first(done, -2)
+    discount = gamma ** torch.arange(
+        reward.shape[-3], dtype=reward.dtype, device=reward.device
+    ).view(-1, 1, 1)
+    total = (discount * torch.where(earned, reward, 0)).sum(-3)
+    if own_flags:
+        stopped = (terminated & running.unsqueeze(-2)).any(-3)
+    else:
+        stopped = (terminated & running).any(-2)
+    return total, stopped, running.sum(-2)
+
+
+def _until_first(flag: torch.Tensor, dim: int) -> torch.Tensor:
+    """True up to the first True along a dimension, that one included."""
+    return flag.long().cumsum(dim) - flag.long() == 0
 
 
 def lambda_return(

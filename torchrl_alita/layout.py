@@ -40,6 +40,7 @@ __all__ = [
     "SOCIAL_INFLUENCE",
     "STATE",
     "STATE_VALUE",
+    "STEPS",
     "TERMINATED",
     "TOTAL_REWARD",
     "TRANSITION_INFLUENCE",
@@ -86,6 +87,8 @@ META_WEIGHT = ("agents", "meta_weight")
 # What a team agrees on in each episode, one-hot [*B, Z], and a guess of it.
 LATENT = "latent"
 LATENT_LOGITS = "latent_logits"
+# How many steps a transition is of, where it is of several; TorchRL's name.
+STEPS = "steps_to_next_obs"
 # Whose turn it is, where agents act alone.
 TURN = "turn"
 # As a step writes them; in a batch of transitions they stand under "next".

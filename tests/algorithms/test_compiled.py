@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from fakes import H, T, TargetEnv, build, by_name, conditional_names, flat_config, random_batch
+from fakes import B, H, T, TargetEnv, build, by_name, conditional_names, flat_config, random_batch
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs import TransformedEnv
@@ -41,9 +41,9 @@ def make(algorithm: type[MADDPG] = ALITA, **options) -> MADDPG:
 def update(algorithm: MADDPG, seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     conditional = [random_batch(seed=100 + seed) for _ in conditional_names(algorithm)]
-    return algorithm.update(
-        by_name(algorithm, random_batch(seed=seed), conditional, random_batch(seed=50 + seed))
-    )
+    steps = algorithm.settings.n_steps
+    batch = random_batch(batch_size=(B, steps) if steps > 1 else (B,), seed=seed)
+    return algorithm.update(by_name(algorithm, batch, conditional, random_batch(seed=50 + seed)))
 
 
 def parameters(algorithm: MADDPG) -> dict[str, torch.Tensor]:
@@ -72,9 +72,11 @@ def kept():
 
 
 @pytest.mark.usefixtures("kept")
-def test_compiled_and_eager_updates_agree():
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_compiled_and_eager_updates_agree(n_steps):
     """With clones, an update has all there is: three compiled functions, draws, bonuses."""
-    eager, compiled = (make(estimator="clones", compile=c) for c in (False, True))
+    options = {"estimator": "clones", "n_steps": n_steps}
+    eager, compiled = (make(**options, compile=c) for c in (False, True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the compiler
         for seed in range(3):

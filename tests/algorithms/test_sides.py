@@ -247,6 +247,10 @@ def test_the_estimators_situations_are_those_of_the_sides_own_influencer():
         {"good": ALITASettings(**STORED, **INFLUENCE), "adversary": MADDPGSettings(**STORED)},
         {"good": DDPGSettings(**STORED), "adversary": DQNSettings(**STORED | {"batch_size": 9})},
         {"good": IQLSettings(recurrent=False, **STORED), "adversary": "random"},
+        {
+            "good": ALITASettings(n_steps=3, **STORED, **INFLUENCE),
+            "adversary": DDPGSettings(n_steps=2, **STORED),
+        },
         {"good": MAPPOSettings(**ROLLED), "adversary": IPPOSettings(**ROLLED, recurrent=True)},
         {
             "good": OnPolicyALITASettings(

@@ -107,11 +107,12 @@ def test_a_process_killed_while_it_writes_a_checkpoint_is_resumed_exactly(finish
 TARGET = Task(make=lambda **options: TargetEnv(**options), metrics=lambda _: {}, draw=lambda _: [])
 
 
-def test_resume_is_exact_where_an_environment_begins_new_episodes_at_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("kind", ["maddpg, team", "maddpg, three steps"])
+def test_resume_is_exact_where_an_environment_begins_new_episodes_at_a_checkpoint(tmp_path, kind):
     """It cannot give its state, but what it does follows from its seed."""
     runs = {name: tmp_path / name for name in ("resumed", "whole")}
     for name, run_dir in runs.items():
-        config = resume_runs.config("vmas/spread", "maddpg, team", run_dir=run_dir, task="x")
+        config = resume_runs.config("vmas/spread", kind, run_dir=run_dir, task="x")
         if name == "resumed":
             with pytest.raises(resume_runs.Stopped), resume_runs.stop_halfway():
                 train(config, task=TARGET)

@@ -280,7 +280,7 @@ class ALITA(MADDPG):
         """What an update reads, by name.
 
         Returns:
-            ``"batch"``; ``"recent"``, what was observed and done lately, for the autoencoders;
+            ``"batch"``, see :meth:`MADDPG.replays`; ``"recent"``, what was observed and done lately, for the autoencoders;
             and ``"conditional_k"``, D_t of influencer k, for each estimator that is trained.
         """
         settings = self.settings
@@ -294,7 +294,7 @@ class ALITA(MADDPG):
             for estimator in self.estimators
         }
         recent = Replay(window=settings.recent_frames, keys=(OBSERVATION, ACTION))
-        return {"batch": Replay(), "recent": recent, **conditional}
+        return {**super().replays(), "recent": recent, **conditional}
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """One step of every network, and ``estimator_updates`` of the estimators.
@@ -356,10 +356,11 @@ class ALITA(MADDPG):
         return found
 
     def _losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
-        batch = self.add_rewards(batch)  # Eq. 10, 11
+        batch = self.add_rewards(batch)  # Eq. 10, 11, of every step
+        steps, batch = self._for_critics(batch), self._first(batch)
         # Of one-hot actions every term has draws of its own.
         policy = None if self.layout.discrete else self.maddpg.policy(batch)
-        losses = self.maddpg(batch, policy=policy)  # Eq. 1, 2
+        losses = self.maddpg(steps, policy=policy)  # Eq. 1, 2
         losses.update(self.novelty_loss(recent_batch))
         results = [influence(batch, policy=policy) for influence in self.influences]  # Eq. 4, 7, 9
         if results:
@@ -375,9 +376,9 @@ class ALITA(MADDPG):
 
     def _critic_losses(self, batch: TensorDictBase, recent_batch: TensorDictBase) -> TensorDictBase:
         batch = self.add_rewards(batch)
-        losses = self.maddpg.critic_losses(batch)
+        losses = self.maddpg.critic_losses(self._for_critics(batch))
         losses.update(self.novelty_loss(recent_batch))
-        return self._with_bonuses(losses, batch)
+        return self._with_bonuses(losses, self._first(batch))
 
     def _with_bonuses(self, losses: TensorDictBase, batch: TensorDictBase) -> TensorDictBase:
         novelty = gather_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)

@@ -14,7 +14,9 @@ from torchrl.envs import EnvBase, ExplorationType
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive, check_tau
 from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer, soft_update
-from torchrl_alita.layout import LOGITS, PARAM, terminated_key_of
+from torchrl_alita.algorithms._n_steps import NStepSettings
+from torchrl_alita.data import Replay, n_step_transitions
+from torchrl_alita.layout import DONE, LOGITS, PARAM, next_key, terminated_key_of
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
 from torchrl_alita.objectives import MADDPGLoss
 
@@ -22,7 +24,7 @@ __all__ = ["DDPG", "MADDPG", "DDPGSettings", "MADDPGSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MADDPGSettings(GoalSettings, TeamSettings):
+class MADDPGSettings(GoalSettings, NStepSettings, TeamSettings):
     """Settings of :class:`MADDPG`.
 
     Raises:
@@ -204,11 +206,45 @@ class MADDPG(Learner):
         loss = self.maddpg
         return [(loss.actor_network_params, loss.target_actor_network_params)]
 
+    def replays(self) -> dict[str, Replay]:
+        """What an update reads, by name.
+
+        Returns:
+            ``"batch"``, transitions ``[B]``, or runs ``[B, n_steps]`` of so many steps.
+        """
+        return {"batch": Replay(steps=self.settings.n_steps)}
+
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return self.maddpg(batch)  # Eq. 1, 2
+        return self.maddpg(self._for_critics(batch))  # Eq. 1, 2
 
     def _critic_losses(self, batch: TensorDictBase) -> TensorDictBase:
-        return self.maddpg.critic_losses(batch)  # Eq. 1
+        return self.maddpg.critic_losses(self._for_critics(batch))  # Eq. 1
+
+    def _for_critics(self, batch: TensorDictBase) -> TensorDictBase:
+        """A batch as the critics' loss reads it: of runs, the transitions of n steps."""
+        steps, loss = self.settings.n_steps, self.maddpg
+        if steps == 1:
+            return batch
+        self._check_runs(batch)
+        keys = loss.tensor_keys
+        return n_step_transitions(
+            batch.select(*loss.in_keys, next_key(DONE)),
+            gamma=loss.gamma,
+            reward=keys.reward,
+            terminated=keys.terminated,
+        )
+
+    def _first(self, batch: TensorDictBase) -> TensorDictBase:
+        """Transitions of one step ``[B]``: of runs, their first ones."""
+        return batch if self.settings.n_steps == 1 else batch[..., 0]
+
+    def _check_runs(self, batch: TensorDictBase) -> None:
+        steps = self.settings.n_steps
+        if batch.ndim < 2 or batch.shape[-1] != steps:
+            raise ValueError(
+                f"n_steps={steps} needs runs of {steps} steps, [B, {steps}], got a batch of "
+                f"{tuple(batch.batch_size)}."
+            )
 
 
 def _own(num_agents: int) -> torch.Tensor:

@@ -162,4 +162,6 @@ class AlgorithmStepper(OptimizationStepper):
         self.algorithm.load_state_dict(state_dict["algorithm"])
         self.exploration.load_state_dict(state_dict["exploration"])
         self.learning.buffers.load_state_dict(state_dict["buffers"])
+        # The trainer's collector begins new episodes.
+        self.learning.buffers.cut()
         self.learning.progress.update(state_dict["progress"])

@@ -10,6 +10,7 @@ from torchrl_alita.data.codes import (
 )
 from torchrl_alita.data.conditional import ConditionalSampler
 from torchrl_alita.data.counts import CountTable
+from torchrl_alita.data.n_steps import n_step_transitions
 from torchrl_alita.data.replay import Replay
 from torchrl_alita.data.sequences import SequenceSampler, as_sequences
 from torchrl_alita.data.transitions import TransitionCounts
@@ -27,4 +28,5 @@ __all__ = [
     "TransitionCounts",
     "as_sequences",
     "count_codes_of",
+    "n_step_transitions",
 ]

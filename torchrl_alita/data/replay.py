@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tensordict import NestedKey, TensorDictBase
 from torchrl.data.replay_buffers import Sampler
 
+from torchrl_alita._checks import check_at_least_one
+
 __all__ = ["Replay"]
 
 
@@ -16,7 +18,8 @@ class Replay:
     """A stream of batches that an algorithm wants at each update.
 
     ``Replay()`` is of uniform draws from everything that is stored. With a sampler of its own
-    it draws from the same storage; with a window it has a storage of its own.
+    it draws from the same storage; with a window it has a storage of its own; with steps its
+    batches are runs of so many consecutive steps, ``[B, steps]``.
 
     Args:
         sampler: of its batches. Default: uniform.
@@ -24,9 +27,12 @@ class Replay:
         window: newest transitions, of which a batch is drawn. Default: all that are stored.
         rows: which of the newest transitions ``[B]`` go into the window. Default: all.
         keys: what a window keeps of them. Default: everything that is stored.
+        steps: of each run; a run goes on where an episode ends and the next begins. Default: 1,
+            single transitions ``[B]``.
 
     Raises:
-        ValueError: for rows or keys without a window, or a sampler with one.
+        ValueError: for rows or keys without a window, a sampler or several steps with one, or
+            steps below 1.
 
     Examples:
         >>> recent = Replay(window=10_000, keys=[("agents", "observation")])
@@ -39,9 +45,16 @@ class Replay:
     window: int | None = None
     rows: Callable[[TensorDictBase], TensorDictBase] | None = None
     keys: tuple[NestedKey, ...] | None = None
+    steps: int = 1
 
     def __post_init__(self):
         if self.window is None and (self.rows is not None or self.keys is not None):
             raise ValueError("rows and keys are of a window, and none is given.")
         if self.window is not None and self.sampler is not None:
             raise ValueError(f"A window, {self.window}, is drawn from uniformly: no sampler.")
+        check_at_least_one(steps=self.steps)
+        if self.steps > 1 and (self.window is not None or self.sampler is not None):
+            raise ValueError(
+                f"Runs of {self.steps} steps are drawn from all that is stored: no window and no "
+                f"sampler."
+            )

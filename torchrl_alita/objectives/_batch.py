@@ -40,6 +40,8 @@ def check_batch(
         TypeError: if an agents' entry is no tensor.
     """
     require_keys(tensordict, loss.in_keys)
+    if (critics := getattr(loss, "critics", None)) is not None:
+        optional = [*optional, critics.steps_key]
     names = [*loss.in_keys, *(key for key in optional if tensordict.get(key, None) is not None)]
     *rows, num_agents = check_agents(tensordict, _agents_keys(loss, names))
     _check_flags(loss, tensordict, rows, num_agents)

@@ -12,7 +12,7 @@ from tensordict.nn import InteractionType, TensorDictModuleBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
-from torchrl_alita.layout import IS_INIT, REWARD, TERMINATED, next_key
+from torchrl_alita.layout import IS_INIT, REWARD, STEPS, TERMINATED, next_key
 from torchrl_alita.modules._acting import run_network
 from torchrl_alita.objectives._batch import unique
 from torchrl_alita.objectives._functional_call import functional_call
@@ -88,6 +88,11 @@ class PartnerCritics:
         """Of the flag of termination: the borrower's, if it was told one, or the partner's."""
         return self._key("terminated", keys, TERMINATED)
 
+    @property
+    def steps_key(self) -> NestedKey:
+        """Of the number of steps that a transition is of, read where a batch has it."""
+        return getattr(self.partner.tensor_keys, "steps_to_next_obs", STEPS)
+
     def _key(self, name: str, keys: LossModule._AcceptedKeys, default: NestedKey) -> NestedKey:
         told = getattr(keys, name)
         return getattr(self.partner.tensor_keys, name, default) if told is None else told
@@ -140,7 +145,10 @@ class PartnerCritics:
         gamma: torch.Tensor | float,
         exploration: InteractionType,
     ) -> torch.Tensor:
-        """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``."""
+        """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``, also of several steps."""
+        steps = inputs.get(self.steps_key, None)
+        if steps is not None:
+            gamma = gamma ** steps.reshape(*inputs.batch_size, 1, 1)
         network, params = self.actor_network, self.partner.target_actor_network_params
         unrolled = unroll(network, params, inputs, exploration)
         following = following_inputs(network, self.in_keys(keys.action), inputs, unrolled)

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
-from torchrl_alita.layout import ACTION, LOGITS, REWARD, TERMINATED, VALUE
+from torchrl_alita.layout import ACTION, LOGITS, REWARD, STEPS, TERMINATED, VALUE
 from torchrl_alita.modules._acting import action_range, run_network
 from torchrl_alita.objectives._batch import (
     batch_mean,
@@ -121,6 +121,7 @@ class MADDPGLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
+            steps_to_next_obs (NestedKey): read where the batch has it, as of MultiStepTransform.
             priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
             priority (NestedKey): written into a batch that has priority weights. Default:
                 ``"td_error"``.
@@ -131,6 +132,7 @@ class MADDPGLoss(LossModule):
         state_action_value: NestedKey = VALUE
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
+        steps_to_next_obs: NestedKey = STEPS
         priority_weight: NestedKey = "priority_weight"
         priority: NestedKey = "td_error"
 

@@ -35,10 +35,11 @@ class Buffers:
     For policies with a memory the replay is of sequences ``[B, T]``. Their memory begins with
     what it was when they were collected, and a burn-in brings it up to date (R2D2,
     https://openreview.net/forum?id=r1lyTjAqYX); that of the target policies begins with the
-    same. D_t is of sequences of one step ``[B, 1]``.
+    same. D_t is of sequences of one step ``[B, 1]``. A stream of several steps is of runs
+    ``[B, steps]`` from the replay.
 
     Raises:
-        ValueError: if a sequence does not fit into the buffer.
+        ValueError: if a sequence or a run does not fit into the buffer.
     """
 
     def __init__(self, config: Config, algorithm: Learner):
@@ -52,22 +53,26 @@ class Buffers:
         own = (*algorithm.in_keys, *algorithm.stored_keys)
         self.stored = tuple(dict.fromkeys((*_STORED, *masks, *own)))
         self.algorithm = algorithm
+        self.num_envs = training.num_envs
         self.burn_in: BurnInTransform | None = None
         self.streams = algorithm.replays()
         self.drawn: dict[str, ReplayBuffer] = {}
         if not self.streams:
             return
         size = min(settings.buffer_size, training.total_frames)
+        length = max(stream.steps for stream in self.streams.values())
         if algorithm.recurrent:
-            self.burn_in = BurnInTransform([algorithm.actor], settings.burn_in, [RECURRENT_STATE])
+            length = settings.burn_in + settings.sequence_length
+        if length > 1:
             # Whole steps of all environments, or a sequence would jump to another one.
             size -= size % training.num_envs
-            length = settings.burn_in + settings.sequence_length
             if size < length * training.num_envs:
                 raise ValueError(
                     f"A buffer of {size} holds no {length} steps of {training.num_envs} "
                     "environments."
                 )
+        if algorithm.recurrent:
+            self.burn_in = BurnInTransform([algorithm.actor], settings.burn_in, [RECURRENT_STATE])
             sampler = SequenceSampler(num_envs=training.num_envs, length=length)
             sequences = settings.batch_size // settings.sequence_length
             self.replay = buffer(size, sequences * length, sampler=sampler)
@@ -79,6 +84,12 @@ class Buffers:
             if stream.window is not None:
                 window = min(stream.window, training.total_frames)
                 self.drawn[name] = buffer(window, batch_size)
+            elif stream.steps > 1:
+                self.drawn[name] = ReplayBuffer(
+                    storage=self.replay.storage,
+                    sampler=SequenceSampler(num_envs=training.num_envs, length=stream.steps),
+                    batch_size=batch_size * stream.steps,
+                )
             elif stream.sampler is not None or not same:
                 self.drawn[name] = ReplayBuffer(
                     storage=self.replay.storage, sampler=stream.sampler, batch_size=batch_size
@@ -89,7 +100,21 @@ class Buffers:
     @property
     def ready(self) -> bool:
         """Whether a batch can be drawn: sequences need as many steps of each environment."""
-        return self.burn_in is None or self.replay.sampler.can_sample(self.replay.storage)
+        storage = self.replay.storage
+        samplers = [self.drawn[name].sampler for name in self._runs()]
+        if self.burn_in is not None:
+            samplers.append(self.replay.sampler)
+        return all(sampler.can_sample(storage) for sampler in samplers)
+
+    def cut(self) -> None:
+        """Say that what is stored next does not go on from what is stored last.
+
+        A run over this place ends there, as at a time limit.
+        """
+        if self._runs() and len(self.replay):
+            end = int(self.replay.writer.state_dict()["_cursor"])
+            newest = torch.arange(end - self.num_envs, end) % len(self.replay)
+            self.replay.storage[:].get(next_key(DONE))[newest] = True
 
     def extend(self, collected: TensorDictBase) -> None:
         """Store what was collected, ``[B, T]``; of an on-policy algorithm nothing."""
@@ -112,7 +137,9 @@ class Buffers:
         # The samplers of D_t draw before the others.
         for name, stream in sorted(self.streams.items(), key=lambda item: item[1].sampler is None):
             batch = self.drawn[name].sample()
-            if self.burn_in is not None and stream.sampler is not None:
+            if stream.steps > 1:
+                batch = as_sequences(batch, stream.steps)
+            elif self.burn_in is not None and stream.sampler is not None:
                 batch = as_sequences(batch, 1)
             elif self.burn_in is not None and stream.window is None:
                 batch = self._burnt_in(as_sequences(batch, self.replay.sampler.length))
@@ -135,8 +162,12 @@ class Buffers:
     def _windows(self) -> list[str]:
         return [name for name, stream in self.streams.items() if stream.window is not None]
 
+    def _runs(self) -> list[str]:
+        return [name for name, stream in self.streams.items() if stream.steps > 1]
+
     def _samplers(self) -> list[str]:
-        return [name for name, stream in self.streams.items() if stream.sampler is not None]
+        own = [name for name, stream in self.streams.items() if stream.sampler is not None]
+        return own + self._runs()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state.

@@ -272,6 +272,7 @@ class Run:
         """What an environment cannot give back begins anew, here and when resumed."""
         if self.frames and not self.collection.exact:
             self.collection.begin_episodes(self.config.training.seed + self.frames)
+            self.learning.buffers.cut()
             self.learning.algorithm.start_episode()
 
     def _finish(self) -> dict[str, Any]:

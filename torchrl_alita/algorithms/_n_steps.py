@@ -1,0 +1,28 @@
+"""Settings of algorithms whose targets may be of several steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._settings import Settings
+
+__all__ = ["NStepSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NStepSettings(Settings):
+    """Steps of a target; for classes of settings that add a learner's, ``recurrent`` among them."""
+
+    n_steps: int = 1
+    """Steps whose rewards stand in a critic's target before its own value does, fewer where the
+    episode ends; each step is paid its own bonuses, by the networks of today."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least_one(n_steps=self.n_steps)
+        if getattr(self, "recurrent", False) and self.n_steps > 1:
+            raise ValueError(
+                f"n_steps must be 1 for policies with a memory, whose batches are sequences of "
+                f"single steps, got {self.n_steps}."
+            )
