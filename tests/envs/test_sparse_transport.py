@@ -71,17 +71,20 @@ def test_it_goes_on_from_a_saved_state():
 def test_what_is_counted():
     codes = count_codes_of(make_env("vmas/sparse_transport", num_envs=2, n_agents=2, seed=0))
     observation = torch.zeros(2, 11)
-    # The package lies left below of the goal, and beside the second agent alone.
+    # The package lies left below of the goal, in the first of its bins, and beside the second
+    # agent alone.
     observation[:, 4:6] = torch.tensor([-1.9, -1.9])
     observation[0, 6:8] = torch.tensor([9.0, 9.0])
     observation[1, 6:8] = torch.tensor([0.01, -0.01])
-    assert codes.part(observation).tolist() == [15 * 16 + 15, 8 * 16 + 7]
-    assert codes.own(observation).tolist() == [15 * 16 + 15, 8 * 16 + 7]
+    beside = [11 * 12 + 11, 6 * 12 + 5]
+    assert codes.part(observation).tolist() == beside
+    assert codes.own(observation).tolist() == [code * 9 + 4 for code in beside]
     assert codes.team(observation).item() == 0
     moved = observation.clone()
-    moved[:, 8:10] = torch.tensor([0.1, -1e-4])
+    moved[:, 8:10] = torch.tensor([0.1, -9e-4])
     assert codes.outcome(observation, moved).tolist() == [3 * 2 + 1] * 2
     assert codes.outcome(moved, observation).tolist() == [4, 4]
+    assert codes.own(moved).tolist() == [code * 9 + 7 for code in beside]
 
 
 def test_metrics_by_hand():
@@ -106,3 +109,25 @@ def test_what_is_refused(name, value):
         SparseTransportSettings(**{name: value})
     with pytest.raises(ValueError, match=name):
         SparseTransport(num_envs=1, **{name: value})
+
+
+def test_an_action_is_repeated_and_a_goal_between_is_paid():
+    torch.manual_seed(0)
+    once = SparseTransport(num_envs=2, n_agents=2, seed=3, action_repeat=1)
+    often = SparseTransport(num_envs=2, n_agents=2, seed=3, action_repeat=3)
+    step, other = once.reset(), often.reset()
+    action = once.rand_action(step.clone())["agents", "action"]
+    for _ in range(3):
+        step = once.step(step.set(("agents", "action"), action))["next"]
+    other = often.step(other.set(("agents", "action"), action))["next"]
+    assert torch.equal(step["agents", "observation"], other["agents", "observation"])
+    # Two packages fly through the goal: they are there after the first of the steps alone.
+    for env in (once, often):
+        (package,) = env._env.scenario.packages
+        package.set_pos(package.goal.state.pos - 0.45, batch_index=None)
+        package.set_vel(torch.full_like(package.state.vel, 6.0), batch_index=None)
+    assert once.step(once.rand_action(step))[REWARD].all()
+    paid = often.step(often.rand_action(other))
+    assert paid[REWARD].all()
+    assert paid[TERMINATED].all()
+    assert not often._env.scenario.packages[0].on_goal.any()

@@ -16,14 +16,14 @@ from tensordict import TensorDictBase
 from torch import nn
 from torchrl.envs import Compose, EnvBase, StepCounter, TransformedEnv
 
-from torchrl_alita._checks import check_positive, require_keys
+from torchrl_alita._checks import check_at_least_one, check_positive, require_keys
 from torchrl_alita._settings import Settings
 from torchrl_alita.data import BinCode, CountCodes
 from torchrl_alita.envs._grid import running
 from torchrl_alita.envs.as_team import TeamLayout
 from torchrl_alita.envs.registry import Task, register_task
 from torchrl_alita.envs.vmas import StreamedVmasEnv, WorldPoses, draw_vmas
-from torchrl_alita.layout import OBSERVATION, REWARD, TERMINATED, next_key
+from torchrl_alita.layout import DONE, OBSERVATION, REWARD, TERMINATED, next_key
 
 __all__ = [
     "SparseTransport",
@@ -35,9 +35,11 @@ _SCENARIO = "transport"
 # Of an observation: own position and velocity, the package's offset from the goal and from the
 # agent, its velocity, and whether it is there.
 _FROM_GOAL, _FROM_AGENT, _VELOCITY = (4, 5), (6, 7), (8, 9)
-# Half widths of what is counted: the package anywhere, and the agent near it.
-_ANYWHERE, _NEAR = 2.0, 0.6
-_BINS = 16
+# What is counted: half widths and bins of the package's place and of the agent's beside it. Of
+# three bins of velocity the middle one is a package that stands.
+_ANYWHERE, _PLACES = 2.0, 32
+_NEAR, _BESIDE = 0.6, 12
+_MOVES = 3e-3
 
 
 class SparseTransport(StreamedVmasEnv):
@@ -52,13 +54,15 @@ class SparseTransport(StreamedVmasEnv):
     the goal.
 
     Args:
-        package_mass: an agent has 1. Default: 10; VMAS's own is 50.
+        package_mass: an agent has 1. Default: 5; VMAS's own is 50.
         reward: paid at the goal. Default: 1.
+        action_repeat: steps of the simulator, of 0.1 s, in each of which an action is done.
+            Default: 5: at random, forces that change at every step move nothing heavy.
         **kwargs: of :class:`StreamedVmasEnv`: ``num_envs``, ``n_agents``, ``seed``, ``device``.
 
     Raises:
         ImportError: if VMAS is not installed.
-        ValueError: if a number is not above 0.
+        ValueError: if a number is not above 0, or the action is repeated less than once.
 
     Examples:
         >>> env = SparseTransport(num_envs=2, n_agents=2, seed=0)
@@ -66,52 +70,63 @@ class SparseTransport(StreamedVmasEnv):
         0.0
     """
 
-    def __init__(self, *, package_mass: float = 10.0, reward: float = 1.0, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        package_mass: float = 5.0,
+        reward: float = 1.0,
+        action_repeat: int = 5,
+        **kwargs: Any,
+    ):
         check_positive(package_mass=package_mass, reward=reward)
+        check_at_least_one(action_repeat=action_repeat)
         super().__init__(_SCENARIO, package_mass=package_mass, **kwargs)
         self.__dict__["_reward"] = float(reward)
+        self.__dict__["_action_repeat"] = action_repeat
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         after = super()._step(tensordict)
-        paid = after.get(TERMINATED).unsqueeze(-2).expand_as(after.get(REWARD))
-        return after.set(REWARD, paid.to(torch.float32) * self._reward)
+        reached = after.get(TERMINATED)
+        for _ in range(self._action_repeat - 1):
+            after = super()._step(tensordict)
+            reached = reached | after.get(TERMINATED)
+        paid = reached.unsqueeze(-2).expand_as(after.get(REWARD)) * self._reward
+        after.set(REWARD, paid.to(torch.float32))
+        return after.set(TERMINATED, reached).set(DONE, reached.clone())
 
     def count_codes(self) -> CountCodes:
-        """What bonuses count: the package's place, the agent's beside it, and its movement.
+        """What bonuses count: where the package is, where the agent is beside it, how it moves.
 
-        Of an agent's own state, the package's place from the goal and from the agent, in bins;
-        of the team's, the package's place alone; the outcome is the direction in which the
-        package moves.
+        An agent's own state is the package's offset from the goal and from the agent, in bins,
+        and the direction in which the package moves; the team's is the package's offset from
+        the goal; the outcome is the package's next direction.
 
         Returns:
             The codes.
         """
-        place = {"low": [-_ANYWHERE] * 2, "high": [_ANYWHERE] * 2}
-        beside = {"low": [-_NEAR] * 2, "high": [_NEAR] * 2, "features": _FROM_AGENT}
+        place = ([-_ANYWHERE] * 2, [_ANYWHERE] * 2, _PLACES)
+        beside = ([-_NEAR] * 2, [_NEAR] * 2, _BESIDE)
+        moves = ([-_MOVES] * 2, [_MOVES] * 2, 3)
+        parts = [place[:2], beside[:2], moves[:2]]
+        low, high = ([bound for part in parts for bound in part[i]] for i in (0, 1))
+        bins = [_BESIDE] * 4 + [3] * 2
         return CountCodes(
-            own=BinCode(
-                [-_ANYWHERE] * 2 + [-_NEAR] * 2,
-                [_ANYWHERE] * 2 + [_NEAR] * 2,
-                _BINS,
-                features=(*_FROM_GOAL, *_FROM_AGENT),
-            ),
-            team=BinCode(**place, bins=2 * _BINS, features=_FROM_GOAL, observer=0),
-            outcome=_Direction(),
-            part=BinCode(**beside, bins=_BINS),
+            own=BinCode(low, high, bins, features=(*_FROM_GOAL, *_FROM_AGENT, *_VELOCITY)),
+            team=BinCode(*place, features=_FROM_GOAL, observer=0),
+            outcome=_After(BinCode(*moves, features=_VELOCITY)),
+            part=BinCode(*beside, features=_FROM_AGENT),
         )
 
 
-class _Direction(nn.Module):
-    """Whether the package moves left or right, down or up, ``[*B, N, O] x 2 -> [*B, N]``."""
+class _After(nn.Module):
+    """The code of what comes after a step, ``[*B, N, O] x 2 -> [*B, N]``."""
 
-    num_codes = 9
-    # Of the package, slower than which it stands still.
-    least = 1e-3
+    def __init__(self, code: BinCode):
+        super().__init__()
+        self.code, self.num_codes = code, code.num_codes
 
     def forward(self, observation: torch.Tensor, next_observation: torch.Tensor) -> torch.Tensor:
-        velocity = next_observation[..., list(_VELOCITY)]
-        signs = torch.where(velocity.abs() < self.least, 0.0, velocity.sign()).long() + 1
-        return 3 * signs[..., 0] + signs[..., 1]
+        return self.code(next_observation)
 
 
 def sparse_transport_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:
@@ -154,16 +169,19 @@ class SparseTransportSettings(Settings):
         ValueError: for a number that is not above 0.
     """
 
-    package_mass: float = 10.0
+    package_mass: float = 5.0
     """Of the package; an agent has 1 (VMAS: 50)."""
     reward: float = 1.0
     """Paid to every agent when the package is at its goal."""
+    action_repeat: int = 5
+    """Steps of the simulator in each of which an action is done."""
     continuous_actions: bool = False
     """A force for each agent; else one of five moves, as one-hot actions."""
 
     def __post_init__(self):
         super().__post_init__()
         check_positive(package_mass=self.package_mass, reward=self.reward)
+        check_at_least_one(action_repeat=self.action_repeat)
 
 
 def _make(
@@ -190,6 +208,6 @@ register_task(
         draw=partial(draw_vmas, scenario=_SCENARIO),
         settings=SparseTransportSettings(),
         n_agents=3,
-        horizon=200,
+        horizon=40,
     ),
 )
