@@ -123,9 +123,9 @@ def logged_difference(first: list[dict], second: list[dict]) -> float:
     pairs = [
         (text, b[name]) for a, b in zip(first, second, strict=True) for name, text in a.items()
     ]
-    if any((a == "") != (b == "") for a, b in pairs):
-        return math.inf
-    return max((abs(float(a) - float(b)) for a, b in pairs if a != b), default=0.0)
+    return max(
+        (abs(float(a or "inf") - float(b or "inf")) for a, b in pairs if a != b), default=0.0
+    )
 
 
 def killed_and_resumed(
