@@ -77,10 +77,7 @@ def command(run_dir: Path, *, resume: bool = False) -> list[str]:
 
 def run_to_end(arguments: list[str]) -> str:
     """What it printed."""
-    result = subprocess.run(arguments, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"{arguments} failed:\n{result.stderr}")
-    return result.stdout
+    return subprocess.run(arguments, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 def kill(run_dir: Path, *, after: float, while_writing: int) -> bool:

@@ -54,6 +54,7 @@ WHOLE = {
 for name, kind in SYMMETRIC.items():
     options = {"algorithm__estimator": kind, "algorithm__influencers": "all"}
     WHOLE[name] = (f"Symmetric, {kind}", "alita", options)
+AGENTS = {"n_agents": "N", "observation_size": "features of an observation"}
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 TERMS = {
     "novelty": "novelty: reward, loss and step",
@@ -326,7 +327,7 @@ def ratios(row: dict[str, Any], whole: dict[str, Any]) -> list[float]:
     return [row[name] / whole[name] for name in TIMES.values()]
 
 
-def times_table(rows: Rows, group: str, sizes: dict[str, str]) -> str:
+def times_table(group: str, sizes: dict[str, str], rows: Rows) -> str:
     """Times against sizes, which have titles; the rows of a group stand together."""
     cells = [
         [CURVES[name], *(f"{row[size]:,}" for size in sizes), *times(row)]
@@ -335,17 +336,6 @@ def times_table(rows: Rows, group: str, sizes: dict[str, str]) -> str:
         if row[group] == name
     ]
     return table([group, *sizes.values(), *TIMES], cells)
-
-
-def agents_table(rows: Rows) -> str:
-    """An update against N."""
-    sizes = {"n_agents": "N", "observation_size": "features of an observation"}
-    return times_table(rows, "algorithm", sizes)
-
-
-def buffer_table(rows: Rows) -> str:
-    """Drawing and updating against the size."""
-    return times_table(rows, "stage", {"buffer_size": "transitions stored"})
 
 
 def environments_table(rows: Rows) -> str:
@@ -407,8 +397,11 @@ def seeds_table(rows: Rows) -> str:
 SECTIONS: dict[str, tuple[Callable[[Config], Rows], Callable[[Rows], str]]] = {
     # First: a process starts with its parent's largest memory as its own.
     "memory": (measure_memory, memory_table),
-    "agents": (measure_agents, agents_table),
-    "buffer": (measure_buffer, buffer_table),
+    "agents": (measure_agents, partial(times_table, "algorithm", AGENTS)),
+    "buffer": (
+        measure_buffer,
+        partial(times_table, "stage", {"buffer_size": "transitions stored"}),
+    ),
     "environments": (measure_environments, environments_table),
     "terms": (measure_terms, terms_table),
     "seeds": (measure_seeds, seeds_table),
