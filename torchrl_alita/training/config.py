@@ -159,14 +159,6 @@ class Config(Settings):
                 f"frames_per_batch must be a multiple of frames_per_update, {asked}, got "
                 f"{training.frames_per_batch}."
             )
-        for name, least in (
-            ("frames_per_batch", training.frames_per_batch),
-            ("batch_size", algorithm.batch_size),
-        ):
-            if algorithm.buffer_size < least:
-                raise ValueError(
-                    f"buffer_size must be at least {name}, {least}, got {algorithm.buffer_size}."
-                )
         if training.total_frames <= algorithm.random_frames:
             raise ValueError(
                 f"total_frames must be above random_frames, {algorithm.random_frames}, or "

@@ -24,10 +24,18 @@ class Learning:
         algorithm: that learns.
 
     Raises:
-        ValueError: if a sequence does not fit into the buffer.
+        ValueError: if a sequence, or what is collected between two updates, does not fit into
+            the buffer.
     """
 
     def __init__(self, config: Config, algorithm: Learner):
+        size = getattr(config.algorithm, "buffer_size", None)
+        collected = config.training.frames_per_batch
+        if size is not None and size < collected:
+            raise ValueError(
+                f"buffer_size must be at least frames_per_batch, {collected}, or what nobody has "
+                f"seen is overwritten; got {size}."
+            )
         self.algorithm = algorithm
         self.buffers = Buffers(config, algorithm)
         self.progress: dict[str, Any] = {

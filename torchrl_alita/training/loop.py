@@ -320,7 +320,7 @@ class Run:
     def _begin_episodes(self) -> None:
         """What an environment cannot give back begins anew, here and when resumed."""
         if self.frames and not self.collection.exact:
-# A seed that no other run, frame or evaluation has.
+            # A seed that no other run, frame or evaluation has.
             drawn = np.random.SeedSequence((self.config.training.seed, self.frames))
             self.collection.begin_episodes(int(drawn.generate_state(1)[0]))
             self.learning.buffers.cut()
