@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import venv
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,22 +20,18 @@ def requirements() -> list[str]:
 
 
 def peer_python(folder: Path, wanted: Sequence[str]) -> Path:
-    """Python of a virtual environment with these packages, which is made if it is not there.
+    """Python of a virtual environment with these packages; what is missing is installed.
 
     Raises:
         ValueError: if the folder holds something else.
         subprocess.CalledProcessError: if the packages cannot be installed.
     """
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    marker = folder / "installed"
-    text = "\n".join(wanted) + "\n"
-    if marker.exists() and marker.read_text() == text:
-        return python
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise ValueError(f"{folder} is not empty and no virtual environment.")
-    print(f"Making {folder} with {', '.join(wanted)}: some minutes, once.", file=sys.stderr)
+    if not python.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and no virtual environment.")
+        print(f"Making {folder} with {', '.join(wanted)}: some minutes, once.", file=sys.stderr)
+        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
     install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], [*install, *wanted]):
-        subprocess.run(command, check=True, stdout=2)
-    marker.write_text(text)
+    subprocess.run([*install, *wanted], check=True, stdout=2)
     return python

@@ -219,8 +219,7 @@ def stage_table(labels: dict[str, Stages]) -> str:
     titles = ["ms for each update"]
     for label in labels:
         titles += [label, "share", "processor"]
-    if both := len(labels) == 2:
-        titles += ["times faster", "by processor"]
+    titles += ["times faster", "by processor"]
     rows = []
     for name, title in ROWS.items():
         whole = "iteration_compiled" if name.endswith("_compiled") else "iteration"
@@ -233,7 +232,7 @@ def stage_table(labels: dict[str, Stages]) -> str:
             else:
                 cells += ["", "", ""]
         if any(cells):
-            rows.append([title, *cells, *(faster(name, *labels.values()) if both else [])])
+            rows.append([title, *cells, *faster(name, *labels.values())])
     return table(titles, rows)
 
 

@@ -15,9 +15,11 @@ has its library's defaults.
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,26 +27,15 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 
-from torchrl_alita.algorithms import SACSettings, TD3Settings, TRPOSettings
+from torchrl_alita.algorithms import TRPOSettings
 from torchrl_alita.saving import machine
-from torchrl_alita.training import Config, TrainingSettings, parse_arguments
+from torchrl_alita.training import Config, parse_arguments
 from torchrl_alita.training.evaluation import Evaluation
 from torchrl_alita.training.logging import MetricsFile
 
-TRAINING = TrainingSettings(
-    n_agents=1,
-    num_envs=1,
-    horizon=1_000,
-    total_frames=1_000_000,
-    evaluation_interval=5_000,
-    evaluation_episodes=15,
-    stop_evaluations=True,
-)
-SETTINGS = {"td3": TD3Settings(), "sac": SACSettings(), "trpo": TRPOSettings()}
-DEFAULTS = {
-    name: Config(task="pybullet/HopperBulletEnv-v0", training=TRAINING, algorithm=settings)
-    for name, settings in SETTINGS.items()
-}
+RECIPE = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "robots.py"))
+DEFAULTS: dict[str, Config] = {name: RECIPE["DEFAULTS"][name] for name in ("td3", "sac")}
+DEFAULTS["trpo"] = replace(DEFAULTS["td3"], algorithm=TRPOSettings())
 
 
 def options_of(config: Config, num_actions: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pages
@@ -53,6 +54,7 @@ WHOLE = {
 for name, kind in SYMMETRIC.items():
     options = {"algorithm__estimator": kind, "algorithm__influencers": "all"}
     WHOLE[name] = (f"Symmetric, {kind}", "alita", options)
+AGENTS = {"n_agents": "N", "observation_size": "features of an observation"}
 AGAINST_AGENTS = ("maddpg", "marginal", "symmetric", "clones")
 TERMS = {
     "novelty": "novelty: reward, loss and step",
@@ -64,7 +66,7 @@ TERMS = {
     "conditional": "conditional sampling",
 }
 TITLES = {**{name: title for name, (title, _, _) in WHOLE.items()}, **TERMS}
-BUFFER_STAGES = {"sampling": "sampling", "conditional": "conditional sampling", "update": "update"}
+CURVES = {**TITLES, "sampling": "sampling", "update": "update"}
 TASKS = {"vmas/spread": 3, "push_box": 2}
 STEPS = 25
 LARGE_TEAM = {"n_agents": 16, "buffer_size": 10_000}
@@ -278,13 +280,12 @@ def measure_memory(config: Config) -> Rows:
 def network_step(num_networks: int, inputs: int, outputs: int) -> Callable[[], None]:
     """Forward, backward and Adam of stacked networks with inputs of their own."""
     chosen = work_config("maddpg").algorithm
-    layers: list[nn.Module] = []
-    for width in chosen.num_cells:
-        layers.append(StackedLinear(inputs, width, num_agents=num_networks))
+    sizes, layers = [inputs, *chosen.num_cells], []
+    for before, width in pairwise(sizes):
+        layers += [StackedLinear(before, width, num_agents=num_networks)]
         layers += [nn.LayerNorm(width, elementwise_affine=False), nn.ReLU()]
-        inputs = width
-    given = torch.randn(chosen.batch_size, num_networks, layers[0].weight.shape[-1])
-    networks = nn.Sequential(*layers, StackedLinear(inputs, outputs, num_agents=num_networks))
+    networks = nn.Sequential(*layers, StackedLinear(sizes[-1], outputs, num_agents=num_networks))
+    given = torch.randn(chosen.batch_size, num_networks, inputs)
     optimizer = torch.optim.Adam(networks.parameters(), fused=True)
 
     def step() -> None:
@@ -326,26 +327,15 @@ def ratios(row: dict[str, Any], whole: dict[str, Any]) -> list[float]:
     return [row[name] / whole[name] for name in TIMES.values()]
 
 
-def agents_table(rows: Rows) -> str:
-    """An update against N."""
+def times_table(group: str, sizes: dict[str, str], rows: Rows) -> str:
+    """Times against sizes, which have titles; the rows of a group stand together."""
     cells = [
-        [TITLES[name], str(row["n_agents"]), str(row["observation_size"]), *times(row)]
-        for name in AGAINST_AGENTS
+        [CURVES[name], *(f"{row[size]:,}" for size in sizes), *times(row)]
+        for name in dict.fromkeys(row[group] for row in rows)
         for row in rows
-        if row["algorithm"] == name
+        if row[group] == name
     ]
-    return table(["algorithm", "N", "features of an observation", *TIMES], cells)
-
-
-def buffer_table(rows: Rows) -> str:
-    """Drawing and updating against the size."""
-    cells = [
-        [title, f"{row['buffer_size']:,}", *times(row)]
-        for stage, title in BUFFER_STAGES.items()
-        for row in rows
-        if row["stage"] == stage
-    ]
-    return table(["stage", "transitions stored", *TIMES], cells)
+    return table([group, *sizes.values(), *TIMES], cells)
 
 
 def environments_table(rows: Rows) -> str:
@@ -407,8 +397,11 @@ def seeds_table(rows: Rows) -> str:
 SECTIONS: dict[str, tuple[Callable[[Config], Rows], Callable[[Rows], str]]] = {
     # First: a process starts with its parent's largest memory as its own.
     "memory": (measure_memory, memory_table),
-    "agents": (measure_agents, agents_table),
-    "buffer": (measure_buffer, buffer_table),
+    "agents": (measure_agents, partial(times_table, "algorithm", AGENTS)),
+    "buffer": (
+        measure_buffer,
+        partial(times_table, "stage", {"buffer_size": "transitions stored"}),
+    ),
     "environments": (measure_environments, environments_table),
     "terms": (measure_terms, terms_table),
     "seeds": (measure_seeds, seeds_table),
@@ -452,7 +445,7 @@ def draw(content: dict[str, Any]) -> None:
     ):
         for name in dict.fromkeys(row[group] for row in sections[section]):
             points = [(row[x], row[y]) for row in sections[section] if row[group] == name]
-            label = {**TITLES, **BUFFER_STAGES}.get(name, name)
+            label = CURVES.get(name, name)
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.3)

@@ -31,7 +31,7 @@ from typing import Any
 import pages
 import torch
 import tyro
-from pages import ROOT, Measurement, table
+from pages import ROOT, Measurement, made_by, table
 from peer import TITLE, peer_python, requirements
 from timing import ALGORITHMS, WORK, Contender, contend
 
@@ -142,19 +142,16 @@ def speed_table(content: dict[str, Any]) -> str:
 
 def texts(content: dict[str, Any]) -> dict[str, str]:
     """The table, and how it came about."""
-    work, machine, versions = content["work"], content["machine"], content["versions"]
-    ours, theirs = versions["ours"], versions[PEER]
-    threads = f"{ours['threads']} thread" + "s" * (ours["threads"] != 1)
+    work, versions = content["work"], content["versions"]
+    ours = content | {"machine": content["machine"] | versions["ours"]}
     note = (
         f"Median [least, largest] of {content['turns_of_each']} iterations of each, in turns: "
         f"{work['frames']:,} frames of simple_spread in {work['num_envs']} environments, then "
         f"{work['updates']} updates of {work['batch_size']:,} transitions, N actors and N critics "
         f"with hidden layers of {' and '.join(map(str, work['num_cells']))} and LayerNorm. "
-        f"Made by `python benchmarks/throughput.py`: torch {ours['torch']}, torchrl {ours['torchrl']} here, "
-        f"{theirs['torchrl']} under {TITLE} {theirs['benchmarl']}, Python {ours['python']}, "
-        f"{machine['cores']} {machine['processor']} cores, {threads}, "
-        f"{ours['gpu'] or 'no GPU'}. Raw figures of each iteration: "
-        f"benchmarks/results/throughput.json."
+        f"Made by {made_by(ours, 'python benchmarks/throughput.py')}; {TITLE} "
+        f"{versions[PEER]['benchmarl']} has torchrl {versions[PEER]['torchrl']}. Raw figures of "
+        f"each iteration: benchmarks/results/throughput.json."
     )
     return {"speed table": f"{speed_table(content)}\n\n{note}"}
 

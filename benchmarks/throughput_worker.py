@@ -92,13 +92,23 @@ class Turns:
         self._next(report)
 
 
-def train_ours(work: dict[str, Any], turns: Turns) -> None:
-    """``torchrl_alita.training.train`` with the contender's options."""
-    from timing import work_config
-    from torchrl.envs import EnvBase
+def after(owner: Any, name: str, then: Callable[[], None]) -> None:
+    """Call something after each call of a method of an object."""
+    method = getattr(owner, name)
 
-    from torchrl_alita.algorithms import MADDPG, MADDPGSettings
-    from torchrl_alita.training import train
+    def both(*args: Any) -> Any:
+        found = method(*args)
+        then()
+        return found
+
+    setattr(owner, name, both)
+
+
+def train_ours(work: dict[str, Any], turns: Turns) -> None:
+    """The training loop of ``torchrl_alita.training.train`` with the contender's options."""
+    from timing import work_config
+
+    from torchrl_alita.training.loop import start
 
     config = work_config(
         work["algorithm"],
@@ -108,26 +118,13 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
         algorithm__compile=work["compile"],
     )
 
-    def make_algorithm(env: EnvBase, settings: MADDPGSettings) -> MADDPG:
-        algorithm = config.build(env)
-        update, health = algorithm.update, algorithm.health
-
-        def counted(*batches: Any) -> Any:
-            logs = update(*batches)
-            turns.updated()
-            return logs
-
-        def waited(batch: Any) -> Any:
-            # The loop calls this once, after the updates of an iteration.
-            signs = health(batch)
-            turns.finished()
-            return signs
-
-        algorithm.update, algorithm.health = counted, waited
+    with start(config) as run:
+        algorithm = run.learning.algorithm
+        # The loop calls health once, after the updates of an iteration.
+        after(algorithm, "update", turns.updated)
+        after(algorithm, "health", turns.finished)
         turns.ready()
-        return algorithm
-
-    train(config, make_algorithm=make_algorithm)
+        run.to_end()
 
 
 def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:

@@ -60,7 +60,7 @@ def work_config(
         name: in ``ALGORITHMS``.
         task: of the run.
         work: its sizes.
-        **options: as of make_config, ``algorithm__x`` for ``"algorithm.x"``.
+        **options: as for make_config, ``algorithm__x`` for ``"algorithm.x"``.
     """
     _, algorithm, own = ALGORITHMS[name]
     conditional = {"algorithm.conditional_batch_size": work["batch_size"]}

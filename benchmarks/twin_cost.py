@@ -19,32 +19,24 @@ import pages
 import torch
 import tyro
 from pages import Measurement, made_by, table
+from studies.spread import NO_F, NO_IM
 from timing import filled, take_turns
 
-from torchrl_alita import SAC, TAC, TD3, TwinALITA
-from torchrl_alita.algorithms import DDPG
 from torchrl_alita.envs import make_env
 from torchrl_alita.layout import layout_of
-from torchrl_alita.training import Config as RunConfig
-from torchrl_alita.training import TrainingSettings
+from torchrl_alita.training import make_config
 
-PUBLISHED = {
-    "form": "published",
-    "novelty_coeff": 0.05,
-    "diversity_coeff": 0.05,
-    "estimator": "marginal",
-    "optimum": "td_target",
-}
-VARIANTS: dict[str, tuple[Callable, dict[str, Any]]] = {
-    "TD3": (TD3, {}),
-    "TwinALITA": (TwinALITA, {}),
-    "TwinALITA, marginal": (TwinALITA, {"estimator": "marginal"}),
-    "TwinALITA, No F": (TwinALITA, {"influence_coeff": 0.0}),
-    "TwinALITA, No IM": (TwinALITA, {"novelty_coeff": 0.0, "diversity_coeff": 0.0}),
-    "TwinALITA, published": (TwinALITA, PUBLISHED),
-    "DDPG": (DDPG, {"num_cells": (256, 256), "layer_norm": False}),
-    "SAC": (SAC, {}),
-    "TAC": (TAC, {}),
+TWIN = "twin_alita"
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "TD3": ("td3", {}),
+    "TwinALITA": (TWIN, {}),
+    "TwinALITA, marginal": (TWIN, {"algorithm.estimator": "marginal"}),
+    "TwinALITA, No F": (TWIN, NO_F),
+    "TwinALITA, No IM": (TWIN, NO_IM),
+    "TwinALITA, published": (TWIN, {"preset": "published"}),
+    "DDPG": ("ddpg", {"algorithm.num_cells": (256, 256), "algorithm.layer_norm": False}),
+    "SAC": ("sac", {}),
+    "TAC": ("tac", {}),
 }
 # Even: every second update of TD3 moves its policy.
 UPDATES = 20
@@ -67,13 +59,13 @@ class Config(pages.Config):
 def updating(config: Config, name: str) -> Callable[[], None]:
     """Some updates of a variant, each with batches of its own."""
     torch.manual_seed(0)
-    make, options = VARIANTS[name]
+    algorithm, options = VARIANTS[name]
+    options = {
+        "num_envs": 1, "total_frames": config.stored, "algorithm.random_frames": 0,
+        "algorithm.buffer_size": config.stored, "algorithm.compile": config.compile, **options,
+    }  # fmt: skip
+    run = make_config(algorithm, config.task, options, preset=options.pop("preset", None))
     env = make_env(config.task, num_envs=1, n_agents=1, seed=0)
-    settings = make.Settings(
-        compile=config.compile, buffer_size=config.stored, random_frames=0, **options
-    )
-    training = TrainingSettings(n_agents=1, num_envs=1, total_frames=config.stored)
-    run = RunConfig(algorithm=settings, training=training)
     learner = run.build(env)
     collected = learner.prepare(env).rollout(1_000, break_when_any_done=False)
     buffers = filled(run, learner, collected)

@@ -3,6 +3,7 @@
 python recipes/push_box.py --help
 python recipes/push_box.py --run-dir runs/push_box --seed 1
 python recipes/push_box.py --algorithm.transition-coeff 0 --algorithm.team-visit-coeff 1
+python recipes/push_box.py joint_dqn --run-dir runs/joint_push_box
 python recipes/push_box.py maddpg --exploration independent
 python recipes/push_box.py --resume runs/NAME
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from torchrl_alita.algorithms import (
     ALITASettings,
+    JointDQNSettings,
     MADDPGSettings,
     OnPolicyALITASettings,
     QMIXSettings,
@@ -56,6 +58,29 @@ DEFAULTS = {
             checkpoint_interval=2_000_000,
         ),
         algorithm=OnPolicyALITASettings(),
+    ),
+    # Off-policy: one network over the joint actions.
+    "joint_dqn": Config(
+        task="push_box",
+        task_settings=PushBoxSettings(reward=1.0),
+        training=TrainingSettings(
+            n_agents=2,
+            num_envs=512,
+            horizon=300,
+            total_frames=6_553_600,
+            frames_per_batch=512 * 10,
+            exploration="team",
+            spread=1.0,
+            evaluation_interval=500_000,
+            checkpoint_interval=6_553_600,
+        ),
+        algorithm=JointDQNSettings(
+            frames_per_update=512,
+            buffer_size=500_000,
+            random_frames=51_200,
+            noise_start=0.5,
+            noise_frames=3_000_000,
+        ),
     ),
     "alita": Config(
         task="push_box",

@@ -3,6 +3,7 @@
 python recipes/secret_room.py --help
 python recipes/secret_room.py --run-dir runs/secret_room --seed 1
 python recipes/secret_room.py --algorithm.visit-coeff 0.5 --algorithm.transition-coeff 1
+python recipes/secret_room.py joint_dqn --run-dir runs/joint_secret_room
 python recipes/secret_room.py maddpg --exploration independent
 python recipes/secret_room.py --resume runs/NAME
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from torchrl_alita.algorithms import (
     ALITASettings,
+    JointDQNSettings,
     MADDPGSettings,
     OnPolicyALITA,
     QMIXSettings,
@@ -56,6 +58,30 @@ DEFAULTS = {
             checkpoint_interval=2_000_000,
         ),
         algorithm=OnPolicyALITA.presets["team_visits"],
+    ),
+    # Off-policy: one network over the joint actions, paid for the team's seldom visited states.
+    "joint_dqn": Config(
+        task="secret_room",
+        task_settings=SecretRoomSettings(reward=1.0),
+        training=TrainingSettings(
+            n_agents=2,
+            num_envs=512,
+            horizon=300,
+            total_frames=5_017_600,
+            frames_per_batch=512 * 10,
+            exploration="team",
+            spread=1.0,
+            evaluation_interval=500_000,
+            checkpoint_interval=5_017_600,
+        ),
+        algorithm=JointDQNSettings(
+            frames_per_update=512,
+            buffer_size=500_000,
+            random_frames=51_200,
+            noise_start=0.5,
+            noise_frames=3_000_000,
+            team_visit_coeff=0.05,
+        ),
     ),
     "alita": Config(
         task="secret_room",

@@ -21,8 +21,11 @@ from torchrl_alita._borrow import borrowed
 # What a clear error is; torch's own errors from within a layer are RuntimeErrors.
 ERRORS = (ValueError, KeyError, TypeError)
 
-NO_NUMBERS = ("0.5", None, [0.5], 1j, np.array([0.5, 0.25]))
-NO_WHOLES = (2.5, math.nan, math.inf, "3", None, [3], np.array([3, 5]), torch.tensor(2.5))
+NO_NUMBERS = ("0.5", None, [0.5], 1j, np.array([0.5, 0.25]), True, np.bool_(True))
+NO_WHOLES = (
+    2.5, math.nan, math.inf, "3", None, [3], np.array([3, 5]), torch.tensor(2.5), True,
+    torch.tensor(True),
+)  # fmt: skip
 
 REFUSED: dict[str, tuple] = {
     "share": (math.nan, math.inf, -0.1, 1.1, *NO_NUMBERS),

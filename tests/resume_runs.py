@@ -77,6 +77,10 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "masked, qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "optimizer": "rmsprop"},
         "vdn": {"algorithm": "vdn", "recurrent": False, **VALUE_BASED},
         "masked, dqn": {"algorithm": "dqn", **VALUE_BASED},
+        "masked, joint dqn": {"algorithm": "joint_dqn", "n_steps": 3, **TEAM},
+        "joint dqn, visits": {
+            "algorithm": "joint_dqn", "n_steps": 1, "team_visit_coeff": 0.1, "slots": 1_000,
+        },
         "iql": {"algorithm": "iql", **MEMORY, **VALUE_BASED},
     },
     "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},

@@ -1223,7 +1223,7 @@ ARGUMENTS = {
         "max_grad_norm": "not_nan",
         "compile_mode": "name",
     },
-    _sequence_sampler: {"num_envs": "whole", "length": "whole"},
+    _sequence_sampler: {"num_envs": "whole", "length": "whole", "rewarded_share": "share"},
     _push_box_task: {
         "num_envs": "whole",
         "n_agents": "whole_or_none",
@@ -1463,7 +1463,7 @@ def test_every_public_constructor_meets_hostile_arguments():
     others |= {"LICALoss", "LICAMixer", "make_mixing_critic", "IntrinsicRewardLoss", "LIIRLoss"}
     others |= {"EpisodeLatent", "LatentGRU", "MAVENLoss", "TrajectoryDiscriminator"}
     others |= {"make_discriminator", "make_latent_mixer", "make_latent_policy"}
-    others |= {"make_latent_qnetwork"}
+    others |= {"make_latent_qnetwork", "BestJointAction", "make_joint_qnetwork"}
     parts = ("data", "envs", "modules", "objectives", "optim", "transforms")
     public = {*torchrl_alita.__all__} | {
         name for part in parts for name in getattr(torchrl_alita, part).__all__

@@ -9,16 +9,9 @@ from scripts import ROOT, load
 
 from torchrl_alita.experiments import write_between
 
-STUDIES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
-MEASURED = (
-    "profile_update",
-    "resume",
-    "scaling",
-    "threads",
-    "throughput",
-    "twin_cost",
-    "wrapper_speed",
-)
+STUDIES = load("benchmarks", "study").NAMES
+# The script for a GPU is of its own form.
+MEASURED = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")} - {"gpu"}
 # What writes the tables of scripts that have another form.
 REPORTS = {
     "algorithm_pages": lambda script: script.main(),
@@ -42,7 +35,7 @@ def tables_are_there(report, script, monkeypatch) -> None:
         assert is_there(page, marker, text), (page.name, marker)
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("name", sorted(MEASURED))
 def test_a_measurements_texts_are_what_its_results_say(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     measurement = load("benchmarks", name, known_as=f"benchmark_{name}").MEASUREMENT

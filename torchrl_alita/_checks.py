@@ -47,6 +47,8 @@ __all__ = [
 
 def _index(value: Any) -> int | None:
     """A whole number of Python, NumPy or torch as an int; None for anything else."""
+    if _is_flag(value):
+        return None
     try:
         return operator.index(value)
     except TypeError:
@@ -141,11 +143,16 @@ def _floats(name: str, values: Any) -> list[float]:
     return [float(member) for member in members]
 
 
+def _is_flag(value: Any) -> bool:
+    """Whether it is true or false, which Python and torch count as 1 and 0."""
+    return isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, bool)
+
+
 def _is_number(value: Any) -> bool:
     """Whether it is a number of Python, or a scalar of NumPy or torch."""
-    return isinstance(value, (float, int)) or (
-        not isinstance(value, str) and getattr(value, "shape", None) == ()
-    )
+    if isinstance(value, str) or _is_flag(value):
+        return False
+    return isinstance(value, (float, int)) or getattr(value, "shape", None) == ()
 
 
 def check_number(**values: float) -> None:

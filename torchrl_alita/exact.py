@@ -353,21 +353,21 @@ def influence_gradient(
     the gradient does not depend, so that the policies say it all.
 
     Args:
-        game: as of :func:`influence`.
+        game: as in :func:`influence`.
         policies: ``[N, S, L]``.
-        influencer: as of :func:`influence`.
-        influencees: as of :func:`influence`.
-        optimum_at: as of :func:`influence`. For ``"next"``, g and its square stand for
+        influencer: as in :func:`influence`.
+        influencees: as in :func:`influence`.
+        optimum_at: as in :func:`influence`. For ``"next"``, g and its square stand for
             their means over s'.
-        weights: as of :func:`influence`.
-        state_distribution: as of :func:`influence`.
+        weights: as in :func:`influence`.
+        state_distribution: as in :func:`influence`.
         printed: leave the factor out, as the paper prints it.
 
     Returns:
         :class:`InfluenceGradient`, each ``[S, L]``, float64.
 
     Raises:
-        ValueError: as of :func:`influence`.
+        ValueError: as in :func:`influence`.
 
     Examples:
         >>> from torchrl_alita.envs.games import MatrixGame

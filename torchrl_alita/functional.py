@@ -704,15 +704,15 @@ def joint_parts(
     Views where the scope is None: for networks that read several inputs side by side.
 
     Args:
-        observation: as of :func:`joint_features`.
-        action: as of :func:`joint_features`.
-        scope: as of :func:`joint_features`.
+        observation: as in :func:`joint_features`.
+        action: as in :func:`joint_features`.
+        scope: as in :func:`joint_features`.
 
     Returns:
         What each critic sees of the observations, and of the actions.
 
     Raises:
-        ValueError: as of :func:`joint_features`.
+        ValueError: as in :func:`joint_features`.
 
     Examples:
         >>> observation = torch.tensor([[1.0], [2.0]])

@@ -18,11 +18,14 @@ __all__ = [
     "AGENT_TERMINATED",
     "ALIVE",
     "CHOSEN_ACTION_VALUE",
+    "CHOSEN_JOINT_VALUE",
     "DIVERSITY_PENALTY",
     "DONE",
     "EXPLORING",
     "INTRINSIC_REWARD",
     "IS_INIT",
+    "JOINT_ACTION",
+    "JOINT_ACTION_VALUE",
     "LAST_ACTION",
     "LATENT",
     "LATENT_LOGITS",
@@ -71,6 +74,11 @@ VALUE = ("agents", "state_action_value")
 ACTION_VALUE = ("agents", "action_value")
 CHOSEN_ACTION_VALUE = ("agents", "chosen_action_value")
 VALUE_TARGET = ("agents", "value_target")
+# Of a network that values all joint actions: values [*B, L^N], the number of one [*B, 1] in C
+# order over the agents, and its value [*B, 1].
+JOINT_ACTION_VALUE = "joint_action_value"
+JOINT_ACTION = "joint_action"
+CHOSEN_JOINT_VALUE = "chosen_joint_value"
 ADVANTAGE = ("agents", "advantage")
 # Who explored in a step, instead of following its policy.
 EXPLORING = ("agents", "exploring")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,12 @@ def covers_less(game: Game, name: str, other: str) -> bool:
     return first[1] < second[0]
 
 
-def tells_less(game: Game, name: str, other: str) -> bool:
-    """The novelty of one method has the smaller contrast."""
-    return game[1][name]["contrast"] < game[1][other]["contrast"]
+def less(figure: str, game: Game, name: str, other: str) -> bool:
+    """A figure of one method is below that of another."""
+    return game[1][name][figure] < game[1][other][figure]
 
 
-def more_certain(game: Game, name: str, other: str) -> bool:
-    """The teammates of one method have the smaller entropy."""
-    return game[1][name]["teammates_entropy"] < game[1][other]["teammates_entropy"]
+tells_less, more_certain = partial(less, "contrast"), partial(less, "teammates_entropy")
 
 
 Claim = tuple[str, Callable[..., bool], tuple[str, ...]]

@@ -26,7 +26,7 @@ class TabularCritics(nn.Module):
     """Critics that know, ``[*B, N, S], [*B, N, L] -> [*B, N, 1]``.
 
     Args:
-        table: ``[N, S, L**N]``, as of :func:`torchrl_alita.exact.joint_values`.
+        table: ``[N, S, L**N]``, as in :func:`torchrl_alita.exact.joint_values`.
     """
 
     def __init__(self, table: torch.Tensor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -51,27 +51,24 @@ def values(runs: Sequence[Run], *path: str, last: bool = True) -> list[float]:
 
 
 def percent(numbers: Sequence[float]) -> str:
-    """Interquartile mean with its interval, or each run of few, in percent."""
-    found = estimate([100 * number for number in numbers])
-    if found.center is None:
-        return ", ".join(f"{point:+.1f} %" for point in found.points)
-    return f"{found.center:+.1f} % [{found.low:+.1f}, {found.high:+.1f}]"
+    """Interquartile mean with its interval, or each run of few."""
+    return estimate([100 * number for number in numbers]).text(1)
 
 
-def average(numbers: Sequence[float], sign: str = "+") -> str:
+def average(numbers: Iterable[float]) -> str:
     """Mean, in percent."""
-    return f"{100 * mean(numbers):{sign}.1f} %"
+    return f"{100 * mean(numbers):.1f}"
 
 
-def size(numbers: Sequence[float]) -> str:
+def size(numbers: Iterable[float]) -> str:
     """Mean size, in percent."""
-    return average(list(map(abs, numbers)), "")
+    return average(map(abs, numbers))
 
 
 def bias_table(runs: Sequence[Run], columns: dict[str, Callable[[str], str]]) -> str:
     """A line for each estimator; the cell of a column is a function of its name."""
     rows = [[f"`{name}`", *(cell(name) for cell in columns.values())] for name in names(runs)]
-    return table(["estimator", *columns], rows)
+    return table(["estimator; figures in %", *columns], rows)
 
 
 def games_table(runs: Sequence[Run], costs: dict[str, float]) -> str:
@@ -81,7 +78,7 @@ def games_table(runs: Sequence[Run], costs: dict[str, float]) -> str:
         "bias, Eq. 4": lambda name: percent(of(name, "current", "relative_error")),
         "while learning": lambda name: average(of(name, "current", "relative_error", last=False)),
         "bias, Eq. 7": lambda name: percent(of(name, "next", "relative_error")),
-        "cost of an update": lambda name: f"{costs[name]:.0f} %" if name in costs else "",
+        "cost of an update": lambda name: f"{costs[name]:.0f}" if name in costs else "",
     }
     return bias_table(runs, columns)
 
@@ -111,9 +108,9 @@ def spread_table(runs: Sequence[Run], costs: dict[str, float]) -> str:
     of = partial(values, runs)
     columns = {
         "bias of the values": lambda name: average(of(name, "value_relative_bias")),
-        "spread of the values": lambda name: average(of(name, "value_relative_std"), ""),
+        "spread of the values": lambda name: average(of(name, "value_relative_std")),
         "bias of F": lambda name: percent(of(name, "relative_error")),
-        "cost of an update": lambda name: f"{costs[name]:.0f} %",
+        "cost of an update": lambda name: f"{costs[name]:.0f}",
     }
     return bias_table(runs, columns)
 

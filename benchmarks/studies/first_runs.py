@@ -1,8 +1,9 @@
-"""One short run of each algorithm that no other study has, on cooperative communication.
+"""One short run of each algorithm that no other study has.
 
-Table 3 of https://arxiv.org/abs/2108.12581 has four of them there, with 25,000 episodes and ten
-seeds. These runs are a twelfth as long and of one seed: a first
-look, which says nothing of how well an algorithm learns.
+Teams learn cooperative communication. Table 3 of https://arxiv.org/abs/2108.12581 has four of these
+algorithms there, with 25,000 episodes and ten seeds. Two sides meet in physical deception, Table 4.
+These runs are a twelfth as long and of one seed: a first look, which says nothing of how well an
+algorithm learns.
 """
 
 from torchrl_alita.experiments import RETURN, Column, Study, Variant
@@ -10,22 +11,45 @@ from torchrl_alita.experiments import RETURN, Column, Study, Variant
 TEAMS = (
     "a2c", "reinforce", "trpo", "acktr", "ippo", "mappo", "coma", "lica", "liir", "maven", "dqn",
 )  # fmt: skip
+TALK, DECEPTION = "mpe/speaker_listener", "mpe/adversary"
+EVALUATION = {"evaluation_interval": 10_000}
+DIFFERENCE = "evaluation/delta_0.23"
+SECONDS = Column("processor seconds", lambda row: row.process_seconds, 0)
 DISTANCE, REACHED = "evaluation/final_distance", "evaluation/reach_0.1"
 
 STUDY = Study(
     name="first_runs",
     page="docs/algorithms/index.md",
-    tasks={"mpe/speaker_listener": (50_000, {"evaluation_interval": 10_000})},
-    variants={name: Variant(algorithm=name) for name in TEAMS},
+    tasks={TALK: (50_000, EVALUATION), DECEPTION: (50_000, EVALUATION)},
+    variants={
+        **{name: Variant(algorithm=name, tasks=(TALK,)) for name in TEAMS},
+        "ALITA against MADDPG": Variant(
+            algorithm="sides",
+            settings={"side.good": "alita", "side.adversary": "maddpg"},
+            tasks=(DECEPTION,),
+        ),
+    },
     columns={
+        DECEPTION: (
+            Column("goal reached", "evaluation/good_reach_0.23", 2),
+            Column("by the adversary", "evaluation/adversary_reach_0.23", 2),
+            Column("difference", DIFFERENCE, 2),
+            SECONDS,
+        ),
         "": (
             Column("return", RETURN, 1),
             Column("distance at the end", DISTANCE, 2),
             Column("within 0.1 at the end", REACHED, 2),
-            Column("processor seconds", lambda row: row.process_seconds, 0),
-        )
+            SECONDS,
+        ),
     },
-    panels={"": {RETURN: "return", DISTANCE: "distance at the end"}},
+    panels={
+        DECEPTION: {
+            "evaluation/good_reach_0.23": "goal reached",
+            "evaluation/adversary_reach_0.23": "by the adversary",
+        },
+        "": {RETURN: "return", DISTANCE: "distance at the end"},
+    },
     settings={"checkpoint_interval": 50_000},
     seeds=(0,),
     note="Defaults of every algorithm; 100 greedy episodes from the same states.",

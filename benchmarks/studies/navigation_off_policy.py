@@ -33,6 +33,9 @@ STUDY = Study(
                 "algorithm.frames_per_update": 100,
             },
         ),
+        "MADDPG, three steps": Variant(
+            algorithm="maddpg", settings={**PRESET, "algorithm.n_steps": 3}
+        ),
         # Trained with --total-frames 400000.
         "MADDPG, twice as long": Variant(
             algorithm="maddpg",

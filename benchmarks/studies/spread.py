@@ -9,6 +9,13 @@ from torchrl_alita.experiments import RETURN, Column, Study, Variant
 NO_F = {"algorithm.influence_coeff": 0.0}
 NO_IM = {"algorithm.novelty_coeff": 0.0, "algorithm.diversity_coeff": 0.0}
 
+COLUMNS = (
+    Column("return (higher is better)", RETURN, 0),
+    Column("landmark distance (lower is better)", "evaluation/landmark_distance", 2),
+    Column("contacts per episode (lower)", "evaluation/contacts_per_episode", 1),
+    Column("landmarks occupied (higher)", "evaluation/occupied_share", 2),
+)
+
 STUDY = Study(
     name="spread",
     page="docs/spread.md",
@@ -25,21 +32,7 @@ STUDY = Study(
         "ALITA, marginal, no F": Variant(algorithm="alita", settings=NO_F),
         "ALITA, marginal, no IM": Variant(algorithm="alita", settings=NO_IM),
     },
-    columns={
-        "": (
-            Column("return (higher is better)", RETURN, 0),
-            Column("landmark distance (lower is better)", "evaluation/landmark_distance", 2),
-            Column("contacts per episode (lower)", "evaluation/contacts_per_episode", 1),
-            Column("landmarks occupied (higher)", "evaluation/occupied_share", 2),
-        )
-    },
-    panels={
-        "": {
-            RETURN: "return",
-            "evaluation/landmark_distance": "landmark distance",
-            "evaluation/contacts_per_episode": "contacts per episode",
-            "evaluation/occupied_share": "landmarks occupied",
-        }
-    },
+    columns={"": COLUMNS},
+    panels={"": {column.value: column.title.partition(" (")[0] for column in COLUMNS}},
     note="Three agents, 100 greedy episodes from the same states.",
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from scripts import ROOT, load
+from scripts import load
 
 from torchrl_alita.experiments import read_rows
 from torchrl_alita.training import parse_arguments
 
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
+NAMES = load("benchmarks", "study").NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

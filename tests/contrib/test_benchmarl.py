@@ -239,3 +239,102 @@ except ValueError as error:
     said = run(["-c", code], tmp_path)
     assert "influence_coeff must be finite and at least 0, got -1.0" in said
     assert "must be one group named 'agents', got ['adversary', 'agent']" in said
+
+
+HOSTILE = """
+import warnings
+warnings.simplefilter("ignore")
+import torch
+from torchrl_alita.contrib.benchmarl import register
+configs = register()
+assert register() == configs
+from benchmarl.environments import VmasTask
+from benchmarl.experiment import Experiment, ExperimentConfig
+from benchmarl.models import GruConfig, MlpConfig
+
+def build(algorithm, model=None, critic=None, **changes):
+    config = ExperimentConfig.get_from_yaml()
+    config.loggers, config.create_json, config.evaluation = [], False, False
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return Experiment(
+        task=VmasTask.BALANCE.get_from_yaml(), algorithm_config=algorithm,
+        model_config=model or MlpConfig.get_from_yaml(), critic_model_config=critic,
+        seed=0, config=config,
+    )
+
+alita, small = configs["alita"], MlpConfig.get_from_yaml()
+small.num_cells = [7]
+memory = GruConfig(
+    hidden_size=5, n_layers=1, bias=True, dropout=0.0, compile=False, mlp_num_cells=[5],
+    mlp_layer_class=torch.nn.Linear, mlp_activation_class=torch.nn.Tanh,
+)
+"""
+
+
+REFUSED = {
+    "build(alita(), memory)": "ValueError: Policies with a memory are not supported here",
+    "build(alita(influencers=[7]))": "ValueError: influencers must be at least 0 and below",
+    "build(alita(weights=[1.0]))": "ValueError: weights must be 3, one for each influencee",
+    "alita(influencers='first')": "ValueError: influencers must be one of",
+    "alita(num_cells='64')": "TypeError: num_cells must be a sequence",
+    "alita(omega='much')": "TypeError: omega must be",
+    "alita(gamma=0.9)": "got an unexpected keyword argument 'gamma'",
+}
+
+
+@inside
+def test_hostile_experiments_are_refused_in_one_sentence(tmp_path):
+    code = f"""{HOSTILE}
+import json
+said = {{}}
+for call in {list(REFUSED)!r}:
+    try:
+        eval(call)
+    except Exception as error:
+        said[call] = f"{{type(error).__name__}}: {{error}}"
+print(json.dumps(said))
+"""
+    said = json.loads(run(["-c", code], tmp_path).splitlines()[-1])
+    assert said.keys() == REFUSED.keys()
+    for call, sentence in REFUSED.items():
+        assert sentence in said[call], said[call]
+
+
+@inside
+def test_a_model_for_critics_that_is_not_read_is_said_to_be_unread(tmp_path):
+    code = f"""{HOSTILE}
+for critic in (None, MlpConfig.get_from_yaml(), small):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build(alita(), critic=critic)
+    print([str(w.message) for w in caught if "critic_model_config" in str(w.message)])
+"""
+    none, default, other = run(["-c", code], tmp_path).splitlines()[-3:]
+    assert none == default == "[]"
+    assert "critic_model_config, MlpConfig, is not read" in other
+
+
+@inside
+def test_a_restored_experiment_has_every_number_of_the_saved_one(tmp_path):
+    code = f"""{HOSTILE}
+from pathlib import Path
+short = dict(
+    max_n_frames=20, off_policy_collected_frames_per_batch=20, off_policy_n_envs_per_worker=5,
+    off_policy_n_optimizer_steps=2, off_policy_train_batch_size=8, save_folder=".",
+)
+alone = alita(normalize=True, bonus_unit="own_return")
+first = build(alone, checkpoint_interval=20, **short)
+first.run()
+(saved,) = Path(first.folder_name).rglob("*.pt")
+second = build(alone, restore_file=str(saved), **short)
+old, new = (each.losses["agents"].state_dict() for each in (first, second))
+assert old.keys() == new.keys()
+numbers = [name for name, value in old.items() if isinstance(value, torch.Tensor)]
+differ = [name for name in numbers if not torch.equal(old[name], new[name])]
+print(len(numbers), differ)
+"""
+    found = run(["-c", code], tmp_path).splitlines()[-1]
+    number, differing = found.split(" ", 1)
+    assert int(number) > 5
+    assert differing == "[]"

@@ -116,3 +116,86 @@ def extended(count: int, **options) -> ReplayBuffer:
 def test_bad_input_has_one_clear_error(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+# A share with a reward.
+
+
+def paying(first: int, count: int, *paid: int) -> TensorDict:
+    """Rows of which the given numbers, of those stored so far, pay the second agent."""
+    rows = steps(first, count)
+    reward = torch.zeros(count * E, 2, 1)
+    for row in paid:
+        reward[row - first * E, 1] = -1.0
+    rows["next", "agents", "reward"] = reward
+    return rows
+
+
+def rewarded(share: float, *, sequences: int = 8, size: int = E * STEPS) -> ReplayBuffer:
+    sampler = SequenceSampler(num_envs=E, length=T, rewarded_share=share)
+    result = ReplayBuffer(
+        storage=LazyTensorStorage(size), sampler=sampler, batch_size=sequences * T
+    )
+    result.set_rng(torch.Generator().manual_seed(0))
+    return result
+
+
+def pays(batch: TensorDict) -> torch.Tensor:
+    return (batch["next", "agents", "reward"] != 0).flatten(1).any(1)
+
+
+def test_a_share_of_the_sequences_has_a_reward_each_place_and_step_alike():
+    """Two of 33 rows are paid, of which one is near the end."""
+    filled = rewarded(0.25)
+    filled.extend(paying(0, STEPS, 5 * E + 1, (STEPS - 1) * E + 2))
+    batch = torch.stack([as_sequences(filled.sample(), T) for _ in range(400)])
+    first = batch[:, :2].reshape(-1, T)
+    assert_consecutive(first)
+    assert pays(first).all()
+    assert 0 < pays(batch[:, 2:].reshape(-1, T)).double().mean() < 0.5
+    of_first = first[first["env"][:, 0] == 1]
+    assert abs(len(of_first) / len(first) - 0.5) < 0.1
+    places = (5 - of_first["step"][:, 0]).bincount(minlength=T)
+    assert len(places) == T
+    assert (places > 0.1 * len(of_first)).all()
+
+
+def test_what_is_overwritten_is_no_longer_drawn_for_its_reward():
+    filled = rewarded(1.0)
+    filled.extend(paying(0, 3, 2 * E))
+    filled.extend(paying(3, STEPS - 3))
+    assert pays(as_sequences(filled.sample(), T)).all()
+    filled.extend(paying(STEPS, 3))  # where steps 0 to 2 were
+    batch = drawn(filled)
+    assert not pays(batch).any()
+    assert_consecutive(batch)
+    filled.extend(paying(STEPS + 3, 1, (STEPS + 3) * E + 1))
+    batch = drawn(filled)
+    assert pays(batch).all()
+    assert_consecutive(batch)
+
+
+def test_while_nothing_is_rewarded_all_are_as_without_a_share():
+    found = []
+    for share in (0.0, 0.5):
+        filled = rewarded(share)
+        filled.extend(paying(0, STEPS))
+        found.append(drawn(filled, 3)["step"])
+    assert (found[0] == found[1]).all()
+
+
+def test_a_sampler_that_comes_later_finds_the_rewards_that_are_stored():
+    filled = rewarded(0.5)
+    filled.extend(paying(0, STEPS, 5 * E + 1))
+    later = SequenceSampler(num_envs=E, length=T, rewarded_share=0.5)
+    later.load_state_dict(filled.sampler.state_dict())
+    for sampler in (filled.sampler, later):
+        sampler._rng = torch.Generator().manual_seed(1)
+    index = [s.sample(filled.storage, 8 * T)[0] for s in (filled.sampler, later)]
+    assert (index[0] == index[1]).all()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "0.5"])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises((ValueError, TypeError), match="rewarded_share"):
+        SequenceSampler(num_envs=E, length=T, rewarded_share=share)

@@ -13,6 +13,7 @@ from torchrl_alita.algorithms.alita import ALITA, ALITASettings
 from torchrl_alita.algorithms.alita_on_policy import OnPolicyALITA, OnPolicyALITASettings
 from torchrl_alita.algorithms.coma import COMA, COMASettings
 from torchrl_alita.algorithms.dqn import DQN, DQNSettings
+from torchrl_alita.algorithms.joint_dqn import JointDQN, JointDQNSettings
 from torchrl_alita.algorithms.lica import LICA, LICASettings
 from torchrl_alita.algorithms.liir import LIIR, LIIRSettings
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG, DDPGSettings, MADDPGSettings
@@ -73,6 +74,8 @@ __all__ = [
     "DQNSettings",
     "IPPOSettings",
     "IQLSettings",
+    "JointDQN",
+    "JointDQNSettings",
     "LICASettings",
     "LIIRSettings",
     "Learner",

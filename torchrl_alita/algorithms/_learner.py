@@ -119,7 +119,7 @@ class OffPolicySettings(LearnerSettings):
     buffer_size: int = 1_000_000
     """Most transitions stored (ALITA's paper: 1,000,000)."""
     random_frames: int = 5_000
-    """Environment steps at the start without updates, of random actions."""
+    """Environment steps at the start without updates, of random actions: whole batches."""
     noise_start: float = 0.9
     """Standard deviation of the exploration noise at the start, in units of the action; for
     one-hot actions, the share of random ones."""
@@ -543,7 +543,7 @@ class Learner:
         """What is worth a histogram, by name; at evaluations the training loop logs it.
 
         Args:
-            batch: fresh transitions, as of :meth:`health`.
+            batch: fresh transitions, as in :meth:`health`.
 
         Returns:
             Tensors of any shape.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tensordict import TensorDictBase
+
 from torchrl_alita._checks import check_at_least_one
 from torchrl_alita._settings import Settings
 
-__all__ = ["NStepSettings"]
+__all__ = ["NStepSettings", "check_runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +28,12 @@ class NStepSettings(Settings):
                 f"n_steps must be 1 for policies with a memory, whose batches are sequences of "
                 f"single steps, got {self.n_steps}."
             )
+
+
+def check_runs(batch: TensorDictBase, n_steps: int) -> None:
+    """Raise a ValueError unless a batch is of runs of so many steps, ``[*B, n_steps]``."""
+    if batch.ndim < 2 or batch.shape[-1] != n_steps:
+        raise ValueError(
+            f"n_steps={n_steps} needs runs of {n_steps} steps, [B, {n_steps}], got a batch of "
+            f"{tuple(batch.batch_size)}."
+        )

@@ -389,7 +389,7 @@ class ALITA(MADDPG):
         """The rewards that the agents are trained on, Eq. 10 and 11, beside the task's own.
 
         Args:
-            batch: transitions ``[*B]``, as of :meth:`update`.
+            batch: transitions ``[*B]``, as in :meth:`update`.
 
         Returns:
             A new batch with ``("next", "agents", ...)`` of ``"novelty"``, ``"diversity_penalty"``

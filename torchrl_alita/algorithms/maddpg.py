@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase, ExplorationType
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive, check_tau
 from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer, soft_update
-from torchrl_alita.algorithms._n_steps import NStepSettings
+from torchrl_alita.algorithms._n_steps import NStepSettings, check_runs
 from torchrl_alita.data import Replay, n_step_transitions
 from torchrl_alita.layout import DONE, LOGITS, PARAM, next_key, terminated_key_of
 from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
@@ -225,7 +225,7 @@ class MADDPG(Learner):
         steps, loss = self.settings.n_steps, self.maddpg
         if steps == 1:
             return batch
-        self._check_runs(batch)
+        check_runs(batch, steps)
         keys = loss.tensor_keys
         return n_step_transitions(
             batch.select(*loss.in_keys, next_key(DONE)),
@@ -237,14 +237,6 @@ class MADDPG(Learner):
     def _first(self, batch: TensorDictBase) -> TensorDictBase:
         """Transitions of one step ``[B]``: of runs, their first ones."""
         return batch if self.settings.n_steps == 1 else batch[..., 0]
-
-    def _check_runs(self, batch: TensorDictBase) -> None:
-        steps = self.settings.n_steps
-        if batch.ndim < 2 or batch.shape[-1] != steps:
-            raise ValueError(
-                f"n_steps={steps} needs runs of {steps} steps, [B, {steps}], got a batch of "
-                f"{tuple(batch.batch_size)}."
-            )
 
 
 def _own(num_agents: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torchrl_alita.algorithms.alita import ALITA
 from torchrl_alita.algorithms.alita_on_policy import OnPolicyALITA
 from torchrl_alita.algorithms.coma import COMA
 from torchrl_alita.algorithms.dqn import DQN
+from torchrl_alita.algorithms.joint_dqn import JointDQN
 from torchrl_alita.algorithms.lica import LICA
 from torchrl_alita.algorithms.liir import LIIR
 from torchrl_alita.algorithms.maddpg import DDPG, MADDPG
@@ -145,6 +146,7 @@ register_algorithm("tac", TAC)
 register_algorithm("reinforce", Reinforce)
 register_algorithm("a2c", A2C)
 register_algorithm("dqn", DQN)
+register_algorithm("joint_dqn", JointDQN)
 register_algorithm("trpo", TRPO)
 register_algorithm("acktr", ACKTR)
 register_algorithm("coma", COMA)

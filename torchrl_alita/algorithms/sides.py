@@ -452,7 +452,7 @@ class Sides(Learner):
             batch: fresh transitions of the whole game.
 
         Returns:
-            As of :meth:`Learner.health`, as ``"good/saturated_share"``.
+            The same as :meth:`Learner.health`, as ``"good/saturated_share"``.
         """
         return {
             f"{name}/{key}": value

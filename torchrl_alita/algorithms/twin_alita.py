@@ -379,7 +379,7 @@ class TwinALITA(SingleAgent):
         As published, the novelty is that of the next state and the influencer's action.
 
         Args:
-            batch: transitions ``[*B]``, as of :meth:`update`.
+            batch: transitions ``[*B]``, as in :meth:`update`.
 
         Returns:
             A new batch with a reward for each agent.

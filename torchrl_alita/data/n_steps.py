@@ -61,7 +61,8 @@ def n_step_transitions(
         raise ValueError("Runs need a dimension of time, the last one.")
     keys = [next_key(key) for key in (reward, terminated, done)]
     require_keys(runs, keys)
-    total, stopped, steps = functional.n_step_return(*map(runs.get, keys), gamma)
+    earned, terminations, ends = (runs.get(key) for key in keys)
+    total, stopped, steps = functional.n_step_return(earned, terminations, ends, gamma)
     result = runs[..., 0]
     for key, value in runs.get("next").items(True, True):
         last = (steps - 1).reshape(*steps.shape, *(1,) * (value.ndim - steps.ndim))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tensordict import NestedKey, TensorDictBase
 from torchrl.data.replay_buffers import Sampler
 
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, check_share
 
 __all__ = ["Replay"]
 
@@ -29,10 +29,12 @@ class Replay:
         keys: what a window keeps of them. Default: everything that is stored.
         steps: of each run; a run goes on where an episode ends and the next begins. Default: 1,
             single transitions ``[B]``.
+        rewarded_share: share of a batch that has a reward, see
+            :class:`torchrl_alita.data.SequenceSampler`. Default: 0, as it comes.
 
     Raises:
-        ValueError: for rows or keys without a window, a sampler or several steps with one, or
-            steps below 1.
+        ValueError: for rows or keys without a window, a sampler, steps or a share with one, or
+            steps or a share out of range.
 
     Examples:
         >>> recent = Replay(window=10_000, keys=[("agents", "observation")])
@@ -46,6 +48,7 @@ class Replay:
     rows: Callable[[TensorDictBase], TensorDictBase] | None = None
     keys: tuple[NestedKey, ...] | None = None
     steps: int = 1
+    rewarded_share: float = 0.0
 
     def __post_init__(self):
         if self.window is None and (self.rows is not None or self.keys is not None):
@@ -53,8 +56,14 @@ class Replay:
         if self.window is not None and self.sampler is not None:
             raise ValueError(f"A window, {self.window}, is drawn from uniformly: no sampler.")
         check_at_least_one(steps=self.steps)
-        if self.steps > 1 and (self.window is not None or self.sampler is not None):
+        check_share(rewarded_share=self.rewarded_share)
+        if self.in_order and (self.window is not None or self.sampler is not None):
             raise ValueError(
-                f"Runs of {self.steps} steps are drawn from all that is stored: no window and no "
-                f"sampler."
+                f"Runs of {self.steps} steps, {self.rewarded_share} of them rewarded, are drawn "
+                f"from all that is stored: no window and no sampler."
             )
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a SequenceSampler draws it."""
+        return self.steps > 1 or self.rewarded_share > 0

@@ -168,13 +168,13 @@ class TeamLayout(Transform):
 
     Args:
         env: the environment that it will stand on.
-        observation: as of :func:`as_team`.
-        state: as of :func:`as_team`.
-        most_choices: as of :func:`as_team`.
+        observation: as in :func:`as_team`.
+        state: as in :func:`as_team`.
+        most_choices: as in :func:`as_team`.
 
     Raises:
-        ValueError: as of :func:`as_team`.
-        KeyError: as of :func:`as_team`.
+        ValueError: as in :func:`as_team`.
+        KeyError: as in :func:`as_team`.
 
     Examples:
         >>> from torchrl.envs import VmasEnv

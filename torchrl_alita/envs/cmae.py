@@ -274,7 +274,7 @@ class CMAESecretRoom(_CornerGame):
     """
 
     _state = ("agent_cells", "door_open", "steps")
-    # For whoever reads the observation, as of SecretRoom.
+    # For whoever reads the observation, as in SecretRoom.
     door_bits = True
 
     def __init__(

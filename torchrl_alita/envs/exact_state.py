@@ -18,7 +18,7 @@ class EnvironmentState:
     """State of an environment whose ``state_dict`` holds all that shapes its future.
 
     The environment says so by the class attribute ``exact_state = True``: arrays, step
-    counters and random generators, as of :class:`torchrl_alita.envs.PushBox`. Transforms
+    counters and random generators, as in :class:`torchrl_alita.envs.PushBox`. Transforms
     around it are saved by their own ``state_dict``; TorchRL's ``TransformedEnv`` saves
     theirs, but not the environment's.
 

@@ -153,16 +153,16 @@ class MarkovGame(SavedState, EnvBase):
             num_actions: L.
             discount: of a step, in [0, 1). Default: 0.9.
             shared_reward: all agents get the same reward.
-            num_envs: as of :class:`MarkovGame`.
-            horizon: as of :class:`MarkovGame`.
-            initial: as of :class:`MarkovGame`.
-            device: as of :class:`MarkovGame`; the arrays do not depend on it.
+            num_envs: as in :class:`MarkovGame`.
+            horizon: as in :class:`MarkovGame`.
+            initial: as in :class:`MarkovGame`.
+            device: as in :class:`MarkovGame`; the arrays do not depend on it.
 
         Returns:
             A :class:`MarkovGame`.
 
         Raises:
-            ValueError: if a number of states, agents or actions is below 1, or as of
+            ValueError: if a number of states, agents or actions is below 1, or as in
                 :class:`MarkovGame`.
 
         Examples:
@@ -315,13 +315,13 @@ class MatrixGame(MarkovGame):
         discount: in [0, 1). Default: 0, which makes the exact values the payoffs. A
             learner sees episodes that are truncated, and so bootstraps with the
             discount of its own.
-        num_envs: as of :class:`MarkovGame`.
-        horizon: as of :class:`MarkovGame`. Default: 1.
-        device: as of :class:`MarkovGame`.
-        seed: as of :class:`MarkovGame`; the game itself draws nothing that matters.
+        num_envs: as in :class:`MarkovGame`.
+        horizon: as in :class:`MarkovGame`. Default: 1.
+        device: as in :class:`MarkovGame`.
+        seed: as in :class:`MarkovGame`; the game itself draws nothing that matters.
 
     Raises:
-        ValueError: if payoff is no matrix, or as of :class:`MarkovGame`.
+        ValueError: if payoff is no matrix, or as in :class:`MarkovGame`.
 
     Examples:
         The first agent chooses the row, the second the column.

@@ -310,14 +310,14 @@ class CooperativeNavigation(ParticleEnv):
     agents relative to it, and 2 (N - 1) zeros for messages that nobody sends.
 
     Args:
-        num_envs: as of :class:`ParticleEnv`.
+        num_envs: as in :class:`ParticleEnv`.
         num_agents: N. Default: 3.
         self_collisions: Default: True, the original's.
-        continuous_actions: as of :class:`ParticleEnv`.
-        horizon: as of :class:`ParticleEnv`.
-        positions_first: as of :class:`ParticleEnv`.
-        device: as of :class:`ParticleEnv`.
-        seed: as of :class:`ParticleEnv`.
+        continuous_actions: as in :class:`ParticleEnv`.
+        horizon: as in :class:`ParticleEnv`.
+        positions_first: as in :class:`ParticleEnv`.
+        device: as in :class:`ParticleEnv`.
+        seed: as in :class:`ParticleEnv`.
 
     Raises:
         ValueError: for an argument out of range.
@@ -392,12 +392,12 @@ class SpeakerListener(ParticleEnv):
     word as it stands, in [0, 1], and of the listener the first two.
 
     Args:
-        num_envs: as of :class:`ParticleEnv`.
-        continuous_actions: as of :class:`ParticleEnv`.
-        horizon: as of :class:`ParticleEnv`.
-        positions_first: as of :class:`ParticleEnv`.
-        device: as of :class:`ParticleEnv`.
-        seed: as of :class:`ParticleEnv`.
+        num_envs: as in :class:`ParticleEnv`.
+        continuous_actions: as in :class:`ParticleEnv`.
+        horizon: as in :class:`ParticleEnv`.
+        positions_first: as in :class:`ParticleEnv`.
+        device: as in :class:`ParticleEnv`.
+        seed: as in :class:`ParticleEnv`.
 
     Raises:
         ValueError: for an argument out of range.
@@ -460,12 +460,12 @@ class UnpaidSpeaker(SpeakerListener):
     :class:`SpeakerListener`.
 
     Args:
-        num_envs: as of :class:`ParticleEnv`.
-        continuous_actions: as of :class:`ParticleEnv`.
-        horizon: as of :class:`ParticleEnv`.
-        positions_first: as of :class:`ParticleEnv`.
-        device: as of :class:`ParticleEnv`.
-        seed: as of :class:`ParticleEnv`.
+        num_envs: as in :class:`ParticleEnv`.
+        continuous_actions: as in :class:`ParticleEnv`.
+        horizon: as in :class:`ParticleEnv`.
+        positions_first: as in :class:`ParticleEnv`.
+        device: as in :class:`ParticleEnv`.
+        seed: as in :class:`ParticleEnv`.
 
     Raises:
         ValueError: for an argument out of range.
@@ -495,13 +495,13 @@ class PhysicalDeception(ParticleEnv):
     padding.
 
     Args:
-        num_envs: as of :class:`ParticleEnv`.
+        num_envs: as in :class:`ParticleEnv`.
         num_good: N. Default: 2.
-        continuous_actions: as of :class:`ParticleEnv`.
-        horizon: as of :class:`ParticleEnv`.
-        positions_first: as of :class:`ParticleEnv`.
-        device: as of :class:`ParticleEnv`.
-        seed: as of :class:`ParticleEnv`.
+        continuous_actions: as in :class:`ParticleEnv`.
+        horizon: as in :class:`ParticleEnv`.
+        positions_first: as in :class:`ParticleEnv`.
+        device: as in :class:`ParticleEnv`.
+        seed: as in :class:`ParticleEnv`.
 
     Raises:
         ValueError: for an argument out of range.

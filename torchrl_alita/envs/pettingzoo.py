@@ -638,7 +638,7 @@ def pettingzoo_task(
             are resumed in the middle of episodes. Default: False, at the next episode.
         n_agents: how many agents it has. Default: not known before it is made.
         horizon: steps after which an episode is truncated. Default: 100.
-        image_size: as of :class:`PettingZooEnv`.
+        image_size: as in :class:`PettingZooEnv`.
 
     Returns:
         A :class:`torchrl_alita.envs.Task`, with the metrics of :func:`agent_returns`; its

@@ -360,7 +360,7 @@ class _RobotProcesses(ParallelEnv):
         self.__dict__["_death"] = None
 
     def set_seed(self, seed: int | None = None, static_seed: bool = False) -> int | None:
-        """Seeds one after the other, as of TorchRL's environments."""
+        """Seeds one after the other, as in TorchRL's environments."""
         with self._deaths_reported():
             following = super().set_seed(seed, static_seed=static_seed)
         self.__dict__["_robot_seeds"] = list(self._seeds)
@@ -590,7 +590,7 @@ def pybullet_task(env_id: str, settings: PyBulletSettings | None = None) -> Task
     The thirteen of :data:`ENVIRONMENTS` are registered, as ``"pybullet/HopperBulletEnv-v0"``.
 
     Args:
-        env_id: as of :class:`PyBulletEnv`.
+        env_id: as in :class:`PyBulletEnv`.
         settings: Default: those of :class:`PyBulletSettings`.
 
     Returns:

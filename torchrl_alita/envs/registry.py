@@ -23,7 +23,7 @@ from torchrl_alita._checks import (
     checked_seed,
 )
 from torchrl_alita._extras import import_extra
-from torchrl_alita.layout import REWARD
+from torchrl_alita.layout import ACTION, REWARD
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -326,7 +326,7 @@ def make_env(
         ValueError: for an unknown task, a device that torch does not have here,
             num_envs, n_agents or horizon below 1, a number of agents that the task does not
             have, a seed outside 0 to 2**64 - 1, or a task that makes another number of
-            environments.
+            environments or of agents, or makes them on another device.
         TypeError: for settings that are not the task's, or a task that makes no environment.
         ImportError: if the task's suite is not installed; the extra is named.
 
@@ -344,6 +344,7 @@ def make_env(
     check_kind("task", task, Task, "a name or a Task")
     if settings is not None:
         task = task.with_settings(settings)
+    asked = n_agents
     n_agents = task.n_agents if n_agents is None else n_agents
     horizon = task.horizon if horizon is None else horizon
     known = {} if n_agents is None else {"n_agents": n_agents}
@@ -363,7 +364,21 @@ def make_env(
             f"The task must make {num_envs} environments, of the batch size ({num_envs},), got "
             f"{tuple(env.batch_size)}."
         )
+    _check_made(env, device, asked)
     return _with_real_rewards(env)
+
+
+def _check_made(env: EnvBase, device: torch.device | str, n_agents: int | None) -> None:
+    """Refuse what a task has made otherwise than it was told."""
+    if env.device is not None and env.device.type != torch.device(device).type:
+        raise ValueError(
+            f"The task must make its environments on {str(device)!r}, got {env.device}."
+        )
+    if n_agents is None or ACTION not in env.full_action_spec_unbatched.keys(True, True):
+        return
+    made = env.full_action_spec_unbatched[ACTION].shape[0]
+    if made != n_agents:
+        raise ValueError(f"The task must make {n_agents} agents, as it was asked to, got {made}.")
 
 
 def _with_real_rewards(env: EnvBase) -> EnvBase:

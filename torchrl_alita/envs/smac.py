@@ -86,7 +86,7 @@ class SMACEnv(EnvBase):
     A reset before any step leaves the game alone: SMAC's would play another start.
 
     Args:
-        map_name: as of SMAC, such as ``"2s3z"``.
+        map_name: a name of SMAC, such as ``"2s3z"``.
         game: builds an object with the methods of SMAC's ``StarCraft2Env`` from its
             keyword arguments. Default: that of ``smac``, else of ``smacv2``.
         horizon: steps after which an episode is truncated, at least 1. Default: the
@@ -611,8 +611,8 @@ def smac_task(
     battles are B processes.
 
     Args:
-        map_name: as of :class:`SMACEnv`.
-        game: as of :class:`SMACEnv`.
+        map_name: as in :class:`SMACEnv`.
+        game: as in :class:`SMACEnv`.
         settings: Default: those of :class:`SMACSettings`.
 
     Returns:

@@ -436,9 +436,9 @@ def smax_task(
     The paper's five maps are registered, as ``"smax/2s3z"``.
 
     Args:
-        map_name: as of :class:`SMAXEnv`.
-        allies: as of :class:`SMAXEnv`.
-        enemies: as of :class:`SMAXEnv`.
+        map_name: as in :class:`SMAXEnv`.
+        allies: as in :class:`SMAXEnv`.
+        enemies: as in :class:`SMAXEnv`.
         settings: Default: those of :class:`SMAXSettings`.
 
     Returns:

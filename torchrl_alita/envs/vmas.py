@@ -164,7 +164,7 @@ class StreamedVmasEnv(VmasEnv):
         return TensorDict(entries, self.batch_size, device=self.device)
 
     def set_seed(self, seed: int | None = None, static_seed: bool = False) -> int | None:
-        """As of :class:`torchrl.envs.EnvBase`; NumPy's and torch's whole numbers too."""
+        """As in :class:`torchrl.envs.EnvBase`; NumPy's and torch's whole numbers too."""
         return super().set_seed(None if seed is None else check_integer("seed", seed), static_seed)
 
     def _set_seed(self, seed: int | None) -> None:

@@ -20,6 +20,8 @@ from torchrl_alita.saving import find_checkpoint, write_whole
 
 __all__ = ["Attempt", "Cell", "CellFolder", "run_cell"]
 
+# What a cell says by itself.
+_OWN = ("task", "seed", "total_frames", "run_dir", "resume")
 _START = Path(__file__).with_name("_start_worker.py")
 _TRAIN = ("-m", "torchrl_alita", "train")
 
@@ -40,6 +42,9 @@ class Cell:
         program: script that trains it, from the working directory, with the options of
             ``torchrl-alita train``. Default: that command.
         keep: beginnings of the metrics whose curves are kept.
+
+    Raises:
+        ValueError: if a setting is one of the above, as the seed.
 
     Examples:
         >>> cell = Cell(
@@ -62,6 +67,13 @@ class Cell:
     settings: Mapping[str, Any] = field(default_factory=dict)
     program: Sequence[str] | None = None
     keep: Sequence[str] = ("evaluation/", "exploration/")
+
+    def __post_init__(self):
+        named = {name.replace("-", "_").removeprefix("training.") for name in self.settings}
+        if twice := sorted(named.intersection(_OWN)):
+            raise ValueError(
+                f"{twice[0]} is no setting here: a cell has its own task, seed and frames."
+            )
 
     @property
     def name(self) -> str:

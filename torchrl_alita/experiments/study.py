@@ -35,6 +35,8 @@ class Variant:
     """What differs from the defaults, by its name on the command line."""
     program: Sequence[str] | None = None
     """Script that trains it. Default: ``torchrl-alita train``."""
+    tasks: Sequence[str] | None = None
+    """The study's tasks that it is trained on. Default: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,7 @@ class Study:
             for seed in self.seeds
             for task, (frames, own) in self.tasks.items()
             for name, variant in self.variants.items()
+            if variant.tasks is None or task in variant.tasks
         ]
 
     def _recipe(self, task: str) -> tuple[str, ...] | None:

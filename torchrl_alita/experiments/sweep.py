@@ -71,7 +71,7 @@ def run_cells(
         cells: to be trained, in this order.
         out: folder of the sweep; results.jsonl is written after each run that finishes.
         workers: processes side by side, each with its share of this process's cores.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal.
         launcher: ``"local"``, ``"ray"`` for a Ray cluster, or ``"submitit"`` for SLURM; the
             last two need a folder that all machines see.
 
@@ -213,7 +213,9 @@ def _bar(folders: Sequence[CellFolder], progress: bool) -> Iterator[Callable[[],
     """Shows how many frames all runs have made, and how many have finished."""
     tqdm = import_extra("tqdm", "recipes").tqdm
     total = sum(folder.cell.frames for folder in folders)
-    with tqdm(total=total, unit=" frames", unit_scale=True, disable=not progress) as bar:
+    # None: it is shown on a terminal alone.
+    shown = None if progress else True
+    with tqdm(total=total, unit=" frames", unit_scale=True, disable=shown) as bar:
         last = float("-inf")
 
         def show() -> None:
@@ -327,8 +329,9 @@ def make_cells(
 
     Raises:
         TypeError: if names, seeds or the values of a setting are no sequence.
-        ValueError: if there is none of them, an algorithm is unknown, a setting is of another
-            algorithm, frames are below 1, or a seed is negative.
+        ValueError: if there is none of them, or one is given twice, a value also if it is written
+            otherwise; if an algorithm is unknown, a setting is of another algorithm or said
+            elsewhere, as ``"seed"``; if frames are below 1, or a seed is negative.
 
     Examples:
         >>> grid = {"alita.influence_coeff": [0.0, 0.1]}
@@ -342,6 +345,7 @@ def make_cells(
     for name, given in (("tasks", tasks), ("algorithms", algorithms)):
         if not given:
             raise ValueError(f"{name} must name at least one.")
+        _check_once(name, given)
     for algorithm in algorithms:
         get_algorithm(algorithm)
     check_at_least_one(frames=frames)
@@ -351,10 +355,13 @@ def make_cells(
     seeds = [check_integer("seeds", seed) for seed in check_sequence("seeds", seeds)]
     if not seeds or min(seeds) < 0:
         raise ValueError(f"seeds must be at least 0, and at least one, got {seeds}.")
+    _check_once("seeds", seeds)
+    _check_once("grid", [name.replace("-", "_") for name in grid or {}])
     for name, values in (grid or {}).items():
         owner = name.rpartition(".")[0].replace("-", "_")
         if not check_sequence(f"The values of {name}", values):
             raise ValueError(f"{name} has no value.")
+        _check_once(name, values)
         if owner not in ("", "task", *algorithms):
             raise ValueError(f"{name} is of {owner!r}, which is not among {algorithms}.")
     variants = [
@@ -376,6 +383,24 @@ def make_cells(
         for task in tasks
         for algorithm, settings in variants
     ]
+
+
+def _check_once(name: str, values: Sequence[Any]) -> None:
+    """Refuse a value that is there twice, also as ``0.1`` and ``"0.10"``."""
+    meant = [_meaning(value) for value in values]
+    for i, value in enumerate(meant):
+        if value in meant[:i]:
+            raise ValueError(f"{name} has {values[i]!r} twice.")
+
+
+def _meaning(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_meaning(member) for member in value]
+    text = str(value).lower()
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _settings_of(

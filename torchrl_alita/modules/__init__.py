@@ -13,6 +13,11 @@ from torchrl_alita.modules.counterfactual import make_counterfactual_critic
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.goals import GoalAttention
+from torchrl_alita.modules.joint_qnetwork import (
+    BestJointAction,
+    joint_action_number,
+    make_joint_qnetwork,
+)
 from torchrl_alita.modules.latent import (
     LatentGRU,
     TrajectoryDiscriminator,
@@ -38,6 +43,7 @@ __all__ = [
     "AttentionNet",
     "Autoencoder",
     "BestAction",
+    "BestJointAction",
     "ClippedNormal",
     "GoalAttention",
     "GumbelOneHot",
@@ -51,6 +57,7 @@ __all__ = [
     "StackedLinear",
     "TeamExploration",
     "TrajectoryDiscriminator",
+    "joint_action_number",
     "make_actor",
     "make_attention_actor",
     "make_attention_critic",
@@ -59,6 +66,7 @@ __all__ = [
     "make_discriminator",
     "make_gaussian_actor",
     "make_influence_network",
+    "make_joint_qnetwork",
     "make_latent_mixer",
     "make_latent_policy",
     "make_latent_qnetwork",

@@ -121,7 +121,7 @@ class AgentAttention(nn.Module):
 
         Args:
             features: ``[*B, N, F]``.
-            mask: as of ``forward``.
+            mask: as for ``forward``.
 
         Returns:
             ``[*B, M, N, N]``.
@@ -217,8 +217,8 @@ class AttentionNet(nn.Module):
         device: of the parameters.
 
     Raises:
-        ValueError: as of :class:`AgentAttention`.
-        TypeError: as of :class:`AgentAttention`.
+        ValueError: as in :class:`AgentAttention`.
+        TypeError: as in :class:`AgentAttention`.
 
     Examples:
         >>> net = AttentionNet(in_features=5, out_features=2)
@@ -272,7 +272,7 @@ class AttentionNet(nn.Module):
 
         Args:
             features: ``[*B, N, F]``.
-            mask: as of :class:`AgentAttention`. What is written for an agent that is not
+            mask: as in :class:`AgentAttention`. What is written for an agent that is not
                 there is finite, and means nothing.
 
         Returns:
@@ -360,7 +360,7 @@ def make_attention_actor(
         device: of the parameters. Default: the environment's.
 
     Returns:
-        As of :func:`torchrl_alita.modules.make_actor`.
+        The same as :func:`torchrl_alita.modules.make_actor`.
 
     Raises:
         KeyError: if the environment has another layout.

@@ -51,9 +51,9 @@ class LatentGRU(MultiAgentGRU):
         **options: those of :class:`MultiAgentGRU`, but ``share_params``.
 
     Raises:
-        ValueError: as of :class:`MultiAgentGRU`.
-        TypeError: as of :class:`MultiAgentGRU`.
-        KeyError: as of :class:`MultiAgentGRU`.
+        ValueError: as in :class:`MultiAgentGRU`.
+        TypeError: as in :class:`MultiAgentGRU`.
+        KeyError: as in :class:`MultiAgentGRU`.
 
     Examples:
         >>> from tensordict import TensorDict

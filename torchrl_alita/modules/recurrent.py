@@ -266,7 +266,7 @@ def make_recurrent_actor(
         device: of the parameters. Default: the environment's.
 
     Returns:
-        As of :func:`torchrl_alita.modules.make_actor`.
+        The same as :func:`torchrl_alita.modules.make_actor`.
 
     Raises:
         KeyError: if the environment has another layout.

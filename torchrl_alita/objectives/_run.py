@@ -61,7 +61,7 @@ def critics_values(
 ) -> torch.Tensor:
     """Values of C critics for each of M agents, ``[(C,) *B, M, C]``; None for all.
 
-    A network with separate parameters for each agent, as of ``make_critic``, leaves the
+    A network with separate parameters for each agent, as from ``make_critic``, leaves the
     others out; of any other what they get is dropped. One that writes a value for each
     agent without a dimension of critics, ``[*B, N]``, has one critic.
     """

@@ -62,9 +62,9 @@ class COMALoss(LossModule):
     :meth:`critic_losses`.
 
     Args:
-        actor_network: policies over one-hot actions, as of
+        actor_network: policies over one-hot actions, as made by
             :func:`torchrl_alita.modules.make_recurrent_actor`.
-        qvalue_network: values of each own action, as of
+        qvalue_network: values of each own action, as made by
             :func:`torchrl_alita.modules.make_counterfactual_critic`.
         gamma: discount factor of a step, in [0, 1]. Default: 0.99, PyMARL's.
         lmbda: how far the critics' targets look ahead, in [0, 1]. Default: 0.8, PyMARL's.
@@ -159,14 +159,14 @@ class COMALoss(LossModule):
         """The critics' loss alone, for more steps of theirs than of the actors.
 
         Args:
-            tensordict: rollout ``[*B, T]``, as of ``forward``.
+            tensordict: rollout ``[*B, T]``, as for ``forward``.
 
         Returns:
             A TensorDict with ``loss_qvalue``, ``pred_value`` and ``target_value``.
 
         Raises:
-            ValueError: as of ``forward``.
-            KeyError: as of ``forward``.
+            ValueError: as for ``forward``.
+            KeyError: as for ``forward``.
 
         Examples:
             >>> from torchrl.objectives import SoftUpdate

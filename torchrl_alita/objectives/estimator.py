@@ -207,7 +207,7 @@ class InfluenceEstimatorLoss(LossModule):
         it into the batch under the key ``value_target``.
 
         Args:
-            tensordict: batch ``[*B]``, as of ``forward``.
+            tensordict: batch ``[*B]``, as for ``forward``.
 
         Returns:
             ``[*B, N, 1]``, without gradient.

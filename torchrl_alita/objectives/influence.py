@@ -194,7 +194,7 @@ class InfluenceLoss(LossModule):
         ``forward`` gives their means. Nothing is learned: ``value_norm`` stays as it is.
 
         Args:
-            tensordict: batch ``[*B]``, as of ``forward``.
+            tensordict: batch ``[*B]``, as for ``forward``.
 
         Returns:
             ``[*B, M]``, of the influencees in their order.

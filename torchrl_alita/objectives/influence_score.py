@@ -66,14 +66,14 @@ class InfluenceScoreLoss(LossModule):
 
     Args:
         actor_network: the policies of all agents, with get_dist.
-        partner: as of InfluenceLoss.
+        partner: as in InfluenceLoss.
         team: a :class:`torchrl_alita.Team` of one influencer, or its index.
-        value: as of InfluenceLoss. Default: ``Marginal()``.
+        value: as in InfluenceLoss. Default: ``Marginal()``.
         optimum: :class:`torchrl_alita.AtPolicy`, :class:`torchrl_alita.BestOf` or
             :class:`torchrl_alita.Enumerated`, at the current state. Default: ``BestOf()``.
         gamma: discount factor of a step. Default: the partner's, also where it changes later.
-        value_norm: as of InfluenceLoss.
-        unit: as of InfluenceLoss.
+        value_norm: as in InfluenceLoss.
+        unit: as in InfluenceLoss.
         influence_coeff: lambda, at least 0. Default: 0.1, Appendix D.1.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
@@ -198,7 +198,7 @@ class InfluenceScoreLoss(LossModule):
         that made the steps, as the advantage is.
 
         Args:
-            tensordict: batch ``[*B, T]``, as of ``forward``.
+            tensordict: batch ``[*B, T]``, as for ``forward``.
 
         Returns:
             ``advantage`` ``[*B, T, N, 1]``, 0 of all but the influencer; ``influence`` (F)

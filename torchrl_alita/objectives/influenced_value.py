@@ -96,8 +96,8 @@ class Trained:
 
     Args:
         estimator: the loss that trains it, of the same team and partner. It is borrowed.
-        samples: as of :class:`Marginal`.
-        budget: as of :class:`Marginal`.
+        samples: as in :class:`Marginal`.
+        budget: as in :class:`Marginal`.
 
     Raises:
         TypeError: if the estimator is no InfluenceEstimatorLoss.

@@ -44,7 +44,7 @@ class IntrinsicRewardLoss(LossModule):
     before it, as far as TD(lambda) looks back.
 
     Args:
-        reward_network: the intrinsic reward of each own action, as of
+        reward_network: the intrinsic reward of each own action, as made by
             :func:`torchrl_alita.modules.make_counterfactual_critic` with
             ``out_key=("agents", "intrinsic_reward")``.
         gamma: discount factor of a step, in [0, 1]. Default: 0.99, the authors'.

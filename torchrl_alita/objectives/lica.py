@@ -49,9 +49,9 @@ class LICALoss(LossModule):
     step, and where an episode was cut off, or the rollout ends, the policies' probabilities.
 
     Args:
-        actor_network: policies over one-hot actions, as of
+        actor_network: policies over one-hot actions, as made by
             :func:`torchrl_alita.modules.make_recurrent_actor`.
-        qvalue_network: the team's value ``[*B, 1]``, as of
+        qvalue_network: the team's value ``[*B, 1]``, as made by
             :func:`torchrl_alita.modules.make_mixing_critic`.
         gamma: discount factor of a step, in [0, 1]. Default: 0.99, the authors'.
         lmbda: how far the critic's target looks ahead, in [0, 1]. Default: 0.8, the
@@ -139,14 +139,14 @@ class LICALoss(LossModule):
         """The critic's loss alone: it steps before the policies climb it.
 
         Args:
-            tensordict: rollout ``[*B, T]``, as of ``forward``.
+            tensordict: rollout ``[*B, T]``, as for ``forward``.
 
         Returns:
             A TensorDict with ``loss_qvalue``, ``pred_value`` and ``target_value``.
 
         Raises:
-            ValueError: as of ``forward``.
-            KeyError: as of ``forward``.
+            ValueError: as for ``forward``.
+            KeyError: as for ``forward``.
 
         Examples:
             >>> from torchrl.objectives import SoftUpdate

@@ -62,9 +62,9 @@ class LIIRLoss(LossModule):
     layers with the intrinsic rewards; here each has a network of its own.
 
     Args:
-        actor_network: policies over one-hot actions, as of
+        actor_network: policies over one-hot actions, as made by
             :func:`torchrl_alita.modules.make_recurrent_actor`.
-        value_network: value of the proxy rewards for each agent, as of
+        value_network: value of the proxy rewards for each agent, as made by
             :func:`torchrl_alita.modules.make_team_value`.
         extrinsic_value_network: value of the rewards alone, likewise.
         intrinsic: the loss with the intrinsic rewards, which are read and not trained here.
@@ -192,15 +192,15 @@ class LIIRLoss(LossModule):
         """The values' losses alone, for more steps of theirs than of the actors.
 
         Args:
-            tensordict: rollout ``[*B, T]``, as of ``forward``.
+            tensordict: rollout ``[*B, T]``, as for ``forward``.
 
         Returns:
             A TensorDict with ``loss_value``, ``loss_extrinsic_value``, ``pred_value`` and
             ``target_value``.
 
         Raises:
-            ValueError: as of ``forward``.
-            KeyError: as of ``forward``.
+            ValueError: as for ``forward``.
+            KeyError: as for ``forward``.
 
         Examples:
             >>> from torchrl.objectives import SoftUpdate
@@ -224,14 +224,14 @@ class LIIRLoss(LossModule):
         """Of the proxy rewards, and of the rewards alone, each ``[*B, T, N, 1]``.
 
         Args:
-            batch: rollout ``[*B, T]``, as of ``forward``.
+            batch: rollout ``[*B, T]``, as for ``forward``.
 
         Returns:
             Both, without gradient.
 
         Raises:
-            ValueError: as of ``forward``.
-            KeyError: as of ``forward``.
+            ValueError: as for ``forward``.
+            KeyError: as for ``forward``.
         """
         return self._critic(check_rollout(self, batch))[1:]
 

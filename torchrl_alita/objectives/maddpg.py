@@ -61,9 +61,9 @@ class MADDPGLoss(LossModule):
     the published code of https://arxiv.org/abs/1706.02275 does with 0.001.
 
     Args:
-        actor_network: the policies of all agents, deterministic, as of
+        actor_network: the policies of all agents, deterministic, as made by
             :func:`torchrl_alita.modules.make_actor`.
-        qvalue_network: their critics, as of
+        qvalue_network: their critics, as made by
             :func:`torchrl_alita.modules.make_critic`.
         gamma: discount factor of a step, in [0, 1]. Default: 0.95, Appendix D.1.
         others_actions: what critic i sees of the other agents while agent i climbs:
@@ -84,7 +84,7 @@ class MADDPGLoss(LossModule):
     Returns, from ``forward``, a TensorDict with ``loss_actor``, ``loss_qvalue`` and,
     detached, ``pred_value`` and ``target_value``, the mean over agents. It may be given, as
     ``policy``, what :meth:`policy` says of the same batch. Into a batch with priority weights,
-    as of a prioritized buffer, it writes ``td_error`` ``[*B]``, the squared error summed over
+    as from a prioritized buffer, it writes ``td_error`` ``[*B]``, the squared error summed over
     the agents.
 
     Raises:
@@ -205,7 +205,7 @@ class MADDPGLoss(LossModule):
         actors then compute once, and once backwards, of the sum of the losses.
 
         Args:
-            tensordict: batch ``[*B]``, as of ``forward``.
+            tensordict: batch ``[*B]``, as for ``forward``.
 
         Returns:
             The batch with it ``[*B]``: the actions ``[*B, N, A]``, or with
@@ -245,7 +245,7 @@ class MADDPGLoss(LossModule):
         """What ``forward`` gives of the critics alone, for an update in which the actors wait.
 
         Args:
-            tensordict: batch ``[*B]``, as of ``forward``.
+            tensordict: batch ``[*B]``, as for ``forward``.
 
         Returns:
             ``loss_qvalue``, ``pred_value`` and ``target_value``.

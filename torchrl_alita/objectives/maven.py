@@ -39,10 +39,10 @@ class MAVENLoss(ValueDecompositionLoss):
     the discriminator q and into the agents' values.
 
     Args:
-        local_value_network: as of
+        local_value_network: as made by
             :func:`torchrl_alita.modules.make_latent_qnetwork`.
-        mixer_network: as of :func:`torchrl_alita.modules.make_latent_mixer`.
-        discriminator_network: guesses z, as of
+        mixer_network: as in :func:`torchrl_alita.modules.make_latent_mixer`.
+        discriminator_network: guesses z, as made by
             :func:`torchrl_alita.modules.make_discriminator`.
         mutual_information_coeff: :math:`\lambda_{MI}`, at least 0. Default: 1, the authors'
             of StarCraft; 0 leaves QMIX with a noise.
@@ -55,7 +55,7 @@ class MAVENLoss(ValueDecompositionLoss):
     ``recognized``, the share of steps at which z is guessed.
 
     Raises:
-        ValueError: if an argument is out of range; when called, as of
+        ValueError: if an argument is out of range; when called, as in
             :class:`ValueDecompositionLoss`, or if z has another shape.
         TypeError: if an argument is no number.
         KeyError: when called, if the batch lacks a key, or a network does not write one.

@@ -50,7 +50,7 @@ def meta_weight(
     Args:
         loss: with the present policies.
         tensordict: rollout ``[*B, T]`` of the old policies.
-        old_actor_params: theta, as of ``loss.actor_network_params.data.clone()`` before the
+        old_actor_params: theta, which is ``loss.actor_network_params.data.clone()`` before the
             step.
 
     Returns:

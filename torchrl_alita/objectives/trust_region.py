@@ -34,7 +34,7 @@ class TRPOLoss(LossModule):
     L where D, of :meth:`divergence`, is at most a limit. The policy that acted is known by
     the parameters of its distributions, which it wrote into the batch.
 
-    The loss trains no value: the advantages come with the batch, as of TorchRL's ``GAE``.
+    The loss trains no value: the advantages come with the batch, as from TorchRL's ``GAE``.
 
     Args:
         actor_network: stochastic policies with ``get_dist``, see

@@ -66,7 +66,7 @@ class ValueDecompositionLoss(LossModule):
     :class:`torchrl_alita.modules.MultiAgentGRU`.
 
     Args:
-        local_value_network: values of each agent's actions and the best of them, as of
+        local_value_network: values of each agent's actions and the best of them, as made by
             :func:`torchrl_alita.modules.make_qnetwork`.
         mixer_network: a TensorDictModule around a mixer of TorchRL, from
             ``("agents", "chosen_action_value")`` ``[*B, N, 1]`` and what it needs besides to

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torchrl.checkpoint import Checkpoint, CheckpointAdapter, CheckpointError, CheckpointRotation
 
+from torchrl_alita.saving._machine import machine
+
 __all__ = [
     "SCHEMA",
     "Checkpoints",
@@ -113,7 +115,8 @@ class Checkpoints:
         """Write a checkpoint, whole or not at all, and drop the oldest."""
         checkpoint = _coordinator(components)
         try:
-            return self._rotation.save(checkpoint, step=frames, metadata={"schema": SCHEMA})
+            metadata = {"schema": SCHEMA, "machine": _exactness()}
+            return self._rotation.save(checkpoint, step=frames, metadata=metadata)
         except OSError as error:
             raise OSError(
                 f"The checkpoint of frame {frames} cannot be written into {self.directory}: "
@@ -137,6 +140,21 @@ class Checkpoints:
         except CheckpointError as error:
             raise ValueError(f"The checkpoint {latest} cannot be restored: {error}") from error
 
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """What the newest was written with that is otherwise here, ``name: (there, here)``.
+
+        With another one of these the last digits of sums may differ.
+        """
+        latest, here = self.latest(), _exactness()
+        if latest is None:
+            return {}
+        there = json.loads((latest / _MANIFEST).read_text())["metadata"].get("machine", {})
+        return {
+            name: (there[name], value)
+            for name, value in here.items()
+            if name in there and there[name] != value
+        }
+
     def remove_unfinished(self) -> None:
         """Delete what a process that was killed while it wrote has left."""
         for path in self.directory.glob(".checkpoint-*"):
@@ -155,6 +173,13 @@ class Checkpoints:
                 continue
             return path
         return None
+
+
+def _exactness() -> dict[str, Any]:
+    """On what the last digits depend."""
+    names = ("torchrl_alita", "torch", "torchrl", "tensordict", "processor", "gpu", "threads")
+    known = machine()
+    return {name: known[name] for name in names}
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -215,7 +240,7 @@ def read_component(path: str | Path, name: str, *, device: Any = None) -> dict[s
         device: where tensors go. Default: where they were.
 
     Raises:
-        ValueError: as of :func:`verify_checkpoint`, or if the file holds anything but
+        ValueError: as in :func:`verify_checkpoint`, or if the file holds anything but
             plain data.
     """
     verify_checkpoint(path, [name])
@@ -237,7 +262,7 @@ def checkpoint_difference(first: str | Path, second: str | Path) -> dict[str, fl
         Infinity where shapes, dtypes or the structure differ.
 
     Raises:
-        ValueError: as of :func:`verify_checkpoint`.
+        ValueError: as in :func:`verify_checkpoint`.
     """
     paths = [find_checkpoint(first), find_checkpoint(second)]
     names = [{name for name, _ in _directories(path, None)} for path in paths]

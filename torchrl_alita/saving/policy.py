@@ -101,7 +101,7 @@ def load_side(
         :class:`torchrl_alita.modules.AllAgents`.
 
     Raises:
-        ValueError: as of :func:`load_policy`, or if the run has no side of this name.
+        ValueError: as in :func:`load_policy`, or if the run has no side of this name.
 
     Examples:
         >>> load_side("no/such/run", "good", None)
@@ -167,10 +167,10 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
 
     Args:
         algorithm: that has made no update.
-        path: as of :func:`load_policy`.
+        path: as in :func:`load_policy`.
 
     Raises:
-        ValueError: if the algorithm has made updates, or as of :func:`load_policy`.
+        ValueError: if the algorithm has made updates, or as in :func:`load_policy`.
     """
     if algorithm.updates:
         raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")

@@ -63,7 +63,7 @@ class Buffers:
         length = max(stream.steps for stream in self.streams.values())
         if algorithm.recurrent:
             length = settings.burn_in + settings.sequence_length
-        if length > 1:
+        if algorithm.recurrent or self._runs():
             # Whole steps of all environments, or a sequence would jump to another one.
             size -= size % training.num_envs
             if size < length * training.num_envs:
@@ -84,10 +84,14 @@ class Buffers:
             if stream.window is not None:
                 window = min(stream.window, training.total_frames)
                 self.drawn[name] = buffer(window, batch_size)
-            elif stream.steps > 1:
+            elif stream.in_order:
                 self.drawn[name] = ReplayBuffer(
                     storage=self.replay.storage,
-                    sampler=SequenceSampler(num_envs=training.num_envs, length=stream.steps),
+                    sampler=SequenceSampler(
+                        num_envs=training.num_envs,
+                        length=stream.steps,
+                        rewarded_share=stream.rewarded_share,
+                    ),
                     batch_size=batch_size * stream.steps,
                 )
             elif stream.sampler is not None or not same:
@@ -163,7 +167,7 @@ class Buffers:
         return [name for name, stream in self.streams.items() if stream.window is not None]
 
     def _runs(self) -> list[str]:
-        return [name for name, stream in self.streams.items() if stream.steps > 1]
+        return [name for name, stream in self.streams.items() if stream.in_order]
 
     def _samplers(self) -> list[str]:
         own = [name for name, stream in self.streams.items() if stream.sampler is not None]

@@ -44,6 +44,8 @@ class Collection:
         training = config.training
         # The frames that a collector draws by itself no exploration module can shape.
         random_frames = getattr(config.algorithm, "random_frames", 0)
+        # Whole batches, of which TorchRL would warn.
+        random_frames += -random_frames % training.frames_per_batch
         self.collector = Collector(
             env,
             self.policy,

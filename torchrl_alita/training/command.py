@@ -57,6 +57,11 @@ def quiet_libraries() -> None:
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", module=r"torchrl_alita(\..*)?")
+    warnings.formatwarning = _in_one_line
+
+
+def _in_one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"torchrl-alita: {' '.join(str(message).split())}\n"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -74,7 +79,7 @@ def launch(defaults: Mapping[str, Config], arguments: Sequence[str] | None = Non
         arguments: Default: the process's own.
 
     Returns:
-        As of :func:`torchrl_alita.training.train`.
+        The same as :func:`torchrl_alita.training.train`.
 
     Raises:
         SystemExit: with 2 for a wrong option, which one line on stderr names; with 130 after

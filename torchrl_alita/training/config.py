@@ -94,7 +94,7 @@ class TrainingSettings(Settings):
     wandb: WandbSettings = field(default=WandbSettings())
     """What Weights & Biases is told."""
     progress: bool = True
-    """Show a progress bar."""
+    """Show how far the run is: a bar on a terminal, elsewhere a line for each evaluation."""
     pictures: bool = True
     """Draw curves, episodes and maps at the end of the run."""
     run_dir: Path | None = None
@@ -114,6 +114,8 @@ class TrainingSettings(Settings):
         known = {name: getattr(self, name) for name in sizes}
         check_at_least_one(**{name: size for name, size in known.items() if size is not None})
         check_whole(0, LARGEST_SEED, seed=self.seed)
+        if len(set(self.loggers)) < len(self.loggers):
+            raise ValueError(f"loggers must name each logger once, got {list(self.loggers)}.")
         if self.frames_per_batch % self.num_envs:
             raise ValueError(
                 f"frames_per_batch must be a multiple of num_envs, {self.num_envs}, got "
@@ -284,7 +286,8 @@ def make_config(
         The :class:`Config`.
 
     Raises:
-        ValueError: for an unknown name, or a value out of its range.
+        ValueError: for an unknown name, an option that is given twice, or a value out of its
+            range.
         TypeError: for a value of another type.
 
     Examples:
@@ -307,7 +310,11 @@ def make_config(
     own = default.task_settings if same else get_task(task).settings
     parts: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
     sides: dict[str, Any] = {}
+    seen: set[str] = set()
     for option, value in (options or {}).items():
+        if option.replace("-", "_") in seen:
+            raise ValueError(f"The option {option} is given twice.")
+        seen.add(option.replace("-", "_"))
         part, _, field_name = option.replace("-", "_").rpartition(".")
         if part == SIDE or part.startswith(f"{SIDE}."):
             sides[option.replace("-", "_")] = value

@@ -52,8 +52,8 @@ def cross_play(
             :func:`torchrl_alita.envs.sides_of`.
         episodes: of each combination.
         seed: of the initial states.
-        n_agents: as of :func:`torchrl_alita.envs.make_env`.
-        horizon: as of :func:`torchrl_alita.envs.make_env`.
+        n_agents: as in :func:`torchrl_alita.envs.make_env`.
+        horizon: as in :func:`torchrl_alita.envs.make_env`.
         device: of the simulation and the policies.
 
     Returns:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import nn
 from torchrl.envs import EnvBase, ExplorationType
 
 from torchrl_alita._agents import gather_agents
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, make_env
-from torchrl_alita.layout import DONE, REWARD, next_key
+from torchrl_alita.layout import DONE, OBSERVATION, REWARD, next_key
 from torchrl_alita.modules._acting import Acting
-from torchrl_alita.saving import preserve_random_state
+from torchrl_alita.saving import preserve_random_state, seed_everything
 from torchrl_alita.training.collection import sides_played, with_memory
 from torchrl_alita.training.config import TrainingSettings
+from torchrl_alita.training.learning import check_allowed
 
 __all__ = ["EVALUATION_SEED", "Evaluation", "evaluate", "side_returns"]
 
@@ -56,6 +60,9 @@ def evaluate(
 ) -> tuple[dict[str, float], TensorDictBase]:
     """One episode of every environment with greedy policies, extrinsic reward only.
 
+    The policy acts in evaluation mode, as after ``policy.eval()``, and is put back after it. The
+    random states of the process stay as they were.
+
     Args:
         policy: reads observations, writes actions. None acts uniformly at random.
         env: an environment of its own, ``[B]``.
@@ -64,7 +71,7 @@ def evaluate(
         seed: of the initial states, so that evaluations are of the same ones.
         stop_when_done: end with the last episode; environments whose episode has ended wait.
             Otherwise they begin another one, to the horizon.
-        sides: the agents of each side of a game, as of :func:`torchrl_alita.envs.sides_of`.
+        sides: the agents of each side of a game, as in :func:`torchrl_alita.envs.sides_of`.
 
     Returns:
         ``return_mean``, ``return_std`` over the episodes and the metrics, as floats, and
@@ -81,18 +88,17 @@ def evaluate(
         >>> sorted(result)[-2:]
         ['return_mean', 'return_std']
     """
-    if isinstance(policy, TensorDictModuleBase):
-        policy = Acting(policy)
-    with preserve_random_state():
-        env.set_seed(seed)
-        torch.manual_seed(seed)
+    acting = Acting(policy) if isinstance(policy, TensorDictModuleBase) else policy
+    # The metrics too: they may draw.
+    with preserve_random_state(), _without_training(policy):
+        _seed(env, seed)
         episodes = env.rollout(
-            horizon, policy, break_when_any_done=False, break_when_all_done=stop_when_done
+            horizon, acting, break_when_any_done=False, break_when_all_done=stop_when_done
         )
+        given = metrics(episodes) if metrics else {}
     returns = episode_returns(episodes)
     several = sides if sides is not None and len(sides) > 1 else {}
     own = {"return_mean": returns.mean(), "return_std": returns.std(correction=0)}
-    given = metrics(episodes) if metrics else {}
     if taken := sorted(own.keys() & given.keys()):
         raise ValueError(f"The metrics {taken} are the evaluation's own: give them other names.")
     # A task may know its sides' returns itself.
@@ -102,6 +108,27 @@ def evaluate(
     }
     found = of_sides | own | given
     return {name: _number(name, value) for name, value in found.items()}, episodes
+
+
+def _seed(env: EnvBase, seed: int) -> None:
+    """Seed an environment, and all that one may draw from which has no generator of its own."""
+    seed_everything(seed % 2**32)
+    env.set_seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _without_training(policy: object) -> Iterator[None]:
+    """A policy without dropout, whose running statistics stay as they are."""
+    parts = policy.modules() if isinstance(policy, nn.Module) else ()
+    training = [part for part in parts if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def side_returns(result: Mapping[str, float]) -> dict[str, float]:
@@ -139,9 +166,14 @@ class Evaluation:
         task: whose metrics are reported.
         training: how many episodes.
         options: of the task's environments: agents, device, horizon.
+
+    Raises:
+        ValueError: if the run is trained from a seed of the evaluations.
     """
 
     def __init__(self, task: Task, training: TrainingSettings, options: dict[str, Any]):
+        if training.seed in (EVALUATION_SEED, _SELECTION_SEED):
+            raise ValueError(f"seed must not be {training.seed}: evaluations begin from it.")
         self._task, self._training, self._options = task, training, options
         self.env = make_env(
             task, num_envs=training.evaluation_episodes, seed=EVALUATION_SEED, **options
@@ -154,13 +186,36 @@ class Evaluation:
 
         Args:
             algorithm: whose policies are evaluated from here on.
+
+        Raises:
+            ValueError: if an agent is allowed no action at the beginning.
+
+        Warns:
+            UserWarning: if the task's environments do not begin alike from one seed.
         """
+        self._check_beginning()
         self._sides = sides_played(self.env, algorithm)
         self.env = with_memory(self.env, algorithm)
         if len(algorithm.candidates()) > 1:
             episodes = self._training.selection_episodes
             env = make_env(self._task, num_envs=episodes, seed=_SELECTION_SEED, **self._options)
             self.selection_env = with_memory(env, algorithm)
+
+    def _check_beginning(self) -> None:
+        starts = []
+        with preserve_random_state():
+            for _ in range(2):
+                _seed(self.env, EVALUATION_SEED)
+                begun = self.env.reset()
+                check_allowed(begun, 0)
+                starts.append(begun[OBSERVATION])
+        if not torch.equal(*starts):
+            warnings.warn(
+                "The task's environments begin otherwise from the same seed: evaluations are not "
+                "of the same episodes, and the run cannot be made again. Let _set_seed seed all "
+                "that the environment draws from.",
+                stacklevel=2,
+            )
 
     @property
     def components(self) -> dict[str, Any]:

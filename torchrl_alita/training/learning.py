@@ -8,12 +8,12 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from torchrl_alita.algorithms import Learner
-from torchrl_alita.layout import DONE, next_key
+from torchrl_alita.layout import ACTION_MASK, DONE, next_key
 from torchrl_alita.saving import preserve_random_state
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.config import Config
 
-__all__ = ["Learning", "check_finite"]
+__all__ = ["Learning", "check_allowed", "check_finite"]
 
 
 class Learning:
@@ -24,10 +24,18 @@ class Learning:
         algorithm: that learns.
 
     Raises:
-        ValueError: if a sequence does not fit into the buffer.
+        ValueError: if a sequence, or what is collected between two updates, does not fit into
+            the buffer.
     """
 
     def __init__(self, config: Config, algorithm: Learner):
+        size = getattr(config.algorithm, "buffer_size", None)
+        collected = config.training.frames_per_batch
+        if size is not None and size < collected:
+            raise ValueError(
+                f"buffer_size must be at least frames_per_batch, {collected}, or what nobody has "
+                f"seen is overwritten; got {size}."
+            )
         self.algorithm = algorithm
         self.buffers = Buffers(config, algorithm)
         self.progress: dict[str, Any] = {
@@ -73,11 +81,13 @@ class Learning:
             collected: ``[B, T]``.
 
         Raises:
-            ValueError: at a NaN or infinity; the key and the frame are named.
+            ValueError: at a NaN or infinity, or an agent without any action that it may take;
+                the key and the frame are named.
         """
         self._fresh = self.progress["frames"] >= self._random_frames
         self.progress["frames"] += collected.numel()
         check_finite(collected, self.progress["frames"])
+        check_allowed(collected, self.progress["frames"])
         self.buffers.extend(collected)
         self._begin_episode(collected)
         self.algorithm.observe(collected)
@@ -142,6 +152,35 @@ class Learning:
             "buffers": self.buffers,
             "progress": self.progress,
         }
+
+
+def check_allowed(collected: TensorDictBase, frame: int) -> None:
+    """Stop where a mask leaves an agent nothing: whatever it does is not allowed.
+
+    Args:
+        collected: a batch ``[*B]``.
+        frame: environment steps made so far.
+
+    Raises:
+        ValueError: if there is such an agent; it and the frame are named.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> check_allowed(TensorDict({"agents": {"action_mask": mask}}, [1]), 7)
+        Traceback (most recent call last):
+        ...
+        ValueError: ('agents', 'action_mask') allows agent 1 no action, at frame 7: allow one that
+        does nothing to agents that have ended.
+    """
+    mask = collected.get(ACTION_MASK, None)
+    if mask is None or (some := mask.any(-1)).all():
+        return
+    agent = int((~some).nonzero()[0, -1])
+    raise ValueError(
+        f"{ACTION_MASK} allows agent {agent} no action, at frame {frame}: allow one that does "
+        "nothing to agents that have ended."
+    )
 
 
 def check_finite(values: TensorDictBase, frame: int) -> None:

@@ -265,8 +265,8 @@ class Loggers:
         names: of the loggers.
         run_dir: the run's directory.
         config: of the run.
-        labels: as of :func:`make_logger`.
-        wandb: as of :func:`make_logger`.
+        labels: as in :func:`make_logger`.
+        wandb: as in :func:`make_logger`.
 
     Raises:
         ValueError: for an unknown name.

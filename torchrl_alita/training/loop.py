@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
@@ -59,8 +62,8 @@ def train(
         The content of summary.json, and the run's directory under ``"run_dir"``.
 
     Raises:
-        ValueError: for a config that cannot work, a folder that cannot be resumed, a
-            damaged checkpoint, or a NaN or infinity in a batch or a loss; the key and the
+        ValueError: for a config that cannot work, a folder that cannot be resumed, another
+            thread of this process that trains a run, a damaged checkpoint, or a NaN or infinity in a batch or a loss; the key and the
             frame are named and the last checkpoint stays.
         OSError: if a checkpoint cannot be written; the file is named and the last one
             stays.
@@ -90,20 +93,56 @@ def start(
     task: Task | None = None,
     make_algorithm: Callable[[EnvBase, AlgorithmSettings], Learner] | None = None,
 ) -> Iterator[Run]:
-    """All that a run needs, built and checked, new or resumed. Arguments as of :func:`train`."""
+    """All that a run needs, built and checked, new or resumed. The arguments are those of :func:`train`."""
     import_extra("tqdm", "recipes")
     threads = torch.get_num_threads()
-    if config.training.threads is not None:
-        torch.set_num_threads(config.training.threads)
+    with _alone_in_this_process(), _without_information():
+        if config.training.threads is not None:
+            torch.set_num_threads(config.training.threads)
+        try:
+            build = make_algorithm or build_learner
+            # A caller may have turned gradients off.
+            with torch.inference_mode(False), torch.enable_grad():
+                run = Run(_with_compile(config), build, task or config.find_task())
+                with run.closing:
+                    yield run
+        finally:
+            torch.set_num_threads(threads)
+
+
+# Threads that have a run, one entry for each run.
+_RUNNING: list[int] = []
+_GUARD = threading.Lock()
+
+
+@contextmanager
+def _alone_in_this_process() -> Iterator[None]:
+    """Refuse a run while another thread has one: both would draw from one random state."""
+    me = threading.get_ident()
+    with _GUARD:
+        if any(thread != me for thread in _RUNNING):
+            raise ValueError(
+                "Another thread of this process trains a run, and both would draw from the same "
+                "random numbers. Train each in a process of its own, as torchrl-alita sweep does."
+            )
+        _RUNNING.append(me)
     try:
-        build = make_algorithm or build_learner
-        # A caller may have turned gradients off.
-        with torch.inference_mode(False), torch.enable_grad():
-            run = Run(_with_compile(config), build, task or config.find_task())
-            with run.closing:
-                yield run
+        yield
     finally:
-        torch.set_num_threads(threads)
+        with _GUARD:
+            _RUNNING.remove(me)
+
+
+@contextmanager
+def _without_information() -> Iterator[None]:
+    """Let TorchRL say what is wrong, and nothing else."""
+    logger = logging.getLogger("torchrl")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _with_compile(config: Config) -> Config:
@@ -180,6 +219,7 @@ class Run:
         )
         if training.resume is not None:
             self.directory.checkpoints.load(self.components)
+            self._changes = self.directory.checkpoints.changes()
             self._begin_episodes()
         self._resumed_at = dict(self.progress)
         self._started = time.perf_counter() - self.progress["wall_seconds"]
@@ -211,6 +251,12 @@ class Run:
         training = self.config.training
         if training.resume is not None:
             print(f"Resumed at frame {self.frames:,}.")
+            if self._changes:
+                named = [f"{k} {there} (now {here})" for k, (there, here) in self._changes.items()]
+                print(
+                    f"Its checkpoint is of {', '.join(named)}: the last digits may differ from "
+                    "those of a run that never stopped."
+                )
         else:
             self._log(self._evaluated())
             self._save()
@@ -219,7 +265,8 @@ class Run:
             initial=self.frames,
             unit=" frames",
             unit_scale=True,
-            disable=not training.progress,
+            # None: it is shown on a terminal alone.
+            disable=None if training.progress else True,
         )
         with bar, _collect_interrupts() as interrupted:
             for collected in self.collection:
@@ -230,6 +277,8 @@ class Run:
                 if self._passed(training.evaluation_interval):
                     logs |= self._evaluated()
                     bar.set_postfix_str(shown_returns(logs), refresh=False)
+                    if training.progress and bar.disable:
+                        print(f"{self.frames:>12,} frames, {shown_returns(logs)}", flush=True)
                     self._log_distributions(collected)
                 self._log(logs)
                 bar.update(collected.numel())
@@ -271,7 +320,9 @@ class Run:
     def _begin_episodes(self) -> None:
         """What an environment cannot give back begins anew, here and when resumed."""
         if self.frames and not self.collection.exact:
-            self.collection.begin_episodes(self.config.training.seed + self.frames)
+            # A seed that no other run, frame or evaluation has.
+            drawn = np.random.SeedSequence((self.config.training.seed, self.frames))
+            self.collection.begin_episodes(int(drawn.generate_state(1)[0]))
             self.learning.buffers.cut()
             self.learning.algorithm.start_episode()
 

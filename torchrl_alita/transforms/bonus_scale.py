@@ -151,7 +151,7 @@ class BonusScale(Transform):
         """Take a rollout into the scale and scale its bonuses.
 
         Args:
-            rollout: as of :meth:`update`.
+            rollout: as in :meth:`update`.
 
         Returns:
             A shallow copy with the intrinsic reward.

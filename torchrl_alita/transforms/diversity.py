@@ -59,7 +59,7 @@ class DiversityPenalty(Transform):
     actor is borrowed: its parameters are no part of this module.
 
     Args:
-        actor_network: the policies of all agents, as of
+        actor_network: the policies of all agents, as made by
             :func:`torchrl_alita.modules.make_actor`.
         team: a :class:`torchrl_alita.Team`, whose influencees are penalized, or the index of
             an influencer, or K of them. With ``Team.in_turns()`` the novelty is that of what

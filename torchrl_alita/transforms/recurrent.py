@@ -60,7 +60,7 @@ def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
     (https://arxiv.org/abs/1902.04043).
 
     Args:
-        network: as of :func:`torchrl_alita.modules.make_recurrent_actor`; or a
+        network: as in :func:`torchrl_alita.modules.make_recurrent_actor`; or a
             :class:`torchrl_alita.modules.SidesPolicy` of which a side has a memory.
 
     Returns:

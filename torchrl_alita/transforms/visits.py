@@ -37,7 +37,7 @@ class VisitBonus(Transform):
 
     Args:
         code: the next observation's code, ``[*B, N, O] -> [*B, N]`` for each agent or
-            ``[*B]`` for the team, as of :class:`torchrl_alita.data.OneHotCode`.
+            ``[*B]`` for the team, as in :class:`torchrl_alita.data.OneHotCode`.
         num_codes: C, for a code that does not say it by an attribute of this name.
         num_agents: N, for a table of each agent's own. Default: None, the agents share
             their counts.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from benchmarl.algorithms import Maddpg
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
+from benchmarl.models.mlp import MlpConfig
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import nn
@@ -35,7 +37,11 @@ class AlitaMaddpg(Maddpg):
         **settings: of the package's algorithm.
 
     Raises:
-        ValueError: if the agents are not one group with the name "agents".
+        ValueError: if the agents are not one group with the name "agents", or the policies have a
+            memory.
+
+    Warns:
+        UserWarning: if a model for critics is asked for, which is not read.
     """
 
     learner_class: ClassVar[type[MADDPG]] = MADDPG
@@ -52,6 +58,17 @@ class AlitaMaddpg(Maddpg):
         if list(self.group_map) != [_GROUP]:
             raise ValueError(
                 f"The agents must be one group named {_GROUP!r}, got {sorted(self.group_map)}."
+            )
+        if experiment.model_config.is_rnn:
+            raise ValueError(
+                f"Policies with a memory are not supported here, got {_name(self.model_config)}."
+            )
+        asked = experiment.critic_model_config
+        if asked not in (self.model_config, MlpConfig.get_from_yaml()):
+            warnings.warn(
+                f"critic_model_config, {_name(asked)}, is not read: the critics are "
+                "torchrl_alita's, with the algorithm's num_cells and layer_norm.",
+                stacklevel=2,
             )
         self.settings = settings
 
@@ -146,6 +163,10 @@ class _Config(AlgorithmConfig):
     @staticmethod
     def has_centralized_critic() -> bool:
         return True
+
+
+def _name(config: Any) -> str:
+    return type(config).__name__
 
 
 def _tuples(value: Any) -> Any:
