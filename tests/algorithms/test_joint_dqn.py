@@ -11,10 +11,11 @@ from tensordict import TensorDict
 from torch import nn
 
 from torchrl_alita.algorithms import IQL, VDN, JointDQN, JointDQNSettings
-from torchrl_alita.envs import MatrixGame, PushBox
+from torchrl_alita.envs import MatrixGame, PushBox, PushBoxSettings
 from torchrl_alita.layout import VISIT_BONUS, next_key
 from torchrl_alita.modules import joint_action_number
 from torchrl_alita.objectives.joint_actions import enumerate_joint_actions
+from torchrl_alita.training import Config, TrainingSettings, train
 
 ENV = TargetEnv(discrete=True)
 STEPS, GAMMA = 3, 0.5
@@ -114,6 +115,32 @@ def test_it_finds_the_optimum_that_independent_learners_and_a_sum_miss():
     pymarl = {"recurrent": False, "optimizer": "adam", "target_update_interval": 1}
     for kind in (IQL, VDN):
         assert learned(kind, **options, **pymarl)[0] == [2, 2]
+
+
+def test_a_team_learns_to_deliver_a_box_that_neither_moves_alone(tmp_path):
+    """In a small Push-Box, from runs of five steps of which a quarter is rewarded.
+
+    A random team delivers none.
+    """
+    summary = train(
+        Config(
+            task="push_box",
+            task_settings=PushBoxSettings(size=9, reward=1.0),
+            training=TrainingSettings(
+                n_agents=2, num_envs=64, horizon=50, total_frames=64_000, frames_per_batch=640,
+                exploration="team", spread=1.0, evaluation_interval=64_000,
+                evaluation_episodes=32, checkpoint_interval=64_000, pictures=False,
+                progress=False, run_dir=tmp_path / "run",
+            ),
+            algorithm=JointDQNSettings(
+                num_cells=(64, 64), gamma=0.95, batch_size=256, frames_per_update=64,
+                buffer_size=100_000, random_frames=6_400, noise_start=0.7, noise_end=0.1,
+                noise_frames=32_000, tau=0.02, compile=False,
+            ),
+        )
+    )  # fmt: skip
+    assert summary["random_team"]["boxes_per_episode"] == 0
+    assert summary["evaluation"]["boxes_per_episode"] > 0.7
 
 
 # Visits.
