@@ -52,6 +52,10 @@ SHOWN = {
     "pybullet/": Figure(Column("return", reached(RETURN), 0)),
     "push_box": Figure(Column("boxes an episode", "evaluation/boxes_per_episode", 1), 23.9),
     "secret_room": Figure(Column("episodes solved", "evaluation/success_share", 2), 1.0),
+    # The return is of agents that are paid against each other.
+    "mpe/adversary": Figure(
+        Column("goal reached, less by the adversary", "evaluation/delta_0.23", 2), 1.0
+    ),
     "smax/": Figure(Column("battles won", "evaluation/win_rate", 2), 1.0),
 }
 
