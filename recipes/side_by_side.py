@@ -117,15 +117,17 @@ def say_evaluations(folders: dict[str, Path], said: dict[str, int]) -> dict[str,
 
 
 def table(summaries: dict[str, dict]) -> str:
-    """What the teams do at the end, beside a random one."""
+    """What the teams do at the end, beside a random one and the best that is known."""
     random = next(iter(summaries.values()))["random_team"]
     columns = {"random": random} | {name: each["evaluation"] for name, each in summaries.items()}
-    lines = [f"{'':<32}" + "".join(f"{name:>16}" for name in columns)]
-    for key, title in ROWS.items():
-        lines.append(f"{title:<32}" + "".join(f"{each[key]:>16.2f}" for each in columns.values()))
     task = get_task(TASK)
+    lines = [f"{'':<32}" + "".join(f"{name:>16}" for name in (*columns, "a script"))]
+    for key, title in ROWS.items():
+        best = f"{task.ceiling:>16.2f}" if key == "return_mean" else ""
+        values = "".join(f"{each[key]:>16.2f}" for each in columns.values())
+        lines.append(f"{title:<32}{values}{best}")
     span = task.ceiling - task.floor
-    scores = [(each["return_mean"] - task.floor) / span for each in columns.values()]
+    scores = [(each["return_mean"] - task.floor) / span for each in columns.values()] + [1.0]
     title = "score (random 0, script 1)"
     return "\n".join(
         [*lines, f"{title:<32}" + "".join(f"{round(score, 2) + 0.0:>16.2f}" for score in scores)]
@@ -134,9 +136,8 @@ def table(summaries: dict[str, dict]) -> str:
 
 def frames_of(path: Path) -> list[Image.Image]:
     """The frames of a picture, a step each: the file has those that are alike once."""
-    found = [
-        (f.convert("RGB"), f.info["duration"]) for f in ImageSequence.Iterator(Image.open(path))
-    ]
+    with Image.open(path) as film:
+        found = [(f.convert("RGB"), f.info["duration"]) for f in ImageSequence.Iterator(film)]
     step = min(duration for _, duration in found)
     return [frame for frame, duration in found for _ in range(round(duration / step))]
 

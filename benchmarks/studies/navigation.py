@@ -1,4 +1,4 @@
-"""Cooperative navigation to the figure of a script: what MAPPO needs, one change at a time.
+"""Cooperative navigation, nearly as good as a script: what MAPPO needs, one change at a time.
 
 The score lies between a random team, 0, and a script that assigns every landmark once, by the
 least sum of distances, and steers around teammates, 1; agent i to landmark i has 0.84. The rows of

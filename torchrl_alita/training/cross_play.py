@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -143,9 +145,31 @@ def _policy(
     return fixed_policy(str(policy), SideView(env, agents), device=device)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text, in columns."""
-    titles = list(rows[0])
+def table(rows: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:
+    """Rows as text, in columns; those beyond the width follow below, with the names again.
+
+    Args:
+        rows: of :func:`cross_play`.
+        width: characters of a line. Default: all columns side by side.
+    """
+    names = [title for title, value in rows[0].items() if isinstance(value, str)]
+    parts: list[list[str]] = [list(names)]
+    for title in rows[0]:
+        if title in names:
+            continue
+        longer = _columns(rows, [*parts[-1], title])
+        if width is not None and len(parts[-1]) > len(names) and _longest(longer) > width:
+            parts.append([*names, title])
+        else:
+            parts[-1].append(title)
+    return "\n\n".join(_columns(rows, titles) for titles in parts)
+
+
+def _longest(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> str:
     cells = [titles, *([_shown(row[title]) for title in titles] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
     lines = []
@@ -154,7 +178,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(
             "  ".join(
                 cell.ljust(width) if isinstance(value, str) else cell.rjust(width)
-                for cell, width, value in zip(row, widths, rows[0].values(), strict=True)
+                for cell, width, value in zip(
+                    row, widths, (rows[0][title] for title in titles), strict=True
+                )
             ).rstrip()
         )
     return "\n".join(lines)
@@ -200,7 +226,9 @@ def main(arguments: Sequence[str]) -> int:
             horizon=given.horizon,
             device=given.device,
         )
-        print(table(rows))
+        # A file has no width.
+        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(table(rows, width=wide))
         if given.json is not None:
             given.json.write_text(json.dumps(rows, indent=1) + "\n")
     except REFUSALS as error:
