@@ -35,6 +35,7 @@ MPE2 = (
     "simple_spread_v3", "simple_speaker_listener_v4", "simple_adversary_v3", "simple_tag_v3",
     "simple_reference_v3", "simple_world_comm_v3",
 )  # fmt: skip
+MAMUJOCO = tuple(name.split("/")[1] for name in task_names() if name.startswith("mamujoco/"))
 
 
 class Leaving:
@@ -181,6 +182,83 @@ def test_an_environment_that_waits_for_its_reset_does_nothing():
     assert not step["agents", "reward"].any()
 
 
+def test_agents_that_are_left_out_are_paid_and_shown_nothing():
+    class Forgetful(Leaving):
+        def step(self, actions):
+            self.steps += 1
+            seen, paid = self.seen(), dict.fromkeys(self.agents, 2.0)
+            if self.steps == 2:
+                del seen["middle"], paid["short"]
+            return seen, paid, dict.fromkeys(paid, False), {}, {}
+
+    after = PettingZooEnv(Forgetful, B, horizon=3, seed=0).rollout(T)["next"]
+    assert after["agents", "reward"][0, ..., 0].tolist() == [[2, 2, 2], [0, 2, 2], [2, 2, 2]]
+    assert after[OBSERVATION][0, :, 1].tolist() == [[1, 1, 1, 0], [0] * 4, [1, 1, 1, 0]]
+    assert after[MASK][0, :, 1].tolist() == [
+        [True, True, True, False], [True, False, False, False], [True, True, True, False],
+    ]  # fmt: skip
+    assert after["truncated"][0].flatten().tolist() == [False, False, True]
+
+
+def test_environments_of_which_some_lose_an_agent_are_laid_out_like_each_alone():
+    class Late(Leaving):
+        made = 0
+
+        def __init__(self):
+            super().__init__()
+            Late.made += 1
+            self.late = Late.made
+
+        def step(self, actions):
+            self.steps += 1
+            leaves = {a: a == "short" and self.steps == self.late for a in self.agents}
+            paid = {a: float(10 * self.late + self.steps) for a in self.agents}
+            seen = {a: own * self.late for a, own in self.seen().items()}
+            self.agents = [a for a in self.agents if not leaves[a]]
+            return seen, paid, leaves, {}, {}
+
+    after = PettingZooEnv(Late, 3, horizon=3, seed=0).rollout(T)["next"]
+    assert after["agents", "reward"][:, :, 1, 0].tolist() == [
+        [11, 12, 13],
+        [21, 22, 23],
+        [31, 32, 33],
+    ]
+    assert after["agents", "reward"][:, :, 0, 0].tolist() == [[11, 0, 0], [21, 22, 0], [31, 32, 33]]
+    assert after[OBSERVATION][:, :, 2].eq(torch.tensor([1, 2, 3]).view(3, 1, 1)).all()
+
+
+def test_a_single_agent_is_laid_out_like_several():
+    class Alone(Leaving):
+        possible_agents = ["long"]
+
+        def seen(self):
+            return {"long": np.full(2, self.steps, np.float64)}
+
+        def step(self, actions):
+            self.steps += 1
+            return self.seen(), {"long": 3.0}, {"long": False}, {"long": False}, {"long": {}}
+
+    env = PettingZooEnv(Alone, B, seed=0, horizon=2)
+    after = env.rollout(T)["next", "agents"]
+    assert after["observation"][0, :, 0].tolist() == [[1, 1], [2, 2]]
+    assert after["reward"].flatten().tolist() == [3] * 4
+    check_env_specs(env)
+
+
+def test_observations_of_another_size_than_the_space_has_are_refused():
+    class Longer(Leaving):
+        def seen(self):
+            extra = self.steps > 0
+            return {a: np.ones(self.possible_agents.index(a) + 2 + extra) for a in self.agents}
+
+        def step(self, actions):
+            self.steps += 1
+            return self.seen(), dict.fromkeys(self.agents, 0.0), {}, {}, {}
+
+    with pytest.raises(ValueError, match=r"short observes 3 numbers, its space Box\(.*\) has 2\."):
+        PettingZooEnv(Longer, B, seed=0).rollout(1)
+
+
 # The environments' own numbers
 
 
@@ -208,6 +286,26 @@ def test_rewards_and_observations_are_those_of_the_bare_environment(continuous):
             assert rollout["next", "agents", "reward"][row, step, :, 0].tolist() == pytest.approx(
                 list(paid.values()), rel=1e-6
             )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MAMUJOCO)
+def test_robots_move_as_those_of_mamujoco_bit_for_bit(name):
+    """Its torques are set in one go."""
+    mamujoco = pytest.importorskip("gymnasium_robotics").mamujoco_v1
+    env = make_env(f"mamujoco/{name}", num_envs=1, seed=0)
+    rollout = env.rollout(3)[0]
+    bare = mamujoco.parallel_env(*name.split("-", 1))
+    seen, _ = bare.reset(seed=int(rollout["episode_seed"][0]))
+    for step in range(len(rollout)):
+        given = {}
+        for number, agent in enumerate(env.agents):
+            own = rollout[OBSERVATION][step, number].numpy()
+            assert np.array_equal(own[: len(seen[agent])], seen[agent].astype(np.float32))
+            size = bare.action_space(agent).shape[0]
+            given[agent] = rollout[ACTION][step, number, :size].numpy()
+        seen, paid, *_ = bare.step(given)
+        assert np.float32(paid[env.agents[0]]) == rollout["next", "agents", "reward"][step, 0, 0]
 
 
 def test_every_episode_has_a_seed_of_its_own_which_follows_from_the_environments():

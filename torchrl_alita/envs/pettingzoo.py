@@ -11,6 +11,7 @@ stack unequal agents, and steps one environment at a time.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,8 @@ from dataclasses import asdict, make_dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from math import prod
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +57,8 @@ __all__ = [
 EPISODE_SEED = "episode_seed"
 _SEEDS = 2**31 - 1
 _MOST_CHOICES = 1_000
-# Done, terminated and truncated of most steps.
-_GOES_ON = (False, False, False)
+# Done, terminated and truncated: of most steps, and of one at the time limit.
+_GOES_ON, _LATE = (False, False, False), (True, False, True)
 # Packages with environments, and which extra installs each.
 _SUITES = {
     "mpe2": ("mpe2", "pettingzoo"),
@@ -139,13 +141,15 @@ class PettingZooEnv(EnvBase):
         check_at_least_one(num_envs=num_envs, image_size=image_size, **limit)
         super().__init__(device=device, batch_size=[num_envs])
         self.horizon, self.image_size = horizon, image_size
+        self._limit = math.inf if horizon is None else horizon
         with _quiet():
             self._envs = [_parallel(make()) for _ in range(num_envs)]
         first = self._envs[0]
         self.agents = tuple(first.possible_agents)
         self.num_agents = len(self.agents)
         self._place = {agent: number for number, agent in enumerate(self.agents)}
-        self._read = [_reader(first.observation_space(a), image_size) for a in self.agents]
+        self._pick = itemgetter(*self.agents) if self.num_agents > 1 else self._only
+        self._read = [_Reader(a, first.observation_space(a), image_size) for a in self.agents]
         self._act = [_writer(agent, first.action_space(agent)) for agent in self.agents]
         kinds = {agent: type(act).kind for agent, act in zip(self.agents, self._act, strict=True)}
         if len(set(kinds.values())) > 1:
@@ -155,6 +159,9 @@ class PettingZooEnv(EnvBase):
             )
         self.discrete = type(self._act[0]).kind == "discrete"
         self._size = max(read.size for read in self._read)
+        # Where each agent's numbers end, of all agents' in a row.
+        self._ends = list(accumulate(read.size for read in self._read))
+        self._vectors = all(read.vector for read in self._read)
         self._actions = max(act.size for act in self._act)
         masked = any(read.masked for read in self._read)
         self._masked = self.discrete and (masked or len({a.size for a in self._act}) > 1)
@@ -168,23 +175,21 @@ class PettingZooEnv(EnvBase):
         """Agents whose names differ by the number alone, see :func:`sides_of`."""
         return sides_by_name(self.agents)
 
+    def _only(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Of a single agent, as several agents' values are picked."""
+        return (values[self.agents[0]],)
+
     def _blank(self) -> None:
         (num_envs,) = self.batch_size
         lead = (num_envs, self.num_agents)
-        self._steps = [0] * num_envs
         self._seeds = np.full(num_envs, -1, np.int64)
         self._past: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         # Numbers of the agents that are alive.
         self._living: list[list[int]] = [[] for _ in range(num_envs)]
+        # Whether all agents are alive, and each may do all that it can.
+        self._whole = [False] * num_envs
         self._seen = np.zeros((*lead, self._size), np.float32)
-        # Where each agent's numbers go.
-        self._slots = [
-            [seen[: read.size] for seen, read in zip(row, self._read, strict=True)]
-            for row in self._seen
-        ]
         self._allowed = np.zeros((*lead, self._actions), bool)
-        # Who may do less than its actions are.
-        self._restricted: set[tuple[int, int]] = set()
         # Of those that can do nothing.
         self._first = np.arange(self._actions) == 0
         self._alive = np.zeros((*lead, 1), bool)
@@ -246,34 +251,35 @@ class PettingZooEnv(EnvBase):
         reset = None if tensordict is None else tensordict.get("_reset", None)
         (num_envs,) = self.batch_size
         rows = range(num_envs) if reset is None else reset.flatten().nonzero().flatten().tolist()
-        for row in rows:
-            self._begin(row, int(torch.randint(_SEEDS, (), generator=self.generator)))
+        with _quiet():
+            for row in rows:
+                self._begin(row, int(torch.randint(_SEEDS, (), generator=self.generator)))
         return self._entries(np.zeros((num_envs, 3), bool))
 
     def _begin(self, row: int, seed: int) -> None:
-        with _quiet():
-            seen, infos = self._envs[row].reset(seed=seed)
-        self._steps[row], self._seeds[row], self._past[row] = 0, seed, []
+        seen, infos = self._envs[row].reset(seed=seed)
+        self._seeds[row], self._past[row] = seed, []
         self._living[row] = list(range(self.num_agents))
         self._alive[row], self._terminated[row] = True, False
         self._seen[row], self._allowed[row] = 0, False
-        self._restricted |= {(row, number) for number in self._living[row]}
         self._keep(row, seen, infos)
 
     def _keep(self, row: int, seen: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
         """What the living see and may do."""
-        slots = self._slots[row]
+        whole = len(self._living[row]) == self.num_agents
         for number in self._living[row]:
-            agent = self.agents[number]
+            agent, read = self.agents[number], self._read[number]
             if agent not in seen:
                 self._nothing(row, number)
+                whole = False
                 continue
-            read, own = self._read[number], seen[agent]
-            slots[number][:] = read(own)
+            own = seen[agent]
+            self._seen[row, number, : read.size] = read(own)
             if self._masked:
-                info = infos.get(agent)
-                if info or read.masked or (row, number) in self._restricted:
-                    self._allow(row, number, read.mask(own, info or {}))
+                mask = read.mask(own, infos.get(agent) or {})
+                self._allow(row, number, mask)
+                whole = whole and mask is None
+        self._whole[row] = whole
 
     def _allow(self, row: int, number: int, mask: np.ndarray | None) -> None:
         """What an agent may do: all of its actions without a mask."""
@@ -281,28 +287,40 @@ class PettingZooEnv(EnvBase):
         allowed[: self._act[number].size] = True if mask is None else mask
         if not allowed.any():
             allowed[0] = True
-        restrict = self._restricted.discard if mask is None else self._restricted.add
-        restrict((row, number))
 
     def _nothing(self, row: int, number: int) -> None:
         """An agent sees nothing, and may do the first thing alone."""
         self._seen[row, number] = 0
         self._allowed[row, number] = self._first
-        self._restricted.add((row, number))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         # One copy for all: what is remembered of an episode are its rows.
         action = tensordict.get(ACTION).detach().cpu().numpy().copy()
-        chosen = self._chosen(action)
         (num_envs,) = self.batch_size
-        reward = np.zeros((num_envs, self.num_agents, 1), np.float32)
+        reward = np.zeros((num_envs, self.num_agents), np.float32)
         flags = np.zeros((num_envs, 3), bool)
+        # Of most environments' steps; they are laid out together.
+        rows, seen, paid = [], [], []
+        chosen = zip(action, zip(*self._chosen(action), strict=True), strict=True)
         with _quiet():
-            for row, (own, paid) in enumerate(zip(action, reward[..., 0], strict=True)):
-                ends = self._advance(row, own, row, chosen, paid)
+            for row, (own, given) in enumerate(chosen):
+                result = self._play(row, own, given)
+                usual = self._usual(row, result)
+                if usual is None:
+                    ends = self._settle(row, result, reward[row])
+                else:
+                    rows.append(row)
+                    seen += usual[0]
+                    paid += usual[1]
+                    ends = _GOES_ON
+                if ends is _GOES_ON and len(self._past[row]) >= self._limit:
+                    ends = _LATE
                 if ends is not _GOES_ON:
                     flags[row] = ends
-        return self._entries(flags, reward=torch.from_numpy(reward).to(self.device))
+            if rows:
+                self._lay_out(rows, seen, paid, reward)
+        reward = torch.from_numpy(reward).unsqueeze(-1)
+        return self._entries(flags, reward=reward.to(self.device))
 
     def _chosen(self, action: np.ndarray) -> list[Any]:
         """What each agent does in each of ``[M, N, A]``: N rows of M actions of its own space."""
@@ -313,34 +331,60 @@ class PettingZooEnv(EnvBase):
     def _replay(self, row: int, actions: np.ndarray) -> None:
         """Steps ``[T, N, A]`` of one environment."""
         paid = np.zeros(self.num_agents)
-        chosen = self._chosen(actions)
+        chosen = zip(*self._chosen(actions), strict=True)
         with _quiet():
-            for step, action in enumerate(actions):
-                self._advance(row, action, step, chosen, paid)
+            for action, given in zip(actions, chosen, strict=True):
+                self._settle(row, self._play(row, action, given), paid)
 
-    def _advance(
-        self, row: int, action: np.ndarray, step: int, chosen: list[Any], reward: np.ndarray
-    ) -> tuple[bool, ...]:
-        """One step of one environment: done, terminated, truncated; rewards are written.
-
-        ``chosen`` is of several steps, of which this is one.
-        """
-        living, agents = self._living[row], self.agents
+    def _play(self, row: int, action: np.ndarray, given: tuple[Any, ...]) -> tuple | None:
+        """One environment's own step; None where it has ended, and waits to be reset."""
+        living = self._living[row]
         if not living:
-            # It has ended, and waits to be reset.
-            return True, bool(self._terminated[row].any()), False
-        seen, paid, terminated, truncated, infos = self._envs[row].step(
-            {agents[number]: chosen[number][step] for number in living}
-        )
+            return None
         self._past[row].append(action)
-        self._steps[row] += 1
+        if len(living) == self.num_agents:
+            return self._envs[row].step(dict(zip(self.agents, given, strict=True)))
+        return self._envs[row].step({self.agents[number]: given[number] for number in living})
+
+    def _usual(self, row: int, result: tuple | None) -> tuple[tuple, tuple] | None:
+        """What all agents see and are paid, if all go on and may do what they could before."""
+        if result is None or not self._whole[row]:
+            return None
+        seen, paid, terminated, truncated, infos = result
+        if True in terminated.values() or True in truncated.values():
+            return None
+        if self._masked and any(infos.values()):
+            return None
+        try:
+            return self._pick(seen), self._pick(paid)
+        except KeyError:
+            # An agent is left out.
+            return None
+
+    def _lay_out(self, rows: list[int], seen: list, paid: list, reward: np.ndarray) -> None:
+        """Write what all agents of some environments see and are paid."""
+        reward[rows] = np.array(paid, np.float32).reshape(len(rows), -1)
+        width = self._ends[-1]
+        if not self._vectors or sum(map(len, seen)) != width * len(rows):
+            seen = [read(own) for read, own in zip(self._read * len(rows), seen, strict=True)]
+        numbers = np.concatenate(seen).reshape(-1, width)
+        # A slice is written to faster than a list of all.
+        where = slice(None) if len(rows) == len(reward) else rows
+        for number, (end, read) in enumerate(zip(self._ends, self._read, strict=True)):
+            self._seen[where, number, : read.size] = numbers[:, end - read.size : end]
+
+    def _settle(self, row: int, result: tuple | None, reward: np.ndarray) -> tuple[bool, ...]:
+        """Who is left in an environment after its step: done, terminated, truncated.
+
+        The agents' rewards are written, and what they see and may do.
+        """
+        if result is None:
+            return True, bool(self._terminated[row].any()), False
+        seen, paid, terminated, truncated, infos = result
         left, last = [], False
-        ends = any(terminated.values()) or any(truncated.values())
-        for number in living:
-            agent = agents[number]
+        for number in self._living[row]:
+            agent = self.agents[number]
             reward[number] = paid.get(agent, 0.0)
-            if not ends:
-                continue
             ended = bool(terminated.get(agent, False))
             if ended or truncated.get(agent, False):
                 left.append(number)
@@ -349,13 +393,9 @@ class PettingZooEnv(EnvBase):
         for number in left:
             self._alive[row, number] = False
             self._nothing(row, number)
-        if left:
-            self._living[row] = [number for number in living if number not in left]
+        self._living[row] = [number for number in self._living[row] if number not in left]
         self._keep(row, seen, infos)
-        if self._living[row]:
-            late = self.horizon is not None and self._steps[row] >= self.horizon
-            return (True, False, True) if late else _GOES_ON
-        return True, last, not last
+        return _GOES_ON if self._living[row] else (True, last, not last)
 
     def _entries(self, flags: np.ndarray, **agents: torch.Tensor) -> TensorDict:
         def sent(array: np.ndarray) -> torch.Tensor:
@@ -414,8 +454,8 @@ class ExactPettingZooEnv(SavedState, PettingZooEnv):
 
     def _saved(self) -> dict[str, torch.Tensor]:
         (num_envs,) = self.batch_size
-        longest = max(self._steps)
-        shape = (num_envs, longest, self.num_agents, self._actions)
+        steps = [len(past) for past in self._past]
+        shape = (num_envs, max(steps), self.num_agents, self._actions)
         actions = np.zeros(shape, np.float32)
         for row, past in enumerate(self._past):
             for step, action in enumerate(past):
@@ -423,7 +463,7 @@ class ExactPettingZooEnv(SavedState, PettingZooEnv):
         return {
             "generator": self.generator.get_state(),
             "seeds": torch.from_numpy(self._seeds.copy()),
-            "steps": torch.tensor(self._steps),
+            "steps": torch.tensor(steps),
             "actions": torch.from_numpy(actions),
         }
 
@@ -443,7 +483,8 @@ class ExactPettingZooEnv(SavedState, PettingZooEnv):
             zip(new["seeds"].tolist(), new["steps"].tolist(), strict=True)
         ):
             if seed >= 0:
-                self._begin(row, seed)
+                with _quiet():
+                    self._begin(row, seed)
             self._replay(row, new["actions"][row, :steps].numpy().copy())
         if self._masked:
             _grid.publish_mask(self, self._mask, torch.from_numpy(self._allowed).to(self.device))
@@ -480,7 +521,7 @@ class _Choices:
 
     def __init__(self, agent: str, sizes: list[int], first: list[int], several: bool):
         self.sizes, self.first, self.several = sizes, first, several
-        self.size = prod(sizes)
+        self.size = math.prod(sizes)
         if self.size > _MOST_CHOICES:
             raise ValueError(
                 f"The actions of {agent} have {self.size} combinations, at most {_MOST_CHOICES} "
@@ -506,7 +547,7 @@ def _writer(agent: str, space: Any) -> _Numbers | _Choices:
         sizes = [int(n) for n in space.nvec.flatten()]
         return _Choices(agent, sizes, [0] * len(sizes), several=True)
     if name == "MultiBinary":
-        sizes = [2] * prod(space.shape)
+        sizes = [2] * math.prod(space.shape)
         return _Choices(agent, sizes, [0] * len(sizes), several=True)
     raise ValueError(
         f"The actions of {agent} must be of Box, Discrete, MultiDiscrete or MultiBinary, got "
@@ -515,23 +556,28 @@ def _writer(agent: str, space: Any) -> _Numbers | _Choices:
 
 
 class _Reader:
-    """Numbers of an observation: flat, with one-hots for choices and small gray images."""
+    """Numbers of an agent's observation: flat, one-hots for choices and small gray images."""
 
-    def __init__(self, space: Any, image_size: int):
+    def __init__(self, agent: str, space: Any, image_size: int):
         self.masked = _is_dict(space) and "action_mask" in space.spaces
         if self.masked:
             space = space["observation"] if "observation" in space.spaces else space
-        self._space, self._image_size = space, image_size
-        self._plain = type(space).__name__ == "Box" and space.dtype != np.uint8
+        self._agent, self._space, self._image_size = agent, space, image_size
         # An image is shrunk as tensors are; here only its size counts.
         self.size = len(self._flat(space, _zero(space)))
+        # What is observed is laid out as it is.
+        plain = type(space).__name__ == "Box" and space.dtype != np.uint8
+        self.vector = plain and not self.masked and len(space.shape) == 1
 
     def __call__(self, seen: Any) -> np.ndarray:
-        if self._plain and type(seen) is np.ndarray:
-            # Written into float32 by whoever asks.
-            return seen.ravel()
         inside = _is_dict(self._space) or not isinstance(seen, Mapping)
-        return self._flat(self._space, seen if inside else seen["observation"])
+        numbers = self._flat(self._space, seen if inside else seen["observation"])
+        if len(numbers) != self.size:
+            raise ValueError(
+                f"{self._agent} observes {len(numbers)} numbers, its space {self._space} has "
+                f"{self.size}."
+            )
+        return numbers
 
     def mask(self, seen: Any, info: Mapping[str, Any]) -> np.ndarray | None:
         if self.masked:
@@ -554,10 +600,6 @@ class _Reader:
             gray = torch.from_numpy(values.mean(-1, dtype=np.float32))[None]
             return (adaptive_avg_pool2d(gray, self._image_size) / 255).flatten().numpy()
         return values.astype(np.float32).reshape(-1)
-
-
-def _reader(space: Any, image_size: int) -> _Reader:
-    return _Reader(space, image_size)
 
 
 def _is_dict(space: Any) -> bool:
@@ -704,7 +746,8 @@ def draw_pettingzoo(
     # Pygame's window is not opened where there is no display.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = PettingZooEnv(render, 1, seed=0)
-    env._begin(0, int(episode[EPISODE_SEED][0]))
+    with _quiet():
+        env._begin(0, int(episode[EPISODE_SEED][0]))
 
     def frame() -> Image:
         with _quiet():
@@ -898,12 +941,36 @@ def _tuples_task(module: str, name: str) -> Task:
     return pettingzoo_task(make, render=render, exact=True, horizon=horizon)
 
 
+@cache
+def _robot_class() -> type:
+    """MaMuJoCo's environment, which gives the joints their torques in one go."""
+    base = import_extra("gymnasium_robotics", "mamujoco").mamujoco_v1.parallel_env
+
+    class Robot(base):
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            (joints,) = self.single_agent_env.action_space.shape
+            order = [node.act_ids for part in self.agent_action_partitions for node in part]
+            # The library sets one number after the other, and looks in every step whether each
+            # is set once. Of a single agent it takes the action as it is.
+            whole = self.agent_obsk is not None and sorted(order) == list(range(joints))
+            self._order = order if whole else None
+
+        def map_local_actions_to_global_action(self, actions: Mapping[str, Any]) -> np.ndarray:
+            if self._order is None:
+                return super().map_local_actions_to_global_action(actions)
+            torques = np.empty(len(self._order))
+            torques[self._order] = np.concatenate([actions[a] for a in self.possible_agents])
+            return torques
+
+    return Robot
+
+
 def _robot(name: str, **options: Any) -> Any:
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
-    suite = import_extra("gymnasium_robotics", "mamujoco").mamujoco_v1
     scenario, _, parts = name.partition("-")
-    return suite.parallel_env(scenario, parts, **options)
+    return _robot_class()(scenario, parts, **options)
 
 
 def _mamujoco_task(name: str) -> Task:
