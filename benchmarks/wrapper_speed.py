@@ -9,10 +9,10 @@ one thread, with actions that were drawn before, and reset what has ended. They 
 is the median of the turns, and the ratio that of the medians. VMAS is stepped with its own list of
 actions, and both sides reset an environment after 100 steps of its own; JaxMARL by a compiled
 function over all environments, whose results are waited for after every step, as by all who act on
-them outside of JAX;
-PettingZoo's environments one after the other, with a dictionary of actions. In SMAX's battles both
-sides draw among the actions that are allowed. The sparse games' other side is a game in plain
-Python, tests/reference_games.py, which plays as many steps, one episode after the other.
+them outside of JAX; PettingZoo's environments one after the other, with a dictionary of actions, and
+the same episodes and actions on both sides. In SMAX's battles both sides draw among the actions that
+are allowed. The sparse games' other side is a game in plain Python, tests/reference_games.py, which
+plays as many steps, one episode after the other.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from pages import ROOT, Measurement, table
 from torch.nn.functional import one_hot
 
 from torchrl_alita.envs import make_env
+from torchrl_alita.envs.pettingzoo import EPISODE_SEED
 from torchrl_alita.layout import ACTION, ACTION_MASK
 
 # Suite: the least ratio that is asked for, environments and steps of a turn, games.
@@ -74,9 +75,10 @@ class Config(pages.Config):
 def wrapped(task: str, num_envs: int) -> Play:
     """Steps of the package's environment, with resets."""
     draws = task.startswith("smax/")
+    torch.manual_seed(0)
     env = make_env(task, num_envs=num_envs, seed=0)
     state = {"td": env.reset()}
-    actions = [env.rand_action(env.reset())[ACTION].clone() for _ in range(DRAWN)]
+    actions = [env.rand_action()[ACTION].clone() for _ in range(DRAWN)]
 
     def play(steps: int) -> None:
         for step in range(steps):
@@ -223,28 +225,41 @@ def zoo_maker(suite: str, name: str) -> Callable:
 
 
 def bare_zoo(suite: str, name: str, num_envs: int) -> Play:
-    """Steps of PettingZoo's parallel environments, one after the other."""
+    """Steps of PettingZoo's parallel environments, one after the other: the wrapped one's games."""
     make = zoo_maker(suite, name)
     envs = [make() for _ in range(num_envs)]
-    for number, env in enumerate(envs):
-        env.reset(seed=number)
-    spaces = {agent: envs[0].action_space(agent) for agent in envs[0].possible_agents}
-    for space in spaces.values():
-        space.seed(0)
-    drawn = [{agent: space.sample() for agent, space in spaces.items()} for _ in range(97)]
+    # As in wrapped, so that both sides begin with the same episodes and act alike.
+    torch.manual_seed(0)
+    played = make_env(task_of(suite, name), num_envs=num_envs, seed=0)
+    for env, seed in zip(envs, played.reset()[EPISODE_SEED].flatten().tolist(), strict=True):
+        env.reset(seed=seed)
+    drawn = [
+        [own_actions(envs[0], row) for row in played.rand_action()[ACTION].numpy()]
+        for _ in range(DRAWN)
+    ]
+    played.close()
     made = 0
 
     def play(steps: int) -> None:
         nonlocal made
-        for _ in range(steps):
-            for env in envs:
+        for step in range(steps):
+            for env, actions in zip(envs, drawn[step % DRAWN], strict=True):
                 made += 1
-                actions = drawn[made % 97]
                 _, _, terminated, truncated, _ = env.step({a: actions[a] for a in env.agents})
                 if not env.agents or all(truncated.values()) or all(terminated.values()):
                     env.reset(seed=made)
 
     return play
+
+
+def own_actions(env, actions: np.ndarray) -> dict:
+    """One step's actions ``[N, A]`` as the agents of PettingZoo take them."""
+    own = {}
+    for agent, action in zip(env.possible_agents, actions, strict=True):
+        space = env.action_space(agent)
+        one_number = type(space).__name__ == "Discrete"
+        own[agent] = int(action.argmax()) if one_number else action[: space.shape[0]].copy()
+    return own
 
 
 def bare(suite: str, name: str, num_envs: int) -> Play:

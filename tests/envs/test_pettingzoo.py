@@ -332,6 +332,23 @@ def test_turn_taking_environments_are_converted():
         assert torch.allclose(step[OBSERVATION], same[OBSERVATION])
 
 
+@pytest.mark.parametrize("kind", [PettingZooEnv, ExactPettingZooEnv])
+def test_board_games_are_played_one_turn_a_step(kind):
+    pytest.importorskip("pygame")
+    tictactoe = pytest.importorskip("pettingzoo.classic.tictactoe_v3")
+    env = kind(tictactoe.env, 5, seed=0)
+    check_env_specs(env)
+    rollout = env.rollout(9, break_when_any_done=False)
+    free = rollout[MASK].sum(-1)
+    # Nine fields are free, then eight; who waits may do the first thing alone.
+    assert free[:, :3].tolist() == [[[9, 1], [1, 8], [7, 1]]] * 5
+    after = rollout["next"]
+    assert after["agents", "reward"].sum(2).eq(0).all(), "one wins what the other loses"
+    assert after["agents", "reward"].abs().amax((1, 2)).eq(1).any()
+    assert after["terminated"].any(1).all()
+    assert not after["truncated"].any()
+
+
 # Tasks
 
 

@@ -106,7 +106,8 @@ class PettingZooEnv(EnvBase):
 
     Args:
         make: gives a new environment: PettingZoo's parallel kind, or its turn-taking kind, which
-            is converted by PettingZoo itself.
+            is converted by PettingZoo itself: to all agents acting at once where it says that it
+            can be, else to one turn a step, in which the others' actions do not count.
         num_envs: B. Default: 1.
         horizon: steps after which an episode is truncated. Default: the environment's own.
         image_size: rows and columns to which images are shrunk. Default: 16.
@@ -620,7 +621,9 @@ def _zero(space: Any) -> Any:
 def _parallel(env: Any) -> Any:
     if hasattr(env, "agent_iter"):
         conversions = import_extra("pettingzoo.utils.conversions", "pettingzoo")
-        return conversions.aec_to_parallel(env)
+        if getattr(env, "metadata", {}).get("is_parallelizable", False):
+            return conversions.aec_to_parallel(env)
+        return conversions.turn_based_aec_to_parallel(env)
     if not hasattr(env, "possible_agents") or not hasattr(env, "action_space"):
         raise TypeError(
             f"make must give an environment of PettingZoo, with possible_agents, got {env!r}."
