@@ -48,11 +48,11 @@ SUITES = {
     "mpe2": (
         0.9,
         100,
-        20,
+        25,
         ("simple_spread_v3", "simple_speaker_listener_v4", "simple_adversary_v3"),
     ),
-    "sisl": (0.9, 100, 10, ("multiwalker_v9",)),
-    "mamujoco": (0.9, 100, 15, ("HalfCheetah-2x3",)),
+    "sisl": (0.9, 100, 5, ("multiwalker_v9",)),
+    "mamujoco": (0.9, 100, 10, ("HalfCheetah-2x3",)),
 }
 PACKAGES = {
     "vmas": "vmas", "jaxmarl": "jaxmarl", "smax": "jaxmarl", "mpe2": "mpe2", "sisl": "pettingzoo",
@@ -68,7 +68,7 @@ class Config(pages.Config):
 
     suites: tuple[str, ...] = tuple(SUITES)
     """Of the games."""
-    turns: int = 5
+    turns: int = 15
     """Of each side."""
 
 

@@ -291,7 +291,7 @@ def test_rewards_and_observations_are_those_of_the_bare_environment(continuous):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MAMUJOCO)
 def test_robots_move_as_those_of_mamujoco_bit_for_bit(name):
-    """Its torques are set in one go."""
+    """Its torques are set in one go, and of most robots what is observed is read in one."""
     mamujoco = pytest.importorskip("gymnasium_robotics").mamujoco_v1
     env = make_env(f"mamujoco/{name}", num_envs=1, seed=0)
     rollout = env.rollout(3)[0]

@@ -946,18 +946,20 @@ def _tuples_task(module: str, name: str) -> Task:
 
 @cache
 def _robot_class() -> type:
-    """MaMuJoCo's environment, which gives the joints their torques in one go."""
+    """MaMuJoCo's environment, with the same numbers set and read all at once."""
     base = import_extra("gymnasium_robotics", "mamujoco").mamujoco_v1.parallel_env
 
     class Robot(base):
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
+            # Of a single agent the library takes and gives everything as it is.
+            shared = self.agent_obsk is not None
             (joints,) = self.single_agent_env.action_space.shape
             order = [node.act_ids for part in self.agent_action_partitions for node in part]
-            # The library sets one number after the other, and looks in every step whether each
-            # is set once. Of a single agent it takes the action as it is.
-            whole = self.agent_obsk is not None and sorted(order) == list(range(joints))
-            self._order = order if whole else None
+            self._order = order if shared and sorted(order) == list(range(joints)) else None
+            agents = range(len(self.possible_agents)) if shared else ()
+            places = [_places(self, agent) for agent in agents]
+            self._places = places if shared and None not in places else None
 
         def map_local_actions_to_global_action(self, actions: Mapping[str, Any]) -> np.ndarray:
             if self._order is None:
@@ -966,7 +968,40 @@ def _robot_class() -> type:
             torques[self._order] = np.concatenate([actions[a] for a in self.possible_agents])
             return torques
 
+        def _get_obs(self) -> dict[str, np.ndarray]:
+            if self._places is None:
+                return super()._get_obs()
+            data = self.single_agent_env.unwrapped.data
+            numbers = np.concatenate([data.qpos, data.qvel])
+            own = zip(self.possible_agents, self._places, strict=True)
+            return {agent: numbers[places] for agent, places in own}
+
     return Robot
+
+
+def _places(env: Any, agent: int) -> list[int] | None:
+    """Where in all positions and velocities an agent's numbers are; None if it sees others too."""
+    data = env.single_agent_env.unwrapped.data
+    size = len(data.qpos)
+    numbers = {"qpos": np.arange(size), "qvel": size + np.arange(len(data.qvel))}
+    near = env.k_dicts[agent]
+    parts = [
+        (node, category)
+        for distance in sorted(near)
+        for node in near[distance]
+        for category in env.local_categories[distance]
+    ]
+    parts += [(node, category) for category in env.global_categories for node in env.mujoco_globals]
+    found = []
+    for node, category in parts:
+        if category in node.extra_obs:
+            if node.extra_obs[category](data).size:
+                return None
+        elif category in numbers:
+            found.append(int(numbers[category][getattr(node, f"{category}_ids")]))
+        else:
+            return None
+    return found
 
 
 def _robot(name: str, **options: Any) -> Any:
