@@ -918,6 +918,9 @@ class _Tuples:
 
     def reset(self, seed: int | None = None) -> tuple[dict, dict]:
         self.agents = list(self.possible_agents)
+        for player in getattr(self._env.unwrapped, "players", ()):
+            # lbforaging draws new places around those of the last episode's end.
+            player.position = None
         seen, _ = self._env.reset(seed=seed)
         return self._by_agent(seen), {}
 
