@@ -125,6 +125,28 @@ def test_masks_of_the_environment_are_followed():
     assert (rollout[ACTION].bool() & ~rollout[MASK]).sum() == 0
 
 
+def test_masks_in_infos_are_followed_too():
+    """Agents of equal actions; in steps 2 and 4 the second choice alone is allowed."""
+
+    class Told(Leaving):
+        def told(self):
+            only = np.array([0, 1, 0], np.int8) if self.steps % 2 else np.ones(3, np.int8)
+            return {agent: {"action_mask": only} for agent in self.agents}
+
+        def reset(self, seed=None):
+            return super().reset(seed)[0], self.told()
+
+        def step(self, actions):
+            self.steps += 1
+            paid = {agent: float(taken == 1) for agent, taken in actions.items()}
+            return self.seen(), paid, {}, {}, self.told()
+
+    spaces = dict.fromkeys(Leaving.possible_agents, Discrete(3))
+    rollout = PettingZooEnv(lambda: Told(spaces=spaces), B, horizon=4, seed=0).rollout(4)
+    assert rollout[MASK].sum(-1)[0].tolist() == [[3] * 3, [1] * 3, [3] * 3, [1] * 3]
+    assert rollout["next", "agents", "reward"][:, 1::2].eq(1).all()
+
+
 @pytest.mark.parametrize(
     ("space", "size", "chosen", "expected"),
     [

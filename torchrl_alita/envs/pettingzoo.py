@@ -20,7 +20,6 @@ from dataclasses import asdict, make_dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +94,8 @@ class PettingZooEnv(EnvBase):
     are made gray and shrunk to ``image_size``. ``("agents", "action")`` ``[B, N, A]``: continuous
     with the agents' own bounds, 0 and 0 beyond their entries; or one-hot, where several choices
     at a time are one among their combinations. ``("agents", "action_mask")`` bool ``[B, N, A]``
-    if agents have unequal numbers of actions, or the environment says what is allowed.
+    if agents have unequal numbers of actions, or the environment says what is allowed, by the
+    ``"action_mask"`` of observations or infos.
     ``("agents", "alive")`` and ``("agents", "terminated")`` bool ``[B, N, 1]``: an agent that has
     left the environment is not alive; it observes and earns nothing, and of discrete actions only
     its first is allowed. The reward of the step in which it leaves is kept. The episode ends with
@@ -159,13 +159,16 @@ class PettingZooEnv(EnvBase):
                 "discrete actions for all where the environment is made."
             )
         self.discrete = type(self._act[0]).kind == "discrete"
-        self._size = max(read.size for read in self._read)
-        # Where each agent's numbers end, of all agents' in a row.
-        self._ends = list(accumulate(read.size for read in self._read))
+        # Agents' own numbers, and the layout's.
+        self._sizes = [read.size for read in self._read]
+        self._size = max(self._sizes)
         self._vectors = all(read.vector for read in self._read)
         self._actions = max(act.size for act in self._act)
-        masked = any(read.masked for read in self._read)
-        self._masked = self.discrete and (masked or len({a.size for a in self._act}) > 1)
+        # Whether observations say what is allowed.
+        self._told = self.discrete and any(read.masked for read in self._read)
+        self._masked = self.discrete and (
+            self._told or len({act.size for act in self._act}) > 1 or _infos_say(first)
+        )
         self._mask = self._set_specs()
         self.generator = torch.Generator()
         self._blank()
@@ -191,7 +194,9 @@ class PettingZooEnv(EnvBase):
         self._whole = [False] * num_envs
         self._seen = np.zeros((*lead, self._size), np.float32)
         self._allowed = np.zeros((*lead, self._actions), bool)
-        # Of those that can do nothing.
+        # What each agent can do at all; of those that can do nothing.
+        sizes = np.array([[act.size] for act in self._act])
+        self._can = np.arange(self._actions) < sizes
         self._first = np.arange(self._actions) == 0
         self._alive = np.zeros((*lead, 1), bool)
         self._terminated = np.zeros((*lead, 1), bool)
@@ -252,18 +257,34 @@ class PettingZooEnv(EnvBase):
         reset = None if tensordict is None else tensordict.get("_reset", None)
         (num_envs,) = self.batch_size
         rows = range(num_envs) if reset is None else reset.flatten().nonzero().flatten().tolist()
+        # Of most environments; they are laid out together.
+        whole, numbers = [], []
         with _quiet():
             for row in rows:
-                self._begin(row, int(torch.randint(_SEEDS, (), generator=self.generator)))
+                seed = int(torch.randint(_SEEDS, (), generator=self.generator))
+                seen, infos = self._open(row, seed)
+                own = self._of_all(seen, infos)
+                if own is None:
+                    self._keep(row, seen, infos)
+                else:
+                    whole.append(row)
+                    numbers += own
+                    self._whole[row] = True
+            if whole:
+                self._lay_out(whole, numbers)
+                self._allowed[whole] = self._can
         return self._entries(np.zeros((num_envs, 3), bool))
 
     def _begin(self, row: int, seed: int) -> None:
-        seen, infos = self._envs[row].reset(seed=seed)
+        """A new episode of one environment."""
+        self._keep(row, *self._open(row, seed))
+
+    def _open(self, row: int, seed: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """One environment's own reset: what all see, and infos."""
         self._seeds[row], self._past[row] = seed, []
         self._living[row] = list(range(self.num_agents))
         self._alive[row], self._terminated[row] = True, False
-        self._seen[row], self._allowed[row] = 0, False
-        self._keep(row, seen, infos)
+        return self._envs[row].reset(seed=seed)
 
     def _keep(self, row: int, seen: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
         """What the living see and may do."""
@@ -319,7 +340,8 @@ class PettingZooEnv(EnvBase):
                 if ends is not _GOES_ON:
                     flags[row] = ends
             if rows:
-                self._lay_out(rows, seen, paid, reward)
+                self._lay_out(rows, seen)
+                reward[rows] = np.array(paid, np.float32).reshape(len(rows), -1)
         reward = torch.from_numpy(reward).unsqueeze(-1)
         return self._entries(flags, reward=reward.to(self.device))
 
@@ -354,25 +376,32 @@ class PettingZooEnv(EnvBase):
         seen, paid, terminated, truncated, infos = result
         if True in terminated.values() or True in truncated.values():
             return None
-        if self._masked and any(infos.values()):
-            return None
+        own = self._of_all(seen, infos)
         try:
-            return self._pick(seen), self._pick(paid)
+            return None if own is None else (own, self._pick(paid))
         except KeyError:
-            # An agent is left out.
             return None
 
-    def _lay_out(self, rows: list[int], seen: list, paid: list, reward: np.ndarray) -> None:
-        """Write what all agents of some environments see and are paid."""
-        reward[rows] = np.array(paid, np.float32).reshape(len(rows), -1)
-        width = self._ends[-1]
-        if not self._vectors or sum(map(len, seen)) != width * len(rows):
+    def _of_all(self, seen: Mapping[str, Any], infos: Mapping[str, Any]) -> tuple | None:
+        """What all agents see, unless one is left out or may be told what it must not do."""
+        if self._told or (self._masked and any(infos.values())):
+            return None
+        try:
+            return self._pick(seen)
+        except KeyError:
+            return None
+
+    def _lay_out(self, rows: list[int], seen: list) -> None:
+        """Write what all agents of some environments see."""
+        if not self._vectors or list(map(len, seen)) != self._sizes * len(rows):
             seen = [read(own) for read, own in zip(self._read * len(rows), seen, strict=True)]
-        numbers = np.concatenate(seen).reshape(-1, width)
+        numbers = np.concatenate(seen).reshape(len(rows), -1)
         # A slice is written to faster than a list of all.
-        where = slice(None) if len(rows) == len(reward) else rows
-        for number, (end, read) in enumerate(zip(self._ends, self._read, strict=True)):
-            self._seen[where, number, : read.size] = numbers[:, end - read.size : end]
+        where = slice(None) if len(rows) == len(self._seen) else rows
+        end = 0
+        for number, size in enumerate(self._sizes):
+            begin, end = end, end + size
+            self._seen[where, number, :size] = numbers[:, begin:end]
 
     def _settle(self, row: int, result: tuple | None, reward: np.ndarray) -> tuple[bool, ...]:
         """Who is left in an environment after its step: done, terminated, truncated.
@@ -629,6 +658,13 @@ def _parallel(env: Any) -> Any:
             f"make must give an environment of PettingZoo, with possible_agents, got {env!r}."
         )
     return env
+
+
+def _infos_say(env: Any) -> bool:
+    """Whether what is allowed stands in the infos of an environment."""
+    with _quiet():
+        _, infos = env.reset(seed=0)
+    return any("action_mask" in info for info in infos.values())
 
 
 @contextmanager
