@@ -117,7 +117,10 @@ def _train(
                 run = opened.enter_context(start(config))
             except REFUSALS as error:
                 raise SystemExit(refused(error, program)) from None
-            summary = run.to_end()
+            try:
+                summary = run.to_end()
+            except OSError as error:  # The disk is full.
+                raise SystemExit(refused(error, program)) from None
     except KeyboardInterrupt:
         print(f"{program}: stopped by Ctrl-C.", file=sys.stderr)
         raise SystemExit(130) from None
