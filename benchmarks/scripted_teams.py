@@ -6,7 +6,8 @@ Battles of SMAX: each agent attacks the enemy of the lowest, or of the highest, 
 and walks east while there is none. Cooperative navigation: the team stands still; agent i goes to
 landmark i; the landmarks are shared out at the first step, by the least sum of distances; the same,
 and teammates are pushed away below a distance of 0.33. An agent goes to its landmark with the force
-of a damped spring, cut off where the action's range ends. The figures are added to the studies'
+of a damped spring, cut off where the action's range ends. The particle games' scripts are those of
+scripted_particles.py. The figures are added to the studies'
 files in results/ as rows of 0 frames, if they are not there.
 """
 
@@ -15,13 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import permutations
 
+import scripted_particles
 import torch
 from pages import RESULTS
+from study import rows_of
 from tensordict import TensorDictBase
 from torch.nn.functional import one_hot
 
 from torchrl_alita.envs import get_task, make_env
-from torchrl_alita.experiments import Row, append_row, machine_fields, read_rows
+from torchrl_alita.experiments import Row, append_row, machine_fields
 from torchrl_alita.layout import ACTION, OBSERVATION
 from torchrl_alita.saving import machine
 from torchrl_alita.training.evaluation import EVALUATION_SEED, evaluate
@@ -90,12 +93,24 @@ NAVIGATION = {
     "a script: the best assignment": follow(navigate, shared_out=True),
     "a script: the same, steering around teammates": follow(navigate, shared_out=True, push=PUSH),
 }
+SHARED_OUT = {"a script: landmarks shared out": follow(scripted_particles.share_out)}
+GOAL_KNOWN = {"a script that knows the goal": follow(scripted_particles.know_the_goal)}
+DECEPTION = {
+    f"a script that splits up against one that {name}": follow(
+        scripted_particles.split, follow=name == "follows"
+    )
+    for name in ("picks", "follows")
+}
 # Study, task, episodes of an evaluation, scripts.
 PLAYED = (
     ("smax", "smax/2s3z", 64, BATTLES),
     ("smax", "smax/5m_vs_6m", 64, BATTLES),
     ("smax_settings", "smax/2s3z", 64, BATTLES),
     ("navigation", "vmas/spread", 100, NAVIGATION),
+    ("cooperative_navigation", "mpe/spread", 100, SHARED_OUT),
+    ("cooperative_navigation", "mpe/spread_6", 100, SHARED_OUT),
+    ("cooperative_communication", "mpe/speaker_listener", 100, GOAL_KNOWN),
+    ("physical_deception", "mpe/adversary", 100, DECEPTION),
 )
 
 
@@ -125,7 +140,7 @@ def main() -> None:
     """Play what has no row."""
     for study, task, episodes, scripts in PLAYED:
         path = RESULTS / f"{study}.jsonl"
-        there = {(row.task, row.variant) for row in read_rows(path)}
+        there = {(row.task, row.variant) for row in rows_of(study)}
         for variant, policy in scripts.items():
             if (task, variant) not in there:
                 append_row(path, played(study, task, episodes, variant, policy))

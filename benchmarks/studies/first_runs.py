@@ -6,7 +6,9 @@ These runs are a twelfth as long and of one seed: a first look, which says nothi
 algorithm learns.
 """
 
-from torchrl_alita.experiments import RETURN, Column, Study, Variant
+from columns import GOAL_CURVES, SECONDS, goal_columns
+
+from torchrl_alita.experiments import Column, Study, Variant
 
 TEAMS = (
     "a2c", "reinforce", "trpo", "acktr", "ippo", "mappo", "coma", "lica", "liir", "maven", "dqn",
@@ -14,8 +16,6 @@ TEAMS = (
 TALK, DECEPTION = "mpe/speaker_listener", "mpe/adversary"
 EVALUATION = {"evaluation_interval": 10_000}
 DIFFERENCE = "evaluation/delta_0.23"
-SECONDS = Column("processor seconds", lambda row: row.process_seconds, 0)
-DISTANCE, REACHED = "evaluation/final_distance", "evaluation/reach_0.1"
 
 STUDY = Study(
     name="first_runs",
@@ -36,19 +36,14 @@ STUDY = Study(
             Column("difference", DIFFERENCE, 2),
             SECONDS,
         ),
-        "": (
-            Column("return", RETURN, 1),
-            Column("distance at the end", DISTANCE, 2),
-            Column("within 0.1 at the end", REACHED, 2),
-            SECONDS,
-        ),
+        "": goal_columns(0.1),
     },
     panels={
         DECEPTION: {
             "evaluation/good_reach_0.23": "goal reached",
             "evaluation/adversary_reach_0.23": "by the adversary",
         },
-        "": {RETURN: "return", DISTANCE: "distance at the end"},
+        "": GOAL_CURVES,
     },
     settings={"checkpoint_interval": 50_000},
     seeds=(0,),

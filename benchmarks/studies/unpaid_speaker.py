@@ -6,11 +6,11 @@ https://arxiv.org/abs/2108.12581 makes the speaker climb its teammate's. The set
 seed 100.
 """
 
+from columns import GOAL_CURVES, goal_columns
 from studies.spread import NO_F, NO_IM
 
-from torchrl_alita.experiments import RETURN, Column, Study, Variant
+from torchrl_alita.experiments import Study, Variant
 
-DISTANCE, REACHED = "evaluation/final_distance", "evaluation/reach_0.15"
 UNITLESS = {
     "algorithm.influence_unit": "own_gradient",
     "algorithm.influence_coeff": 1.0,
@@ -36,15 +36,8 @@ STUDY = Study(
         "ALITA, no F": Variant(algorithm="alita", settings=NO_F),
         "MADDPG": Variant(algorithm="maddpg"),
     },
-    columns={
-        "": (
-            Column("return", RETURN, 1),
-            Column("distance at the end", DISTANCE, 2),
-            Column("within 0.15 at the end", REACHED, 2),
-            Column("processor seconds", lambda row: row.process_seconds, 0),
-        )
-    },
-    panels={"": {RETURN: "return", DISTANCE: "distance at the end"}},
+    columns={"": goal_columns(0.15)},
+    panels={"": GOAL_CURVES},
     settings={
         "algorithm.num_cells": [64, 64],
         "algorithm.batch_size": 256,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from scripts import load
 
+from torchrl_alita.algorithms import algorithm_of
 from torchrl_alita.experiments import read_rows
 from torchrl_alita.training import parse_arguments
 
@@ -44,9 +45,19 @@ def test_every_run_of_a_study_is_a_command_that_is_understood(studies, name):
         assert (config.task, config.algorithm_name) == (cell.task, cell.algorithm)
         assert config.training.total_frames == cell.frames
         for option, value in cell.settings.items():
-            part, _, field = option.rpartition(".")
             if option != "preset":
-                own = {"": "training", "task": "task_settings"}.get(part, part)
-                found = getattr(getattr(config, own), field)
+                found = setting(config, option)
                 assert found == (tuple(value) if isinstance(value, list) else value), option
     assert understood
+
+
+def setting(config, option: str):
+    """What a config says of an option of the command line."""
+    part, _, field = option.rpartition(".")
+    if part == "side":
+        follows = dict(config.algorithm.sides)[field]
+        return follows if isinstance(follows, str) else algorithm_of(follows)
+    if part.startswith("side."):
+        return getattr(dict(config.algorithm.sides)[part.removeprefix("side.")], field)
+    own = {"": "training", "task": "task_settings"}.get(part, part)
+    return getattr(getattr(config, own), field)

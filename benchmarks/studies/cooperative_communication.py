@@ -1,0 +1,52 @@
+"""Table 3 of the paper: a speaker that sees the goal, and a listener that must reach it.
+
+Source: Appendix B of https://arxiv.org/abs/2108.12581: 25,000 episodes, here of 25 steps. The rows
+of the script are made by benchmarks/scripted_teams.py.
+"""
+
+from columns import GOAL_CURVES, copied, goal_columns
+
+from torchrl_alita.experiments import Study, Variant
+
+EPISODES_OF_25 = 25 * 25_000
+# Rollouts of whole episodes; algorithms that make one step of each have more and smaller ones.
+MANY_STEPS = {"num_envs": 200, "frames_per_batch": 5_000}
+ONE_STEP = {"num_envs": 40, "frames_per_batch": 1_000}
+REPLAY = {
+    "algorithm.num_cells": [64, 64],
+    "algorithm.batch_size": 128,
+    "algorithm.frames_per_update": 25,
+    "algorithm.noise_frames": 300_000,
+}
+# Coefficients without a unit, as in the preset "spread".
+ALITA = {
+    **REPLAY,
+    "algorithm.influence_unit": "own_gradient",
+    "algorithm.bonus_unit": "own_return",
+    "algorithm.influence_coeff": 0.1,
+    "algorithm.novelty_coeff": 0.01,
+    "algorithm.diversity_coeff": 0.01,
+}
+
+STUDY = Study(
+    name="cooperative_communication",
+    page="docs/particles.md",
+    tasks={"mpe/speaker_listener": (EPISODES_OF_25, {})},
+    variants={
+        "ALITA, the paper's settings": Variant(algorithm="alita", settings={"preset": "paper"}),
+        "ALITA": Variant(algorithm="alita", settings=ALITA),
+        "MADDPG": Variant(algorithm="maddpg", settings=REPLAY),
+        "DDPG": Variant(algorithm="ddpg", settings=REPLAY),
+        "DQN": Variant(algorithm="dqn", settings=REPLAY),
+        "Actor-Critic": Variant(algorithm="a2c", settings=ONE_STEP),
+        "TRPO": Variant(algorithm="trpo", settings=MANY_STEPS),
+        "REINFORCE": Variant(algorithm="reinforce", settings=ONE_STEP),
+        "IPPO": Variant(algorithm="ippo", settings=MANY_STEPS),
+        "MAPPO": Variant(algorithm="mappo", settings=MANY_STEPS),
+    },
+    columns={"": goal_columns(0.1, 0.115, 0.16, digits=3)},
+    panels={"": {**GOAL_CURVES, "evaluation/reach_0.1": "within 0.1"}},
+    settings={"checkpoint_interval": EPISODES_OF_25, "pictures": False},
+    seeds=range(10),
+    note=f"100 greedy episodes from the same states. {copied('cooperative communication')}",
+)
