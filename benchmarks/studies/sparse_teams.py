@@ -1,0 +1,35 @@
+"""The sparse games with three and four agents.
+
+Push-Box's box moves only when three agents push it the same way at once, so that of four one is
+left over. Secret Room is solved when all are in the target room.
+"""
+
+from studies.sparse_onpolicy import NONE, ONE, variant
+from studies.sparse_onpolicy import STUDY as TWO
+
+from torchrl_alita.experiments import Study, Variant
+
+
+def of(agents: int, **settings: object) -> Variant:
+    """On-policy ALITA of so many agents."""
+    own = variant(**settings)
+    return Variant(algorithm=own.algorithm, settings={**own.settings, "n_agents": agents})
+
+
+STUDY = Study(
+    name="sparse_teams",
+    page="docs/sparse.md",
+    tasks={
+        "push_box": (6_029_312, {**ONE, "task.pushes_needed": 3}),
+        "secret_room": (6_029_312, ONE),
+    },
+    variants={
+        "ALITA-C, three agents": of(3),
+        "ALITA-C, four agents": of(4),
+        "MAPPO with bursts, three agents": of(3, **NONE),
+    },
+    columns=TWO.columns,
+    panels=TWO.panels,
+    seeds=range(5),
+    note="100 greedy episodes from the same states.",
+)
