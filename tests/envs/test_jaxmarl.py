@@ -160,6 +160,7 @@ def test_the_suite_is_in_the_registry_with_its_arguments():
         ),
         (lambda: make_env(SPEAKER, n_agents=3), "The environment has the agents ['speaker_0',"),
         (lambda: JaxMARLEnv("overcooked", horizon=0), "horizon must be at least 1, got 0."),
+        (lambda: JaxMARLEnv("storm"), "JaxMARL's 'storm' cannot be built with the arguments {}:"),
     ],
 )
 def test_wrong_input_is_one_sentence(call, message):

@@ -280,7 +280,15 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=32)
 def _compiled(name: str, arguments: str, horizon: int) -> _Game:
-    return _Game(_made(name, json.loads(arguments)), horizon)
+    given = json.loads(arguments)
+    try:
+        return _Game(_made(name, given), horizon)
+    except (AttributeError, KeyError, TypeError) as error:
+        # Some of those that JaxMARL names are broken in what is installed.
+        raise ValueError(
+            f"JaxMARL's {name!r} cannot be built with the arguments {given}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 class _Game:
