@@ -128,11 +128,9 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
 
 
 def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:
-    """BenchMARL's experiment with MADDPG."""
-    from benchmarl.algorithms import MaddpgConfig
-    from benchmarl.environments import VmasTask
-    from benchmarl.experiment import Callback, Experiment, ExperimentConfig
-    from benchmarl.models.mlp import MlpConfig
+    """BenchMARL's experiment with MADDPG, N policies and N critics as ours; its default is one."""
+    from benchmarl.experiment import Callback
+    from peer_quality_worker import make_experiment
 
     class Waited(Callback):
         def on_train_step(self, batch: Any, group: str) -> None:
@@ -145,40 +143,25 @@ def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:
             # The experiment pickles its callbacks, which a local class cannot be.
             return object, ()
 
-    config = ExperimentConfig.get_from_yaml()
-    config.sampling_device = config.train_device = config.buffer_device = work["device"]
-    # N policies and N critics, as ours; theirs by default is one of each for all.
-    config.share_policy_params = False
-    config.max_n_frames = _NEVER
-    config.off_policy_collected_frames_per_batch = work["frames"]
-    config.off_policy_n_envs_per_worker = work["num_envs"]
-    config.off_policy_n_optimizer_steps = work["updates"]
-    config.off_policy_train_batch_size = work["batch_size"]
-    config.off_policy_memory_size = work["buffer_size"]
-    config.off_policy_init_random_frames = 0
-    config.evaluation = config.render = config.create_json = False
-    config.checkpoint_interval = 0
-    config.loggers = []
-    config.save_folder = work["folder"]
-    algorithm = MaddpgConfig.get_from_yaml()
-    algorithm.share_param_critic = False
-    model = MlpConfig.get_from_yaml()
-    model.num_cells = work["num_cells"]
-    model.activation_class = torch.nn.ReLU
+    widths, device = work["num_cells"], work["device"]
+    parts = {
+        "experiment": {
+            "sampling_device": device, "train_device": device, "buffer_device": device,
+            "share_policy_params": False, "off_policy_init_random_frames": 0,
+            "off_policy_collected_frames_per_batch": work["frames"],
+            "off_policy_n_envs_per_worker": work["num_envs"],
+            "off_policy_n_optimizer_steps": work["updates"],
+            "off_policy_train_batch_size": work["batch_size"],
+            "off_policy_memory_size": work["buffer_size"],
+        },
+        "options": {"share_param_critic": False},
+        "model": {"num_cells": widths, "activation_class": "ReLU"},
+    }  # fmt: skip
     if work["layer_norm"]:
-        model.norm_class = torch.nn.LayerNorm
-        model.norm_kwargs = [{"normalized_shape": width} for width in work["num_cells"]]
-    task = VmasTask.SIMPLE_SPREAD.get_from_yaml()
-    task.config["n_agents"] = work["n_agents"]
-    task.config["max_steps"] = work["horizon"]
-    experiment = Experiment(
-        task=task,
-        algorithm_config=algorithm,
-        model_config=model,
-        seed=0,
-        config=config,
-        callbacks=[Waited()],
-    )
+        kwargs = [{"normalized_shape": width} for width in widths]
+        parts["model"] |= {"norm_class": torch.nn.LayerNorm, "norm_kwargs": kwargs}
+    endless = {"algorithm": "maddpg", "seed": 0, "frames": _NEVER}
+    experiment = make_experiment({**work, **parts, **endless}, Waited())
     turns.ready()
     experiment.run()
 

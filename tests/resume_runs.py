@@ -64,7 +64,6 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "maddpg, team": {"algorithm": "maddpg", **TEAM},
         "maddpg, three steps": {"algorithm": "maddpg", "n_steps": 3},
-        "alita clones, two steps": {**ALGORITHMS["alita clones"], "n_steps": 2},
         "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
         **{name: {"algorithm": name} for name in ("a2c", "reinforce", "trpo", "acktr")},
     },
@@ -75,20 +74,18 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "masked, still random": {"algorithm": "maddpg", "random_frames": 105},
         "alita clones, recurrent": {**ALGORITHMS["alita clones"], **MEMORY},
         "masked, qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "optimizer": "rmsprop"},
-        "vdn": {"algorithm": "vdn", "recurrent": False, **VALUE_BASED},
         "masked, dqn": {"algorithm": "dqn", **VALUE_BASED},
         "masked, joint dqn": {"algorithm": "joint_dqn", "n_steps": 3, **TEAM},
         "joint dqn, visits": {
             "algorithm": "joint_dqn", "n_steps": 1, "team_visit_coeff": 0.1, "slots": 1_000,
         },
-        "iql": {"algorithm": "iql", **MEMORY, **VALUE_BASED},
+        "iql": {"algorithm": "iql", "recurrent": False, **VALUE_BASED},
     },
     "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},
     "games": {name: options | GRID for name, options in ALGORITHMS.items()},
 }  # fmt: skip
 if find_spec("jaxmarl"):
     SUITES["smax"] = {
-        "alita marginal": ALGORITHMS["alita marginal"],
         "alita, recurrent": {**ALGORITHMS["alita marginal"], **MEMORY, "critic_input": "state"},
         "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED},
     }

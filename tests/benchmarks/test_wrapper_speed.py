@@ -30,7 +30,7 @@ def test_a_ratio_is_that_of_the_medians_of_both_sides(monkeypatch):
 
 @pytest.mark.parametrize(
     ("suite", "name", "package"),
-    [("mpe2", "simple_spread_v3", "mpe2"), ("smax", "2s3z", "jaxmarl"), ("", "push_box", "torch"),
+    [("mpe2", "simple_spread_v3", "mpe2"), ("jaxmarl", "switch_riddle", "jaxmarl"), ("", "push_box", "torch"),
      ("", "secret_room", "torch")],
 )  # fmt: skip
 def test_both_sides_of_a_game_are_played(suite, name, package):

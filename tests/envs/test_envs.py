@@ -465,6 +465,7 @@ def arguments_of(**arguments) -> MagicMock:
     """In an environment's place, what it was made with."""
     env = MagicMock(spec=EnvBase, made_with=arguments)
     env.batch_size, env.full_reward_spec = (arguments["num_envs"],), Composite()
+    env.device, env.full_action_spec_unbatched = torch.device(arguments["device"]), Composite()
     return env
 
 
