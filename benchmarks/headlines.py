@@ -95,7 +95,8 @@ def text() -> str:
         cells = [f"`{line.task}`", line.column.title]
         for team in (line.ours, line.theirs):
             rows = runs_of(team, line.task)
-            cells += [f"{NAMES.get(team, team[1])}, {len(rows)} seed{'s' if len(rows) > 1 else ''}", line.column.cell(rows)]
+            seeds = "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
+            cells += [f"{NAMES.get(team, team[1])}, {seeds}", line.column.cell(rows)]
         lines.append([*cells, f"[{line.page.removeprefix('docs/')}]({line.page})"])
     note = (
         "Interquartile mean [95 % bootstrap interval] over the seeds; of fewer than five, each "
