@@ -86,6 +86,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 if find_spec("jaxmarl"):
     SUITES["smax"] = {
+        "alita marginal": ALGORITHMS["alita marginal"],
         "alita, recurrent": {**ALGORITHMS["alita marginal"], **MEMORY, "critic_input": "state"},
         "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED},
     }
