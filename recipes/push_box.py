@@ -10,9 +10,11 @@ python recipes/push_box.py --resume runs/NAME
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torchrl_alita.algorithms import (
     ALITASettings,
-    JointDQNSettings,
+    JointDQN,
     MADDPGSettings,
     OnPolicyALITASettings,
     QMIXSettings,
@@ -63,24 +65,15 @@ DEFAULTS = {
     "joint_dqn": Config(
         task="push_box",
         task_settings=PushBoxSettings(reward=1.0),
-        training=TrainingSettings(
-            n_agents=2,
+        training=replace(
+            TRAINING,
             num_envs=512,
-            horizon=300,
             total_frames=6_553_600,
             frames_per_batch=512 * 10,
-            exploration="team",
-            spread=1.0,
             evaluation_interval=500_000,
             checkpoint_interval=6_553_600,
         ),
-        algorithm=JointDQNSettings(
-            frames_per_update=512,
-            buffer_size=500_000,
-            random_frames=51_200,
-            noise_start=0.5,
-            noise_frames=3_000_000,
-        ),
+        algorithm=JointDQN.presets["sparse"],
     ),
     "alita": Config(
         task="push_box",

@@ -10,9 +10,11 @@ python recipes/secret_room.py --resume runs/NAME
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torchrl_alita.algorithms import (
     ALITASettings,
-    JointDQNSettings,
+    JointDQN,
     MADDPGSettings,
     OnPolicyALITA,
     QMIXSettings,
@@ -74,14 +76,7 @@ DEFAULTS = {
             evaluation_interval=500_000,
             checkpoint_interval=5_017_600,
         ),
-        algorithm=JointDQNSettings(
-            frames_per_update=512,
-            buffer_size=500_000,
-            random_frames=51_200,
-            noise_start=0.5,
-            noise_frames=3_000_000,
-            team_visit_coeff=0.05,
-        ),
+        algorithm=replace(JointDQN.presets["sparse"], team_visit_coeff=0.05),
     ),
     "alita": Config(
         task="secret_room",

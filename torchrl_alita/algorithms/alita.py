@@ -280,8 +280,9 @@ class ALITA(MADDPG):
         """What an update reads, by name.
 
         Returns:
-            ``"batch"``, see :meth:`MADDPG.replays`; ``"recent"``, what was observed and done lately, for the autoencoders;
-            and ``"conditional_k"``, D_t of influencer k, for each estimator that is trained.
+            ``"batch"``, see :meth:`MADDPG.replays`; ``"recent"``, what was observed and done
+            lately, for the autoencoders; and ``"conditional_k"``, D_t of influencer k, for each
+            estimator that is trained.
         """
         settings = self.settings
         conditional = {

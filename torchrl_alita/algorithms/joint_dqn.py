@@ -147,6 +147,16 @@ class JointDQN(Learner):
     """
 
     Settings: ClassVar[type[JointDQNSettings]] = JointDQNSettings
+    presets: ClassVar[Mapping[str, JointDQNSettings]] = {
+        # Push-Box and Secret Room with 512 environments, docs/sparse.md.
+        "sparse": JointDQNSettings(
+            frames_per_update=512,
+            buffer_size=500_000,
+            random_frames=51_200,
+            noise_start=0.5,
+            noise_frames=3_000_000,
+        )
+    }
     settings: JointDQNSettings
 
     def __init__(

@@ -43,8 +43,8 @@ class SequenceSampler(Sampler):
         reward: key in "next", of any shape ``[B, ..]``, of which any entry counts.
 
     Raises:
-        ValueError: if an argument is out of its range; when sampling, if the storage has more than one
-            dimension, no room for whole steps of E environments, or no T steps of each, or the
+        ValueError: if an argument is out of its range; when sampling, if the storage has more
+            than one dimension, no room for whole steps of E environments, or no T steps of each, or the
             batch is no multiple of T.
 
     Examples:
