@@ -176,7 +176,7 @@ class SparseTransportSettings(Settings):
     action_repeat: int = 5
     """Steps of the simulator in each of which an action is done."""
     continuous_actions: bool = False
-    """A force for each agent; else one of five moves, as one-hot actions."""
+    """A force for each agent; else one-hot actions: to stay, or one of eight directions."""
 
     def __post_init__(self):
         super().__post_init__()

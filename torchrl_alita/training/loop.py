@@ -63,8 +63,8 @@ def train(
 
     Raises:
         ValueError: for a config that cannot work, a folder that cannot be resumed, another
-            thread of this process that trains a run, a damaged checkpoint, or a NaN or infinity in a batch or a loss; the key and the
-            frame are named and the last checkpoint stays.
+            thread of this process that trains a run, a damaged checkpoint, or a NaN or infinity
+            in a batch or a loss; the key and the frame are named and the last checkpoint stays.
         OSError: if a checkpoint cannot be written; the file is named and the last one
             stays.
         ImportError: if an extra is missing; it is named.
@@ -93,7 +93,7 @@ def start(
     task: Task | None = None,
     make_algorithm: Callable[[EnvBase, AlgorithmSettings], Learner] | None = None,
 ) -> Iterator[Run]:
-    """All that a run needs, built and checked, new or resumed. The arguments are those of :func:`train`."""
+    """All that a run needs, built and checked, new or resumed; arguments as for :func:`train`."""
     import_extra("tqdm", "recipes")
     threads = torch.get_num_threads()
     with _alone_in_this_process(), _without_information():
