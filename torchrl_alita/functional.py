@@ -525,7 +525,7 @@ def n_step_return(
     _check_bool(done=done)
     own_flags = terminated.shape == reward.shape
     ended = _for_each_agent(terminated, reward) | done.unsqueeze(-2)
-    earned, running = _until_first(ended, -3), _until_first(done, -2)
+    earned, running = until_first(ended, -3), until_first(done, -2)
     discount = gamma ** torch.arange(
         reward.shape[-3], dtype=reward.dtype, device=reward.device
     ).view(-1, 1, 1)
@@ -537,7 +537,7 @@ def n_step_return(
     return total, stopped, running.sum(-2)
 
 
-def _until_first(flag: torch.Tensor, dim: int) -> torch.Tensor:
+def until_first(flag: torch.Tensor, dim: int) -> torch.Tensor:
     """True up to the first True along a dimension, that one included."""
     return flag.long().cumsum(dim) - flag.long() == 0
 

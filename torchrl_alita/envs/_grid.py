@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import Categorical, Composite, OneHot, Unbounded
 
+from torchrl_alita import functional
 from torchrl_alita._checks import (
     check_choice,
     check_flag,
@@ -297,8 +298,7 @@ def seed_of_task(seed: int | None) -> int:
 
 def running(episodes: TensorDictBase) -> torch.Tensor:
     """Steps up to an episode's end, that one included, ``[B, T]``."""
-    done = episodes[next_key(DONE)].squeeze(-1).long()
-    return (done.cumsum(1) - done) == 0
+    return functional.until_first(episodes[next_key(DONE)].squeeze(-1), 1)
 
 
 def first_episode(steps: TensorDictBase) -> TensorDictBase:

@@ -14,6 +14,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 from torchrl.envs import EnvBase, ExplorationType
 
+from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, make_env
@@ -42,8 +43,7 @@ def episode_returns(episodes: TensorDictBase, agents: Sequence[int] | None = Non
         agents: those that count. Default: all.
     """
     reward = gather_agents(episodes[next_key(REWARD)], agents, 2).mean((-1, -2))
-    done = episodes[next_key(DONE)].squeeze(-1).long()
-    running = (done.cumsum(1) - done) == 0
+    running = functional.until_first(episodes[next_key(DONE)].squeeze(-1), 1)
     return (reward * running).sum(1)
 
 
