@@ -171,10 +171,22 @@ def make_experiment(work: dict[str, Any], callback: Any) -> Any:
     )
 
 
-def train(work: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    """Train the peer, and report."""
+def make_callback(**methods: Callable[[Any, str], None]) -> Any:
+    """BenchMARL's callback with these methods, by their names."""
     from benchmarl.experiment import Callback
 
+    class Local(Callback):
+        def __reduce__(self) -> tuple:
+            # The experiment pickles its callbacks, which a local class cannot be.
+            return object, ()
+
+    callback = Local()
+    vars(callback).update(methods)
+    return callback
+
+
+def train(work: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    """Train the peer, and report."""
     folder = Path(work["folder"])
 
     def store(policy: Any, name: str) -> str:
@@ -184,17 +196,12 @@ def train(work: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Non
 
     report({"random": store(None, "random")})
 
-    class Evaluated(Callback):
-        def on_train_end(self, training_td: Any, group: str) -> None:
-            weights = experiment.losses[group].parameters()
-            finite = all(bool(weight.isfinite().all()) for weight in weights)
-            budget.spent(experiment.total_frames, finite=finite)
+    def on_train_end(training_td: Any, group: str) -> None:
+        weights = experiment.losses[group].parameters()
+        finite = all(bool(weight.isfinite().all()) for weight in weights)
+        budget.spent(experiment.total_frames, finite=finite)
 
-        def __reduce__(self) -> tuple:
-            # The experiment pickles its callbacks, which a local class cannot be.
-            return object, ()
-
-    experiment = make_experiment(work, Evaluated())
+    experiment = make_experiment(work, make_callback(on_train_end=on_train_end))
     policy = experiment.algorithm.get_policy_for_loss("agents")
     budget = Budget(
         interval=work["interval"],

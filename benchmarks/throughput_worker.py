@@ -129,20 +129,11 @@ def train_ours(work: dict[str, Any], turns: Turns) -> None:
 
 def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:
     """BenchMARL's experiment with MADDPG, N policies and N critics as ours; its default is one."""
-    from benchmarl.experiment import Callback
-    from peer_quality_worker import make_experiment
+    from peer_quality_worker import make_callback, make_experiment
 
-    class Waited(Callback):
-        def on_train_step(self, batch: Any, group: str) -> None:
-            turns.updated()
-
-        def on_train_end(self, training_td: Any, group: str) -> None:
-            turns.finished()
-
-        def __reduce__(self) -> tuple:
-            # The experiment pickles its callbacks, which a local class cannot be.
-            return object, ()
-
+    callback = make_callback(
+        on_train_step=lambda *_: turns.updated(), on_train_end=lambda *_: turns.finished()
+    )
     widths, device = work["num_cells"], work["device"]
     parts = {
         "experiment": {
@@ -161,7 +152,7 @@ def train_benchmarl(work: dict[str, Any], turns: Turns) -> None:
         kwargs = [{"normalized_shape": width} for width in widths]
         parts["model"] |= {"norm_class": torch.nn.LayerNorm, "norm_kwargs": kwargs}
     endless = {"algorithm": "maddpg", "seed": 0, "frames": _NEVER}
-    experiment = make_experiment({**work, **parts, **endless}, Waited())
+    experiment = make_experiment({**work, **parts, **endless}, callback)
     turns.ready()
     experiment.run()
 

@@ -17,6 +17,7 @@ from torchrl_alita.exact import (
     influence_gradient,
     joint_policy,
     joint_values,
+    marginal_mean,
     marginal_values,
     optimum,
     stationary_distribution,
@@ -137,6 +138,21 @@ def test_eq_3_solved_directly_is_the_joint_values_averaged_over_the_others(seed)
         expected[:, :, joint[influencer]] += others * values[:, :, number]
     direct = marginal_values(game, policies, influencer)
     torch.testing.assert_close(direct, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("first", "influencer", "means"),
+    [(0.5, 0, [3.0, 5.0]), (0.5, 1, [1.0, 5.0]), (1.0, 0, [3.0, 5.0])],
+)
+def test_a_mean_over_the_others_actions_does_not_read_the_influencers_policy(
+    first, influencer, means
+):
+    """Values 0 4 / 2 6; the first row has this probability, the columns 1/4 and 3/4."""
+    policies = torch.tensor([[[first, 1 - first]], [[0.25, 0.75]]])
+    values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]])
+    assert marginal_mean(values, policies, influencer).flatten().tolist() == means
+    with pytest.raises(ValueError, match="influencer"):
+        marginal_mean(values, policies, 2)
 
 
 def monte_carlo(

@@ -33,6 +33,7 @@ __all__ = [
     "influence_gradient",
     "joint_policy",
     "joint_values",
+    "marginal_mean",
     "marginal_values",
     "optimum",
     "stationary_distribution",
@@ -109,6 +110,35 @@ def joint_values(game: MarkovGame, policies: torch.Tensor) -> torch.Tensor:
     mean_reward = (joint * game.reward).sum(-1)
     values = _discounted_solve(game, _state_transition(game, joint), mean_reward)
     return game.reward + game.discount * torch.einsum("sut,nt->nsu", game.transition, values)
+
+
+def marginal_mean(values: torch.Tensor, policies: torch.Tensor, influencer: int) -> torch.Tensor:
+    r"""Mean over the others' actions, ``[*B, S, L**N], [N, S, L] -> [*B, S, L]``.
+
+    .. math:: \mathbb{E}_{\mathbf{a}_{-1} \sim \boldsymbol{\pi}_{-1}(. | s)}[v(s, \mathbf{a})]
+
+    Source: what Eq. 3 of https://arxiv.org/abs/2108.12581 does with rewards and transitions.
+
+    Args:
+        values: of each state and joint action, these in C order.
+        policies: ``[N, S, L]``; the influencer's own is not read.
+        influencer: the agent whose action is the last index.
+
+    Returns:
+        ``[*B, S, L]``, differentiable.
+
+    Raises:
+        ValueError: if there is no such agent.
+
+    Examples:
+        >>> marginal_mean(torch.tensor([[0.0, 4.0, 2.0, 6.0]]), torch.full((2, 1, 2), 0.5), 0)
+        tensor([[2., 4.]])
+    """
+    check_agent_range("influencer", [influencer], len(policies))
+    before, after = _product(policies[:influencer]), _product(policies[influencer + 1 :])
+    others = before.unsqueeze(-1) * after.unsqueeze(-2)
+    split = (before.shape[1], policies.shape[-1], after.shape[1])
+    return torch.einsum("sbc,...sbac->...sa", others, values.unflatten(-1, split))
 
 
 def marginal_values(game: MarkovGame, policies: torch.Tensor, influencer: int) -> torch.Tensor:
@@ -411,14 +441,8 @@ def _marginal_model(
     game: MarkovGame, policies: torch.Tensor, influencer: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the influencer faces, others averaged out: ``[N, S, L]`` and p ``[S, L, S]``."""
-    check_agent_range("influencer", [influencer], game.num_agents)
-    before = _product(policies[:influencer])
-    after = _product(policies[influencer + 1 :])
-    others = before.unsqueeze(-1) * after.unsqueeze(-2)
-    split = (before.shape[1], game.num_actions, after.shape[1])
-    reward = torch.einsum("sbc,nsbac->nsa", others, game.reward.unflatten(2, split))
-    transition = torch.einsum("sbc,sbact->sat", others, game.transition.unflatten(1, split))
-    return reward, transition
+    transition = marginal_mean(game.transition.movedim(-1, 0), policies, influencer)
+    return marginal_mean(game.reward, policies, influencer), transition.movedim(0, -1)
 
 
 def _discounted_solve(game: MarkovGame, chain: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:

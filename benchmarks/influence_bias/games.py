@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,7 +15,7 @@ from benchmarks.influence_bias.learner import Learner, critic_of, influence_loss
 from benchmarks.influence_bias.settings import INFLUENCER, ON_GAMES, Estimator, GameSettings
 from torchrl_alita import Enumerated, MADDPGLoss
 from torchrl_alita.envs import MarkovGame
-from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
+from torchrl_alita.exact import influence, joint_values, marginal_mean, marginal_values
 from torchrl_alita.layout import ACTION, LOGITS, OBSERVATION, VALUE, next_key
 from torchrl_alita.objectives.joint_actions import enumerate_joint_actions
 
@@ -108,9 +109,10 @@ def split_bias(
         gap = value[team, :, :, None] - optimum[team, None, None, :]
         return (gap.square().mean(0) * pairs[:, None] * own).sum()
 
-    best = critics.amax(-1)
-    average, variance = marginal_moments(policies, estimates, influencer)
-    true, known = square(*truth), square(marginal_moments(policies, critics, influencer)[0], best)
+    mean = partial(marginal_mean, policies=policies, influencer=influencer)
+    best, average = critics.amax(-1), mean(estimates)
+    variance = mean(estimates.square()) - average.square()
+    true, known = square(*truth), square(mean(critics), best)
     drawn = (variance[team].mean(0) * pairs.sum(1).unsqueeze(-1) * policies[influencer]).sum()
     return {
         "influence": float(true),
@@ -118,20 +120,6 @@ def split_bias(
         "estimator": float(square(average, best) - known),
         "variance": float(drawn) if one_draw else 0.0,
     }
-
-
-def marginal_moments(
-    policies: torch.Tensor, values: torch.Tensor, influencer: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance over the others' actions, ``[N, S, L**N] -> [N, S, L]`` each."""
-    num_agents, _, num_actions = policies.shape
-    even = policies.clone()
-    even[influencer] = 1 / num_actions
-    split = (num_actions**influencer, num_actions, num_actions ** (num_agents - 1 - influencer))
-    weights = num_actions * joint_policy(even).unflatten(-1, split)
-    values = values.unflatten(-1, split)
-    average = (weights * values).sum((2, 4))
-    return average, (weights * values.square()).sum((2, 4)) - average.square()
 
 
 def compare_on_game(learner: Learner) -> dict:

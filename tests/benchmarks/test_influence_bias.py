@@ -16,7 +16,13 @@ from benchmarks.influence_bias import games, report, settings, spread
 from benchmarks.influence_bias.learner import costs, follow
 from torchrl_alita import make_actor, make_env
 from torchrl_alita.envs import MarkovGame, MatrixGame
-from torchrl_alita.exact import influence, joint_policy, joint_values, marginal_values
+from torchrl_alita.exact import (
+    influence,
+    joint_policy,
+    joint_values,
+    marginal_mean,
+    marginal_values,
+)
 
 OBSERVATION, ACTION, REWARD = (("agents", key) for key in ("observation", "action", "reward"))
 F64 = torch.float64
@@ -31,24 +37,6 @@ def random_policies(num_agents: int, num_states: int, num_actions: int) -> torch
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(num_agents, num_states, num_actions, generator=generator, dtype=F64)
     return logits.softmax(-1)
-
-
-@pytest.mark.parametrize(
-    ("first", "influencer", "means", "variances"),
-    [
-        (0.5, 0, [3.0, 5.0], [3.0, 3.0]),
-        (0.5, 1, [1.0, 5.0], [1.0, 1.0]),
-        # An action of probability zero has moments too.
-        (1.0, 0, [3.0, 5.0], [3.0, 3.0]),
-    ],
-)
-def test_moments_over_the_others_actions(first, influencer, means, variances):
-    """Values 0 4 / 2 6; the first row has this probability, the columns 1/4 and 3/4."""
-    policies = torch.tensor([[[first, 1 - first]], [[0.25, 0.75]]], dtype=F64)
-    values = torch.tensor([[[0.0, 4.0, 2.0, 6.0]]], dtype=F64)
-    average, variance = games.marginal_moments(policies, values, influencer)
-    assert average.flatten().tolist() == means
-    assert variance.flatten().tolist() == variances
 
 
 def test_each_error_is_named_for_what_it_is():
@@ -83,7 +71,7 @@ def test_the_parts_and_the_truth_add_up_to_the_mean_of_the_estimate(one_draw):
         truth=(torch.randn(3, 5, 2, dtype=F64), torch.randn(3, 5, dtype=F64)),
     )  # fmt: skip
     joint, best, expected = joint_policy(policies), critics.amax(-1), 0.0
-    average, _ = games.marginal_moments(policies, estimates, 1)
+    average = marginal_mean(estimates, policies, 1)
     for s, t, u, i in itertools.product(range(5), range(5), range(8), (0, 2)):
         value = estimates[i, s, u] if one_draw else average[i, s, u // 2 % 2]
         expected += pairs[s, t] * joint[s, u] * (value - best[i, t]) ** 2 / 2
