@@ -19,6 +19,7 @@ from benchmarks.coverage.methods import Method, Settings
 from torchrl_alita import ALITA, Autoencoder, NoveltyLoss, NoveltyReward
 from torchrl_alita.envs.games import MatrixGame
 from torchrl_alita.functional import brier_distance, diversity_penalty
+from torchrl_alita.modules.joint_qnetwork import joint_action_number
 from torchrl_alita.objectives.joint_actions import enumerate_joint_actions
 
 
@@ -195,7 +196,7 @@ def play_stacked(method: Method, num_agents: int, num_actions: int, settings: Se
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     every = enumerate_joint_actions(num_agents, num_actions)
-    actions, place = every.argmax(-1), places(num_agents, num_actions)
+    actions = every.argmax(-1)
     joint_scope = method.scope == "joint"
     features = every.flatten(1) if joint_scope else torch.eye(num_actions)
     sizes = (settings.repetitions, num_agents if method.scope == "own" else 1)
@@ -211,9 +212,9 @@ def play_stacked(method: Method, num_agents: int, num_actions: int, settings: Se
         probabilities = logits.softmax(-1)
         own = probabilities.flatten(0, 1).multinomial(1, generator=generator)
         own = own.reshape(sizes[0], num_agents)
-        joint.append((own * place).sum(-1))
-        visited.scatter_(1, joint[-1].unsqueeze(1), True)
-        source.learn(joint[-1].unsqueeze(1) if joint_scope else own[:, : sizes[1]])
+        joint.append(joint_action_number(one_hot(own, num_actions)))
+        visited.scatter_(1, joint[-1], True)
+        source.learn(joint[-1] if joint_scope else own[:, : sizes[1]])
         psi = by_joint_action(method, source.novelty(), actions)
         reward = rewards(method, psi, probabilities, actions, settings.omega)
         logits = improved(logits, reward, actions, method)
@@ -221,15 +222,10 @@ def play_stacked(method: Method, num_agents: int, num_actions: int, settings: Se
         if not visited.all():
             contrasts.append(contrast(psi[:, 0], visited))
     return Play(
-        torch.stack(joint),
+        torch.stack(joint).squeeze(-1),
         torch.stack(entropies).mean(0) / math.log(num_actions),
         None if method.visited_only else torch.stack(contrasts).mean().exp().item(),
     )
-
-
-def places(num_agents: int, num_actions: int) -> torch.Tensor:
-    """What one more of each agent's action adds to the number of a joint action, ``-> [N]``."""
-    return num_actions ** torch.arange(num_agents - 1, -1, -1)
 
 
 def contrast(novelty: torch.Tensor, visited: torch.Tensor) -> torch.Tensor:
@@ -267,8 +263,7 @@ def play_networks(method: Method, num_agents: int, num_actions: int, settings: S
             batch = torch.stack([memory[draw] for draw in draws])
             algorithm.update(dict.fromkeys(algorithm.replays(), batch))
         played = torch.stack(memory)
-        own = played["agents", "action"].argmax(-1)
-        joint.append((own * places(num_agents, num_actions)).sum(-1))
+        joint.append(joint_action_number(played["agents", "action"]).squeeze(-1))
         probabilities = played["agents", "logits"].softmax(-1)
         entropies.append(torch.special.entr(probabilities).sum(-1).mean(0))
     entropy = torch.stack(entropies).mean(0) / math.log(num_actions)

@@ -14,7 +14,7 @@ from torchrl.envs import ExplorationType, set_exploration_type
 
 from benchmarks.influence_bias import games, report, settings, spread
 from benchmarks.influence_bias.learner import costs, follow
-from torchrl_alita import make_actor, make_env
+from torchrl_alita import make_actor
 from torchrl_alita.envs import MarkovGame, MatrixGame
 from torchrl_alita.exact import (
     influence,
@@ -219,8 +219,8 @@ def test_the_cost_counts_an_estimators_training():
     assert cost["marginal_1"] < cost["centralized"]
 
 
-def spread_env(seed: int):
-    return make_env("vmas/spread", num_envs=5, n_agents=3, seed=seed, horizon=40)
+THREE = replace(settings.SPREAD, num_agents=3)
+spread_env = partial(spread.spread_env, settings=THREE, num_envs=5, horizon=40)
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,12 @@ from scripts import ROOT, load
 
 from torchrl_alita.training.loop import start
 
-pages = load("benchmarks", "pages")
-timing = load("benchmarks", "timing")
-peer = load("benchmarks", "peer")
-throughput = load("benchmarks", "throughput")
-worker = load("benchmarks", "throughput_worker")
-profile = load("benchmarks", "profile_update")
-scaling = load("benchmarks", "scaling")
-twin_cost = load("benchmarks", "twin_cost")
+pages, timing, peer, throughput, worker, profile, scaling, twin_cost = (
+    load("benchmarks", name) for name in (
+        "pages", "timing", "peer", "throughput", "throughput_worker", "profile_update", "scaling",
+        "twin_cost",
+    )
+)  # fmt: skip
 
 COMMITTED = pages.RESULTS
 TINY_WORK = {
