@@ -74,6 +74,10 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "masked, still random": {"algorithm": "maddpg", "random_frames": 105},
         "alita clones, recurrent": {**ALGORITHMS["alita clones"], **MEMORY},
         "masked, qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "optimizer": "rmsprop"},
+        "masked, maven": {
+            "algorithm": "maven", **MEMORY, **VALUE_BASED, "num_latents": 3,
+            "latent_policy": "hierarchical", "latent_batch_size": 4, "latent_episodes": 8,
+        },
         "masked, dqn": {"algorithm": "dqn", **VALUE_BASED},
         "masked, joint dqn": {"algorithm": "joint_dqn", "n_steps": 3, **TEAM},
         "joint dqn, visits": {

@@ -1462,7 +1462,7 @@ def test_every_public_constructor_meets_hostile_arguments():
     others |= {"COMALoss", "make_counterfactual_critic", "make_team_value"}
     others |= {"LICALoss", "LICAMixer", "make_mixing_critic", "IntrinsicRewardLoss", "LIIRLoss"}
     others |= {"EpisodeLatent", "LatentGRU", "MAVENLoss", "TrajectoryDiscriminator"}
-    others |= {"make_discriminator", "make_latent_mixer", "make_latent_policy"}
+    others |= {"make_discriminator", "make_latent_mixer", "make_latent_policy", "EpisodeReturns"}
     others |= {"make_latent_qnetwork", "BestJointAction", "make_joint_qnetwork"}
     parts = ("data", "envs", "modules", "objectives", "optim", "transforms")
     public = {*torchrl_alita.__all__} | {

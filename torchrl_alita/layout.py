@@ -29,6 +29,7 @@ __all__ = [
     "LAST_ACTION",
     "LATENT",
     "LATENT_LOGITS",
+    "LATENT_LOG_PROB",
     "LOC",
     "LOGITS",
     "LOG_PROB",
@@ -95,6 +96,8 @@ META_WEIGHT = ("agents", "meta_weight")
 # What a team agrees on in each episode, one-hot [*B, Z], and a guess of it.
 LATENT = "latent"
 LATENT_LOGITS = "latent_logits"
+# Of its draw, where a policy draws it.
+LATENT_LOG_PROB = "latent_log_prob"
 # How many steps a transition is of, where it is of several; TorchRL's name.
 STEPS = "steps_to_next_obs"
 # Whose turn it is, where agents act alone.

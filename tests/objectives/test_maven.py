@@ -9,7 +9,7 @@ import torch
 from fakes import A, B, H, N, S, TargetEnv, Z, sequences
 from tensordict import TensorDict
 from torch import nn
-from torchrl.envs import check_env_specs
+from torchrl.envs import ExplorationType, check_env_specs, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import SoftUpdate
 
@@ -75,12 +75,18 @@ def test_each_value_is_drawn_equally_often_or_as_a_policy_says():
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
     policy = make_latent_policy(TargetEnv(discrete=True), num_latents=3)
     with torch.no_grad():
-        policy.module.net[2].weight.zero_()
-        policy.module.net[2].bias.copy_(torch.tensor([0.1, 0.2, 0.7]).log())
+        policy[0].module.net[2].weight.zero_()
+        policy[0].module.net[2].bias.copy_(torch.tensor([0.1, 0.2, 0.7]).log())
     env = TargetEnv(num_envs=3000, discrete=True).append_transform(EpisodeLatent(3, policy=policy))
     shares = env.reset()["latent"].mean(0)
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.7]), atol=0.03, rtol=0)
     assert list(env.parameters()) == []
+    # Greedy is the likeliest, for all of an episode, with its log-probability.
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        steps = env.rollout(3)
+    assert bool((steps["latent"].argmax(-1) == 2).all())
+    torch.testing.assert_close(steps["latent_log_prob"], torch.full((3000, 3), 0.7).log())
+    check_env_specs(env)
 
 
 def test_the_last_layer_is_that_of_the_latent_variable_and_the_agent():
@@ -204,6 +210,18 @@ def test_a_rollout_with_all_transforms_trains_it():
             "latent",
         ),
         (lambda: EpisodeLatent(0), ValueError, "num_latents"),
+        (lambda: EpisodeLatent(2, policy=maven()), ValueError, "latent_log_prob"),
+        (
+            lambda: (
+                TargetEnv()
+                .append_transform(
+                    EpisodeLatent(2, policy=make_latent_policy(TargetEnv(), num_latents=3))
+                )
+                .reset()
+            ),
+            ValueError,
+            "latent",
+        ),
         (lambda: make_latent_qnetwork(TargetEnv(), num_latents=2), ValueError, "one-hot"),
         (lambda: make_latent_mixer(STATE, num_latents=0), ValueError, "num_latents"),
         (lambda: make_discriminator(STATE, num_latents=0), ValueError, "num_latents"),

@@ -10,6 +10,7 @@ from torchrl_alita.data.codes import (
 )
 from torchrl_alita.data.conditional import ConditionalSampler
 from torchrl_alita.data.counts import CountTable
+from torchrl_alita.data.episodes import EpisodeReturns
 from torchrl_alita.data.n_steps import n_step_transitions
 from torchrl_alita.data.replay import Replay
 from torchrl_alita.data.sequences import SequenceSampler, as_sequences
@@ -21,6 +22,7 @@ __all__ = [
     "CountCodes",
     "CountTable",
     "Displacement",
+    "EpisodeReturns",
     "JointCode",
     "OneHotCode",
     "Replay",

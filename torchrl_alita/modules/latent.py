@@ -6,8 +6,16 @@ from itertools import pairwise
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from tensordict.nn import (
+    InteractionType,
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictModuleBase,
+    TensorDictSequential,
+)
 from torch import nn
+from torch.distributions import OneHotCategorical
 from torchrl.envs import EnvBase
 from torchrl.modules import QMixer
 
@@ -17,6 +25,8 @@ from torchrl_alita.layout import (
     CHOSEN_ACTION_VALUE,
     IS_INIT,
     LATENT,
+    LATENT_LOG_PROB,
+    LATENT_LOGITS,
     OBSERVATION,
     STATE,
     layout_of,
@@ -409,8 +419,11 @@ def make_latent_policy(
     num_latents: int,
     hidden_size: int = 128,
     device: torch.device | str | None = None,
-) -> TensorDictModule:
+) -> ProbabilisticTensorDictSequential:
     """MAVEN's policy over latent variables, ``[*B, S] -> [*B, Z]``.
+
+    The hierarchical policy of https://arxiv.org/abs/1910.07483. It draws, but under TorchRL's
+    ``set_exploration_type(ExplorationType.DETERMINISTIC)``, where it takes the likeliest.
 
     Args:
         env: an environment in the layout of this package. The policy reads its ``"state"``,
@@ -420,7 +433,8 @@ def make_latent_policy(
         device: of the parameters. Default: the environment's.
 
     Returns:
-        A TensorDictModule that writes ``"latent_logits"``, for
+        A module that writes ``"latent_logits"``, ``"latent"``, one-hot, and
+        ``"latent_log_prob"`` ``[*B]``, for
         :class:`torchrl_alita.transforms.EpisodeLatent`.
 
     Raises:
@@ -430,8 +444,9 @@ def make_latent_policy(
     Examples:
         >>> from torchrl_alita.envs import make_env
         >>> env = make_env("push_box", num_envs=5, n_agents=2)
-        >>> make_latent_policy(env, num_latents=4)(env.reset())["latent_logits"].shape
-        torch.Size([5, 4])
+        >>> drawn = make_latent_policy(env, num_latents=4)(env.reset())
+        >>> drawn["latent"].shape, drawn["latent_log_prob"].shape
+        (torch.Size([5, 4]), torch.Size([5]))
     """
     (num_latents,) = sizes("num_latents", [num_latents])
     (hidden_size,) = sizes("hidden_size", [hidden_size])
@@ -443,7 +458,17 @@ def make_latent_policy(
         flatten=seen == OBSERVATION,
         device=env.device if device is None else device,
     )
-    return TensorDictModule(net, in_keys=[seen], out_keys=["latent_logits"])
+    return ProbabilisticTensorDictSequential(
+        TensorDictModule(net, in_keys=[seen], out_keys=[LATENT_LOGITS]),
+        ProbabilisticTensorDictModule(
+            in_keys={"logits": LATENT_LOGITS},
+            out_keys=[LATENT],
+            distribution_class=OneHotCategorical,
+            default_interaction_type=InteractionType.RANDOM,
+            return_log_prob=True,
+            log_prob_key=LATENT_LOG_PROB,
+        ),
+    )
 
 
 def _seen_by_the_team(env: EnvBase) -> tuple[NestedKey, int]:

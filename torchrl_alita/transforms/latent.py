@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torchrl.data import Composite, OneHot
+from torchrl.data import Composite, OneHot, Unbounded
 from torchrl.envs import Transform
 
-from torchrl_alita._checks import sizes
-from torchrl_alita.layout import LATENT
+from torchrl_alita._checks import check_same_shape, sizes
+from torchrl_alita.layout import LATENT, LATENT_LOG_PROB
 
 __all__ = ["EpisodeLatent"]
 
@@ -19,17 +19,19 @@ class EpisodeLatent(Transform):
 
     Appended to an environment, for policies that act by it, as MAVEN's do
     (https://arxiv.org/abs/1910.07483): one-hot, the same for all agents and steps of an
-    episode. Each of Z values is drawn equally often, or as a policy says that reads what
-    there is to see at the beginning.
+    episode. Each of Z values is drawn equally often, or by a policy that reads what there is
+    to see at the beginning; the log-probability of its draw stays for the episode too.
 
     Args:
         num_latents: Z.
-        policy: writes ``"latent_logits"`` ``[*B, Z]``. It is borrowed: the transform neither
-            saves nor trains it. Default: none, uniform.
+        policy: writes the variable ``[*B, Z]`` and ``"latent_log_prob"`` ``[*B]``, as
+            :func:`torchrl_alita.modules.make_latent_policy` does. It is borrowed: the transform
+            neither saves nor trains it. Default: none, uniform.
         latent: key written. Default: ``"latent"``.
 
     Raises:
-        ValueError: if Z is below 1.
+        ValueError: if Z is below 1, or the policy does not write what it must; when called, if
+            it writes a variable of another shape.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -50,31 +52,39 @@ class EpisodeLatent(Transform):
         policy: TensorDictModuleBase | None = None,
         latent: NestedKey = LATENT,
     ):
-        super().__init__(out_keys=[latent])
+        super().__init__(out_keys=[latent] if policy is None else [latent, LATENT_LOG_PROB])
         (self.num_latents,) = sizes("num_latents", [num_latents])
+        missing = set() if policy is None else set(self.out_keys) - set(policy.out_keys)
+        if missing:
+            raise ValueError(f"The policy of the latent variable must write {sorted(missing)}.")
         self.__dict__["policy"] = policy
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        return next_tensordict.set(self.out_keys[0], tensordict.get(self.out_keys[0]).clone())
+        for key in self.out_keys:
+            next_tensordict.set(key, tensordict.get(key).clone())
+        return next_tensordict
 
     @torch.no_grad()
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
         """For all environments; those that did not end keep theirs."""
-        rows, device = self.parent.batch_size, self.parent.device
-        if self.policy is None:
-            logits = torch.zeros(*rows, self.num_latents, device=device)
-        else:
-            logits = self.policy(tensordict_reset.copy()).get("latent_logits")
-        noise = torch.empty_like(logits).exponential_().log()
-        best = (logits - noise).argmax(-1)
-        drawn = torch.nn.functional.one_hot(best, self.num_latents).to(logits.dtype)
-        return tensordict_reset.set(self.out_keys[0], drawn)
+        shape = (*self.parent.batch_size, self.num_latents)
+        if self.policy is not None:
+            drawn = self.policy(tensordict_reset.copy()).select(*self.out_keys)
+            check_same_shape(drawn, self.out_keys[0], shape)
+            return tensordict_reset.update(drawn.float())
+        # The least of exponential draws is each one's equally often.
+        best = torch.empty(shape, device=self.parent.device).exponential_().argmin(-1)
+        drawn = torch.nn.functional.one_hot(best, self.num_latents)
+        return tensordict_reset.set(self.out_keys[0], drawn.float())
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        shape = (*observation_spec.shape, self.num_latents)
+        rows, device = observation_spec.shape, observation_spec.device
+        shape = (*rows, self.num_latents)
         observation_spec[self.out_keys[0]] = OneHot(
-            self.num_latents, shape=shape, dtype=torch.float32, device=observation_spec.device
+            self.num_latents, shape=shape, dtype=torch.float32, device=device
         )
+        if self.policy is not None:
+            observation_spec[LATENT_LOG_PROB] = Unbounded(shape=rows, device=device)
         return observation_spec
