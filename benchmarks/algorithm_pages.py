@@ -32,6 +32,8 @@ from torchrl_alita.experiments import (
 PAGES = ROOT / "docs" / "algorithms"
 # They say that a game can be trained on, and nothing of an algorithm.
 LEFT_OUT = ("suites",)
+# Studies whose games have other rules, under a known name: what the table calls the rules.
+RULES = {"sparse_cmae": "by CMAE's rules", "sparse_teams": "more than two agents"}
 # Of a study that changes one setting at a time: where it starts.
 ONLY = {"smax_settings": ("the recipe's",)}
 # Programs of others, which are a study's outside check.
@@ -40,7 +42,7 @@ OUTSIDE = "sb3_worker.py"
 
 @dataclass(frozen=True)
 class Figure:
-    """What is shown of a task, and the most that can be reached; None: not known."""
+    """What is shown of a task, and the most that can be reached. None: the score's ceiling."""
 
     column: Column
     best: float | None = None
@@ -60,8 +62,21 @@ SHOWN = {
 }
 
 
-def shown(task: str) -> Figure:
-    """What is shown of a task."""
+# An episode by CMAE's rules ends with its success, which pays 1.
+SUCCESS = Figure(Column("greedy success", RETURN, 2), 1.0)
+# Of more than two agents in Push-Box no optimum is known.
+BOXES = Figure(SHOWN["push_box"].column)
+SHOWN_OF_STUDY = {
+    ("sparse_cmae", "push_box"): SUCCESS,
+    ("sparse_cmae", "secret_room"): SUCCESS,
+    ("sparse_teams", "push_box"): BOXES,
+}
+
+
+def shown(study: str, task: str) -> Figure:
+    """What is shown of a task in a study."""
+    if (study, task) in SHOWN_OF_STUDY:
+        return SHOWN_OF_STUDY[study, task]
     return SHOWN[max((begin for begin in SHOWN if task.startswith(begin)), key=len)]
 
 
@@ -81,10 +96,11 @@ def level(figure: Figure, row: Row, team: str) -> str:
 
 def line(study: Study, rows: Sequence[Row]) -> list[str]:
     """The runs of one variant on one task."""
-    first, figure = rows[0], shown(rows[0].task)
+    first, figure = rows[0], shown(study.name, rows[0].task)
     page = os.path.relpath(ROOT / study.page, PAGES)
+    rules = f", {RULES[study.name]}" if study.name in RULES else ""
     return [
-        f"`{first.task}`",
+        f"`{first.task}`{rules}",
         f"[{first.variant}]({page})",
         f"{first.frames:,}",
         str(len(rows)),
@@ -96,7 +112,7 @@ def line(study: Study, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-TITLES = ("task", "team", "frames", "seeds", "figure", "random", "reached", "best known", "score")
+TITLES = ("task", "team", "frames", "seeds", "metric", "random", "reached", "best known", "score")
 
 
 def measured(name: str, studies: Mapping[str, Study]) -> str:
@@ -127,12 +143,14 @@ def measured(name: str, studies: Mapping[str, Study]) -> str:
     note = (
         "Greedy episodes. Interquartile mean [95 % bootstrap interval] over the seeds; of fewer "
         "than five, each run's figure in the order of the seeds. Best known: a script, an exact "
-        "optimum, or the end of the range; - where none is known. Score: the return between the "
-        "random team, 0, and the best known, 1. A team's name leads to its study, which has the "
-        f"settings, the command and the other teams. From {', '.join(sources)} of "
+        "optimum, or the end of the range; - where none is known. Score: the return on a scale "
+        "from the random team, 0, to the best known, 1. A team's name leads to its study, which "
+        f"has the settings, the command and the other teams. From {', '.join(sources)} of "
         "benchmarks/results by `python benchmarks/algorithm_pages.py`."
     )
-    return "\n\n".join([table(TITLES, lines), note, *pictures])
+    # Task and team are text.
+    aligned = table(TITLES, lines).replace("| --- | ---: |", "| --- | --- |", 1)
+    return "\n\n".join([aligned, note, *pictures])
 
 
 def published(name: str) -> str:
@@ -140,8 +158,8 @@ def published(name: str) -> str:
     found = [entry for entry in PUBLISHED if entry.algorithm == name]
     if not found:
         return (
-            "**Published.** No figure on a task of this package whose source could be read; none "
-            "is shown."
+            "**Published.** No published figure on a task of this package was found whose source "
+            "could be read."
         )
     # One line for each task, row and source, with its figures side by side.
     lines: dict[tuple[str, str, str], list[Published]] = {}

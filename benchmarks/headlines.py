@@ -1,4 +1,4 @@
-"""The table of the README: what teams reach, beside another team on the same task.
+"""The table of the README: what teams reach on three tasks.
 
 python benchmarks/headlines.py
 """
@@ -14,68 +14,52 @@ from torchrl_alita.experiments import Column, Row, read_rows, score
 
 @dataclass(frozen=True)
 class Headline:
-    """One figure of two teams, each named by its study and its variant."""
+    """One metric of several teams on a task.
+
+    Args:
+        task: its name.
+        column: the metric.
+        page: where the whole study is.
+        teams: what the table calls each, with its study and its variant.
+    """
 
     task: str
     column: Column
-    ours: tuple[str, str]
-    theirs: tuple[str, str]
     page: str
+    teams: dict[str, tuple[str, str]]
 
-
-SCORE = Column("score (random 0, script 1)", score)
-DISTANCE = Column("distance to the goal at the end", "evaluation/final_distance")
-BOXES = Column("boxes an episode (optimum 23.9)", "evaluation/boxes_per_episode", 1)
-SUCCESS = Column("share of episodes solved", "evaluation/success_share")
-TEAM = "ALITA, team exploration"
-JOINT = "one network over joint actions"
 
 HEADLINES = (
     Headline(
         "vmas/spread",
-        SCORE,
-        ("navigation", "MAPPO, goal attention"),
-        ("spread", "MADDPG"),
+        Column("score: random team 0, script 1", score),
         "docs/navigation.md",
-    ),
-    Headline(
-        "vmas/spread",
-        SCORE,
-        ("navigation_off_policy", "ALITA"),
-        ("navigation_off_policy", "MADDPG"),
-        "docs/navigation.md",
+        {
+            "MAPPO with `GoalAttention`": ("navigation", "MAPPO, goal attention"),
+            "ALITA with `GoalAttention`": ("navigation_off_policy", "ALITA"),
+            "MADDPG with `GoalAttention`": ("navigation_off_policy", "MADDPG"),
+        },
     ),
     Headline(
         "mpe/unpaid_speaker",
-        DISTANCE,
-        ("unpaid_speaker", "ALITA, influence alone"),
-        ("unpaid_speaker", "MADDPG"),
+        Column("distance to the goal at the end", "evaluation/final_distance"),
         "docs/influence.md",
+        {
+            "ALITA, influence alone": ("unpaid_speaker", "ALITA, influence alone"),
+            "MADDPG": ("unpaid_speaker", "MADDPG"),
+        },
     ),
-    Headline("push_box", BOXES, ("sparse_onpolicy", "ALITA-C"), ("sparse", TEAM), "docs/sparse.md"),
     Headline(
-        "push_box", BOXES, ("sparse", JOINT), ("sparse_onpolicy", "ALITA-C"), "docs/sparse.md"
-    ),
-    Headline(
-        "secret_room",
-        SUCCESS,
-        ("sparse_onpolicy", "the team's visits, tuned"),
-        ("sparse", TEAM),
+        "push_box",
+        Column("boxes an episode: optimum 23.9", "evaluation/boxes_per_episode", 1),
         "docs/sparse.md",
+        {
+            "joint DQN": ("sparse", "one network over joint actions"),
+            "on-policy ALITA": ("sparse_onpolicy", "ALITA-C"),
+            "on-policy ALITA, the paper's bonuses": ("sparse_onpolicy", "ALITA, the paper's parts"),
+        },
     ),
 )
-# What a study's variant is called outside its page.
-NAMES = {
-    ("navigation", "MAPPO, goal attention"): "MAPPO, `GoalAttention`",
-    ("spread", "MADDPG"): "MADDPG, the paper's settings",
-    ("navigation_off_policy", "ALITA"): "ALITA, `GoalAttention`",
-    ("navigation_off_policy", "MADDPG"): "MADDPG, `GoalAttention`",
-    ("unpaid_speaker", "ALITA, influence alone"): "ALITA, influence alone",
-    ("sparse_onpolicy", "ALITA-C"): "on-policy ALITA",
-    ("sparse_onpolicy", "the team's visits, tuned"): "on-policy ALITA, team's visits",
-    ("sparse", TEAM): "ALITA, the paper's bonuses",
-    ("sparse", JOINT): "joint DQN",
-}
 
 
 def runs_of(team: tuple[str, str], task: str) -> list[Row]:
@@ -89,21 +73,24 @@ def runs_of(team: tuple[str, str], task: str) -> list[Row]:
 
 def text() -> str:
     """The table."""
-    titles = ["task", "figure", "team", "", "beside", "", "page"]
     lines = []
-    for line in HEADLINES:
-        cells = [f"`{line.task}`", line.column.title]
-        for team in (line.ours, line.theirs):
-            rows = runs_of(team, line.task)
-            seeds = "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
-            cells += [f"{NAMES.get(team, team[1])}, {seeds}", line.column.cell(rows)]
-        lines.append([*cells, f"[{line.page.removeprefix('docs/')}]({line.page})"])
+    for headline in HEADLINES:
+        # The task's name stands once, in the first of its lines.
+        task = [f"[`{headline.task}`]({headline.page})", headline.column.title]
+        for name, team in headline.teams.items():
+            rows = runs_of(team, headline.task)
+            figure = headline.column.cell(rows)
+            lines.append([*task, name, f"{rows[0].frames / 1000:,.0f}", str(len(rows)), figure])
+            task = ["", ""]
+    titles = ["task", "metric", "algorithm", "thousand frames", "seeds", "reached"]
     note = (
         "Interquartile mean [95 % bootstrap interval] over the seeds; of fewer than five, each "
-        "figure. Made by `python benchmarks/headlines.py` from the rows of benchmarks/results, "
-        "each with its command, versions and machine."
+        "run's figure. Made by `python benchmarks/headlines.py` from the rows of "
+        "benchmarks/results, each with its command, versions and machine."
     )
-    return f"{table(titles, lines)}\n\n{note}"
+    # The first three columns are text.
+    aligned = table(titles, lines).replace("| --- | ---: | ---: |", "| --- | --- | --- |", 1)
+    return f"{aligned}\n\n{note}"
 
 
 def main() -> None:

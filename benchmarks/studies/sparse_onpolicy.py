@@ -87,7 +87,7 @@ STUDY = Study(
     },
     seeds=range(10),
     note=(
-        "100 greedy episodes from the same states; an optimal team delivers 23.9 boxes. All learn "
-        "by the same MAPPO, and explore in bursts unless a row says otherwise."
+        "100 greedy episodes from the same states; in Push-Box an optimal team delivers 23.9 "
+        "boxes. All learn by the same MAPPO, and explore in bursts unless a row says otherwise."
     ),
 )

@@ -190,12 +190,16 @@ def _caption(study: Study, rows: Sequence[Row]) -> str:
     """How a table came about."""
     runs = by_variant(rows)
     first = next(iter(runs.values()))[0]
-    few = min(map(len, runs.values())) < FEWEST_RUNS
-    shown = (
-        "Each figure is of one seed, in their order: fewer than five are no interval"
-        if few
-        else "Interquartile mean [95 % bootstrap interval] over the seeds"
-    )
+    seeds = [len(of_variant) for of_variant in runs.values()]
+    mean = "Interquartile mean [95 % bootstrap interval] over the seeds"
+    each = "each run's figure in the order of the seeds"
+    if max(seeds) == 1:
+        shown = "One seed each"
+    elif max(seeds) < FEWEST_RUNS:
+        shown = f"E{each[1:]}"
+    else:
+        few = min(seeds) < FEWEST_RUNS
+        shown = f"{mean}; of fewer than five seeds, {each}" if few else mean
     # As git writes the commit before another.
     guessed = any((row.commit or "~").endswith("~") for row in rows)
     commit = (
