@@ -5,7 +5,7 @@ paper's average distance has no unit. docs/navigation.md has VMAS's version of t
 """
 
 from columns import SECONDS, copied
-from studies.cooperative_communication import ALITA, EPISODES_OF_25, MANY_STEPS, REPLAY
+from studies.cooperative_communication import ALITA, CLIPPED, EPISODES_OF_25, MANY_STEPS, REPLAY
 
 from torchrl_alita.experiments import RETURN, Column, Study, Variant
 
@@ -34,8 +34,9 @@ STUDY = Study(
             algorithm="maddpg",
             settings={**REPLAY, "algorithm.num_critics": 2, "algorithm.policy_delay": 2},
         ),
-        "IPPO": Variant(algorithm="ippo", settings=MANY_STEPS),
-        "MAPPO": Variant(algorithm="mappo", settings=MANY_STEPS),
+        "IPPO": Variant(algorithm="ippo", settings=CLIPPED),
+        "MAPPO": Variant(algorithm="mappo", settings=CLIPPED),
+        "MAPPO, minibatches of 2,048": Variant(algorithm="mappo", settings=MANY_STEPS),
     },
     columns={"": COLUMNS},
     panels={"": {RETURN: "return", DISTANCE: "sum of distances", COLLISIONS: "collisions"}},
