@@ -475,7 +475,7 @@ def paid_in_a_worker(autoencoder: nn.Module) -> TransformedEnv:
 def test_fault_11_a_bonus_by_a_copy_in_a_collectors_workers_is_refused():
     actor = make_actor(TargetEnv(), num_cells=SMALL)
     make = partial(paid_in_a_worker, Autoencoder(O + A, num_cells=(5,)))
-    with pytest.raises(ValueError, match=r"NoveltyReward would be paid by a copy of its Autoenc"):
+    with pytest.raises(ValueError, match=r"NoveltyReward would read a copy of its Autoenc"):
         MultiSyncCollector([make], actor, frames_per_batch=4 * B, total_frames=8 * B)
 
 
@@ -507,7 +507,7 @@ def test_fault_11_every_transform_that_reads_a_network_is_refused(name, monkeypa
     if not any(list(network.parameters()) for network in networks):
         return
     spec = Composite(agents=Composite(observation=Unbounded((B, N, O)), shape=(B, N)), shape=(B,))
-    with pytest.raises(ValueError, match="would be paid by a copy"):
+    with pytest.raises(ValueError, match="would read a copy"):
         transform.transform_observation_spec(spec)
 
 

@@ -420,10 +420,16 @@ def test_a_bonus_keeps_its_statistics_where_a_batch_is_not_finite():
         (lambda: count_codes_of(TargetEnv()), "does not say what is counted in it"),
         (lambda: BinCode([0.0], [1.0], 0), "bins must be at least 1"),
         (lambda: BinCode([1.0], [0.0], 3), "low"),
-        (lambda: BinCode([0.0], [1.0], 3, features=[-1]), "features must count from 0 on, got -1"),
+        (
+            lambda: BinCode([0.0], [1.0], 3, features=[-1]),
+            "features must be a whole number at least 0, got -1",
+        ),
         (lambda: BinCode([0.0], [1.0], 3, features=[0.5]), "features"),
         (lambda: BinCode([0.0], [1.0], 3, features=[0, 1]), "as many, got 1, 1, 1 and 2"),
-        (lambda: BinCode([0.0], [1.0], 3, observer=-1), "observer must count from 0 on"),
+        (
+            lambda: BinCode([0.0], [1.0], 3, observer=-1),
+            "observer must be a whole number at least 0",
+        ),
         (lambda: BinCode([0.0], [1.0], 3, observer=2)(torch.zeros(2, 1)), "of agent 2 too"),
         (lambda: BinCode([0.0], [1.0], 3, features=[4])(torch.zeros(2, 4)), "at least 5 entries"),
     ],

@@ -18,6 +18,8 @@ def gather_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) 
     if tensor.stride(dim) == 0:
         return tensor.narrow(dim, 0, len(agents))
     runs = [tensor.narrow(dim, first, count) for first, count in _runs(agents)]
+    if not runs:
+        return tensor.narrow(dim, 0, 0)
     return runs[0] if len(runs) == 1 else torch.cat(runs, dim)
 
 
@@ -37,6 +39,8 @@ def scatter_agents(
 def index_of(agents: Sequence[int], device: torch.device) -> torch.Tensor:
     """The indices as a tensor ``[K]`` that is made on the device."""
     runs = [torch.arange(first, first + count, device=device) for first, count in _runs(agents)]
+    if not runs:
+        return torch.arange(0, device=device)
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "check_weights",
     "check_whole",
     "checked_seed",
+    "is_integer",
     "non_negative_numbers",
     "require_keys",
     "require_written",
@@ -53,6 +54,11 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def is_integer(value: Any) -> bool:
+    """Whether it is a whole number of Python, NumPy or torch."""
+    return _index(value) is not None
 
 
 def check_kind(name: str, value: Any, kind: type | tuple[type, ...], words: str) -> None:

@@ -431,6 +431,10 @@ def influence_score(
         tensor([ 4., -6.])
     """
     _check_same_shape(value=value, gap=gap)
+    if weights.ndim != 1:
+        raise ValueError(
+            f"weights must have the shape {tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
+        )
     value, gap = value.detach(), gap.detach()
     past = discounted_past(2 * gap.squeeze(-1), done, gamma).unsqueeze(-1)
     second = (weights.unsqueeze(-1) * past * value).sum(-2)

@@ -219,6 +219,8 @@ class Team:
         """
         if influencer not in self.influencers:
             raise ValueError(f"{influencer} is none of the influencers {self.influencers}.")
+        if len(self.influencers) == 1:
+            return self
         made = Team.__new__(Team)
         made._set(self.num_agents, (influencer,), self._listed and self.influencees_of(influencer))
         made._weights = self._weights
@@ -281,7 +283,7 @@ class Team:
         own = index_of(self.influencers, like.device).unsqueeze(-1)
         others = (own != index_of(self.influencees, like.device)).to(like.dtype)
         if self._weights is None:
-            return others / others.sum(-1, keepdim=True)
+            return others / others.sum(-1, keepdim=True).clamp(min=1)
         place = (others.cumsum(-1) - 1).clamp(min=0).long()
         weights = torch.stack([like.new_full((), weight) for weight in self._weights])
         return others * weights[place]

@@ -18,6 +18,8 @@ from torchrl_alita._checks import (
     check_callable,
     check_integer,
     check_sequence,
+    check_whole,
+    is_integer,
     sizes,
 )
 
@@ -89,7 +91,7 @@ class OneHotCode(nn.Module):
         self.digits = [tuple(self.blocks[block] for block in part) for part in chosen]
         self.num_codes = _same_number([_product(digits) for digits in self.digits])
         observer = 0 if self.parts is None and observer is None else observer
-        self.observer = None if observer is None else _from_zero("observer", observer)
+        self.observer = _checked_observer(observer)
         read = torch.zeros(len(self.blocks), sum(self.blocks))
         for block, entries in enumerate(read.split(self.blocks, 1)):
             entries[block] = torch.arange(float(self.blocks[block]))
@@ -182,7 +184,7 @@ class Displacement(nn.Module):
 class BinCode(nn.Module):
     """Codes of real observations by bins of equal width, ``[*B, N, O] -> [*B, N] or [*B]``.
 
-    Source: ours. What lies outside the range is in the first or the last bin.
+    Source: ours. What lies outside the range is in the first or the last bin, NaN in the first.
 
     Args:
         low: least value of each of the K features that are read.
@@ -221,11 +223,13 @@ class BinCode(nn.Module):
         low, high = (
             [float(bound) for bound in check_sequence("low and high", v)] for v in (low, high)
         )
-        bins = [bins] * len(low) if isinstance(bins, int) else bins
+        bins = [bins] * len(low) if is_integer(bins) else bins
         self.bins = tuple(sizes("bins", bins))
         places = range(len(low)) if features is None else check_sequence("features", features)
-        self.features = tuple(_from_zero("features", place) for place in places)
-        self.observer = None if observer is None else _from_zero("observer", observer)
+        for place in places:
+            check_whole(0, features=place)
+        self.features = tuple(map(int, places))
+        self.observer = _checked_observer(observer)
         if not len(low) == len(high) == len(self.bins) == len(self.features) > 0:
             raise ValueError(
                 f"low, high, bins and features must be as many, got {len(low)}, {len(high)}, "
@@ -254,7 +258,9 @@ class BinCode(nn.Module):
             observation = observation[..., self.observer, :]
         read = observation[..., list(self.features)]
         share = (read - self.low) / (self.high - self.low)
-        digits = torch.minimum((share * self.count).floor().long().clamp_min(0), self.count - 1)
+        # Within the bins before it is a whole number, which has no infinity.
+        place = (share * self.count).floor().clamp_min(0).nan_to_num(0.0)
+        digits = torch.minimum(place, self.count - 1).long()
         return _mixed_radix(digits, range(len(self.bins)), self.bins)
 
 
@@ -287,8 +293,9 @@ class JointCode(nn.Module):
         check_at_least_one(num_agents=num_agents)
         check_callable("code", code)
         self.code = code
-        self.num_agents = num_agents
-        self.num_codes = _same_number([code.num_codes**num_agents])
+        # An integer of NumPy would overflow.
+        self.num_agents = int(num_agents)
+        self.num_codes = _same_number([code.num_codes**self.num_agents])
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         codes = self.code(observation)
@@ -385,10 +392,11 @@ def each_agent(name: str, code: Callable, *observations: torch.Tensor) -> torch.
     return codes
 
 
-def _from_zero(name: str, value: int) -> int:
-    if check_integer(name, value) < 0:
-        raise ValueError(f"{name} must count from 0 on, got {value}.")
-    return int(value)
+def _checked_observer(observer: int | None) -> int | None:
+    if observer is None:
+        return None
+    check_whole(0, observer=observer)
+    return int(observer)
 
 
 def _parts(parts: Sequence[Sequence[int]], num_blocks: int) -> list[tuple[int, ...]]:

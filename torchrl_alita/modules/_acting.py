@@ -158,6 +158,14 @@ def action_range(
     return getattr(tanhs[-1], f"{name}_low"), getattr(tanhs[-1], f"{name}_high")
 
 
+def is_continuous(actor: TensorDictModuleBase) -> bool:
+    """Whether a policy's actions are continuous, as far as its modules tell."""
+    drawn = [part for part in actor.modules() if isinstance(part, ProbabilisticTensorDictModule)]
+    if not drawn:
+        return action_range(actor)[0] is not None
+    return not getattr(drawn[-1].distribution_class, "has_enumerate_support", True)
+
+
 def _torchrls_memory(network: TensorDictModuleBase, recurrent: bool) -> AbstractContextManager:
     if isinstance(network, GRUModule | LSTMModule):
         return set_recurrent_mode(recurrent)

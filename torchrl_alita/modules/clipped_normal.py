@@ -80,8 +80,13 @@ class ClippedNormal(Distribution):
         return torch.where(at_low & at_high, 0.0, log_prob).sum(-1)
 
     def entropy(self) -> torch.Tensor:
-        """That of the Gaussians before they are clipped, ``[*B]``."""
-        return (self.scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        """That of the Gaussians before they are clipped, ``[*B]``; 0 of a feature with one value."""
+        entropy = self.scale.log() + 0.5 * math.log(2 * math.pi * math.e)
+        return torch.where(self._fixed(), 0.0, entropy).sum(-1)
+
+    def _fixed(self) -> torch.Tensor:
+        """Where there is one value alone, as in the padding of narrower agents."""
+        return torch.as_tensor(self.low == self.high, device=self.loc.device)
 
     def _clip(self, value: torch.Tensor) -> torch.Tensor:
         if isinstance(self.low, torch.Tensor):
@@ -105,5 +110,4 @@ def _divergence(first: ClippedNormal, second: ClippedNormal) -> torch.Tensor:
     """
     gaussians = (Normal(each.loc, each.scale, validate_args=False) for each in (first, second))
     divergence = kl_divergence(*gaussians)
-    fixed = torch.as_tensor(first.low == first.high, device=divergence.device)
-    return torch.where(fixed, 0.0, divergence).sum(-1)
+    return torch.where(first._fixed(), 0.0, divergence).sum(-1)

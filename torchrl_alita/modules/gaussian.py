@@ -54,7 +54,7 @@ def make_gaussian_actor(
 
     Raises:
         KeyError: if the environment has another layout.
-        ValueError: if its actions are not continuous and bounded.
+        ValueError: if its actions are not continuous and bounded, or one has no range.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -66,6 +66,11 @@ def make_gaussian_actor(
     spec = env.full_action_spec_unbatched[ACTION]
     if not (isinstance(spec, Bounded) and spec.dtype.is_floating_point):
         raise ValueError(f"make_gaussian_actor needs bounded continuous actions, got {spec}.")
+    if not bool((spec.space.low < spec.space.high).all()):
+        raise ValueError(
+            "make_gaussian_actor needs actions with a range each, got some with one value, as the "
+            "padding of unequal agents has: see make_stochastic_actor."
+        )
     device = env.device if device is None else device
     size = layout.action_size
     net = multi_agent_mlp(

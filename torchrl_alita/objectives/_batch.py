@@ -40,8 +40,7 @@ def check_batch(
         TypeError: if an agents' entry is no tensor.
     """
     require_keys(tensordict, loss.in_keys)
-    if (critics := getattr(loss, "critics", None)) is not None:
-        optional = [*optional, critics.steps_key]
+    optional = [*optional, *_steps_keys(loss)]
     names = [*loss.in_keys, *(key for key in optional if tensordict.get(key, None) is not None)]
     *rows, num_agents = check_agents(tensordict, _agents_keys(loss, names))
     _check_flags(loss, tensordict, rows, num_agents)
@@ -66,6 +65,39 @@ def check_batch(
         shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
         inputs = inputs.set(name, torch.where(shown, value, torch.zeros_like(value)))
     return inputs
+
+
+def _steps_keys(loss: LossModule) -> list[NestedKey]:
+    """Where a batch may say of how many steps its transitions are, if the loss asks for it."""
+    if (critics := getattr(loss, "critics", None)) is not None:
+        return [critics.steps_key]
+    key = getattr(loss.tensor_keys, "steps_to_next_obs", None)
+    return [] if key is None else [key]
+
+
+def transition_discount(
+    gamma: torch.Tensor | float, batch: TensorDictBase, key: NestedKey, *, memory: bool = False
+) -> torch.Tensor | float:
+    """What the next value counts for: gamma, or of several steps its power, ``[*B, 1, 1]``.
+
+    Args:
+        gamma: of a step.
+        batch: transitions ``[*B]``.
+        key: of the number of steps, read where the batch has it.
+        memory: whether what follows is computed by a network with a memory.
+
+    Raises:
+        ValueError: if transitions are of several steps and a memory would miss those between.
+    """
+    steps = batch.get(key, None)
+    if steps is None:
+        return gamma
+    if memory:
+        raise ValueError(
+            f"Networks with a memory take transitions of one step, the batch has {key}: they do "
+            f"not see the steps between."
+        )
+    return gamma ** steps.reshape(*batch.batch_size, 1, 1)
 
 
 def _check_flags(

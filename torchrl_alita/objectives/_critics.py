@@ -14,7 +14,7 @@ from torchrl.objectives import LossModule
 from torchrl_alita import functional
 from torchrl_alita.layout import IS_INIT, REWARD, STEPS, TERMINATED, next_key
 from torchrl_alita.modules._acting import run_network
-from torchrl_alita.objectives._batch import unique
+from torchrl_alita.objectives._batch import transition_discount, unique
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._loss import copy_tied
 from torchrl_alita.objectives._run import critics_values, lowest, run
@@ -146,10 +146,9 @@ class PartnerCritics:
         exploration: InteractionType,
     ) -> torch.Tensor:
         """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``, also of several steps."""
-        steps = inputs.get(self.steps_key, None)
-        if steps is not None:
-            gamma = gamma ** steps.reshape(*inputs.batch_size, 1, 1)
         network, params = self.actor_network, self.partner.target_actor_network_params
+        memory = bool(memory_keys(network))
+        gamma = transition_discount(gamma, inputs, self.steps_key, memory=memory)
         unrolled = unroll(network, params, inputs, exploration)
         following = following_inputs(network, self.in_keys(keys.action), inputs, unrolled)
         next_value = self.value(

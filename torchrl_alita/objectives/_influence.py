@@ -58,14 +58,19 @@ def gap_of(
     situation: Situation,
     value: torch.Tensor,
     mask: torch.Tensor | None,
+    *,
+    learn: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | float]:
-    """The gap to the optimum in units of the scale, ``[*B, M, 1]``, and that scale."""
+    """The gap to the optimum in units of the scale, ``[*B, M, 1]``, and that scale.
+
+    In training mode the scale takes the optimum's values first, if it may learn.
+    """
     with torch.no_grad():
         known = value.detach() if loss.value.is_policy_value(situation) else None
         optimum, terminated = loss.optimum(situation, known)
         scale = 1.0
         if loss.value_norm is not None:
-            if loss.training:
+            if loss.training and learn:
                 shown = optimum if mask is None else _same_moments(optimum, mask)
                 loss.value_norm.update(shown)
             scale = loss.value_norm.scale()

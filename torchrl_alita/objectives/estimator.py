@@ -214,9 +214,13 @@ class InfluenceEstimatorLoss(LossModule):
 
         Raises:
             KeyError: if the batch lacks a key.
+            ValueError: if the batch is empty or its entries do not fit each other.
         """
+        return self._target(check_batch(self, tensordict))
+
+    def _target(self, batch: TensorDictBase) -> torch.Tensor:
         return self.critics.td_target(
-            tensordict,
+            batch,
             keys=self.tensor_keys,
             gamma=self.critics.gamma() if self.gamma is None else self.gamma,
             exploration=self.critics.exploration_of(self),
@@ -230,7 +234,7 @@ class InfluenceEstimatorLoss(LossModule):
         team.check_influencees()
         target = batch.get(given, None)
         if target is None:
-            target = self.value_target(batch)
+            target = self._target(batch)
         else:
             agents = batch.get(self.tensor_keys.action).shape[:-1]
             check_same_shape(batch, given, (*agents, 1))

@@ -202,15 +202,10 @@ class InfluenceLoss(LossModule):
         Raises:
             KeyError: if the batch lacks a key.
         """
-        training = self.training
-        self.eval()
-        try:
-            batch = check_batch(self, tensordict)
-            situation = situation_of(self, batch, tensordict, action=None)
-            value = self.value(situation, situation.action)
-            return gap_of(self, situation, value, None)[0].squeeze(-1)
-        finally:
-            self.train(training)
+        batch = check_batch(self, tensordict)
+        situation = situation_of(self, batch, tensordict, action=None)
+        value = self.value(situation, situation.action)
+        return gap_of(self, situation, value, None, learn=False)[0].squeeze(-1)
 
     def _given(self, policy: TensorDictBase) -> torch.Tensor:
         if self.value.samples != 1:

@@ -14,7 +14,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import check_choice, check_share, check_whole
-from torchrl_alita.modules._acting import action_range
+from torchrl_alita.modules._acting import is_continuous
 from torchrl_alita.objectives._critics import PartnerCritics
 from torchrl_alita.objectives._situation import PLACES, Place, Situation, keys_at
 from torchrl_alita.objectives.joint_actions import (
@@ -188,7 +188,7 @@ class Enumerated:
 
     def check(self, actor_network: TensorDictModuleBase, critics: PartnerCritics) -> None:
         """Raise a ValueError if the actor or the critics do not go with it."""
-        if action_range(actor_network)[0] is not None:
+        if is_continuous(actor_network):
             raise ValueError("Enumerated needs one-hot actions, the actor's are continuous.")
 
     def in_keys(

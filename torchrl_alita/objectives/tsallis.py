@@ -25,6 +25,7 @@ from torchrl_alita.layout import (
     REWARD,
     SCALE,
     STATE_VALUE,
+    STEPS,
     TERMINATED,
     VALUE,
     next_key,
@@ -34,6 +35,7 @@ from torchrl_alita.objectives._batch import (
     batch_mean,
     check_batch,
     row_weights,
+    transition_discount,
     unique,
     write_priority,
 )
@@ -113,6 +115,7 @@ class TsallisLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
+            steps_to_next_obs (NestedKey): read where the batch has it, as of MultiStepTransform.
             priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
             priority (NestedKey): written into a batch that has priority weights. Default:
                 ``"td_error"``.
@@ -125,6 +128,7 @@ class TsallisLoss(LossModule):
         value: NestedKey = STATE_VALUE
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
+        steps_to_next_obs: NestedKey = STEPS
         priority_weight: NestedKey = "priority_weight"
         priority: NestedKey = "td_error"
 
@@ -253,7 +257,7 @@ class TsallisLoss(LossModule):
                 self.reward_scale * batch.get(next_key(keys.reward)),
                 batch.get(next_key(keys.terminated)),
                 self._value(following, self.target_value_network_params),
-                self.gamma,
+                transition_discount(self.gamma, batch, keys.steps_to_next_obs),
             )
         value = run(self.qvalue_network, self.qvalue_network_params, batch, keys.state_action_value)
         return value.detach(), (value - target).square().sum((-1, -2))

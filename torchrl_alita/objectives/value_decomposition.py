@@ -23,6 +23,7 @@ from torchrl_alita.layout import (
     ACTION_VALUE,
     CHOSEN_ACTION_VALUE,
     REWARD,
+    STEPS,
     TERMINATED,
     next_key,
 )
@@ -32,6 +33,7 @@ from torchrl_alita.objectives._batch import (
     batch_mean,
     check_batch,
     row_weights,
+    transition_discount,
     unique,
     write_priority,
 )
@@ -117,6 +119,7 @@ class ValueDecompositionLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]``; without a mixer it may be
                 ``[*B, N, 1]``. Default: ``"terminated"``.
+            steps_to_next_obs (NestedKey): read where the batch has it, as of MultiStepTransform.
             priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
             priority (NestedKey): written into a batch that has priority weights. Default:
                 ``"td_error"``.
@@ -128,6 +131,7 @@ class ValueDecompositionLoss(LossModule):
         global_value: NestedKey = "chosen_action_value"
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
+        steps_to_next_obs: NestedKey = STEPS
         priority_weight: NestedKey = "priority_weight"
         priority: NestedKey = "td_error"
 
@@ -254,7 +258,9 @@ class ValueDecompositionLoss(LossModule):
         """R + gamma Q'(s', a'), ``[*B, 1]``, or ``[*B, N, 1]`` without a mixer."""
         keys, network = self.tensor_keys, self.local_value_network
         params = self.target_local_value_network_params
-        unrolled = self._local(batch, params) if memory_keys(network) else None
+        memory = bool(memory_keys(network))
+        gamma = transition_discount(self.gamma, batch, keys.steps_to_next_obs, memory=memory)
+        unrolled = self._local(batch, params) if memory else None
         following = following_inputs(network, self._read(), batch, unrolled)
         values = self._local(following, params, recurrent=False)
         best = values.get(keys.action)
@@ -267,8 +273,8 @@ class ValueDecompositionLoss(LossModule):
         reward = reward if reward.is_floating_point() else reward.to(value.dtype)
         terminated = batch.get(next_key(keys.terminated))
         if not self.mixed:
-            return functional.td_target(reward, terminated, value, self.gamma)
+            return functional.td_target(reward, terminated, value, gamma)
         team = functional.td_target(
-            reward.mean(-2, keepdim=True), terminated, value.unsqueeze(-2), self.gamma
+            reward.mean(-2, keepdim=True), terminated, value.unsqueeze(-2), gamma
         )
         return team.squeeze(-2)

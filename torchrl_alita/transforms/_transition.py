@@ -14,7 +14,7 @@ from torchrl_alita._borrow import borrowed
 
 
 def check_trained_here(transform: nn.Module) -> None:
-    """Refuse to pay in a worker process by a copy of a network that is trained elsewhere.
+    """Refuse to work in a worker process with a copy of a network that is trained elsewhere.
 
     TorchRL's collectors and batched environments hand their workers a copy of the environment;
     they bring the policy up to date, but no network of a transform. One in shared memory is no
@@ -30,7 +30,7 @@ def check_trained_here(transform: nn.Module) -> None:
             if tensor.device.type != "cpu" or not tensor.is_shared():
                 kind = type(transform).__name__
                 raise ValueError(
-                    f"{kind} would be paid by a copy of its {type(network).__name__} that "
+                    f"{kind} would read a copy of its {type(network).__name__} that "
                     f"does not learn, in the worker process {process.name}: "
                     f"append it to the replay buffer, or to the environment in the process that trains."
                 )
@@ -48,17 +48,23 @@ def set_entry(tensordict: TensorDictBase, key: NestedKey, value: torch.Tensor) -
     return tensordict.copy().set(key, value)
 
 
+def dtype_beside(dtype: torch.dtype) -> torch.dtype:
+    """Of a bonus beside an entry of this type: a fraction is cut off in whole numbers."""
+    return dtype if dtype.is_floating_point else torch.get_default_dtype()
+
+
 def set_zeros_at_reset(
     tensordict_reset: TensorDictBase, key: NestedKey, like: NestedKey
 ) -> TensorDictBase:
     """Zeros where no transition has been made, one for each agent of another entry."""
-    return tensordict_reset.set(key, torch.zeros_like(tensordict_reset.get(like)[..., :1]))
+    other = tensordict_reset.get(like)[..., :1]
+    return tensordict_reset.set(key, torch.zeros_like(other, dtype=dtype_beside(other.dtype)))
 
 
 def add_spec(observation_spec: Composite, key: NestedKey, like: NestedKey) -> Composite:
     """The observation spec with one more entry: no reward, so ``env.reward_key`` works."""
     other = observation_spec[like]
     observation_spec[key] = Unbounded(
-        shape=(*other.shape[:-1], 1), dtype=other.dtype, device=other.device
+        shape=(*other.shape[:-1], 1), dtype=dtype_beside(other.dtype), device=other.device
     )
     return observation_spec

@@ -143,6 +143,11 @@ class BonusScale(Transform):
         if rollout.ndim < 1:
             raise ValueError("A rollout needs a dimension of time, the last one.")
         bonuses = self._bonuses(rollout, self.in_keys)
+        if bonuses[0].ndim != rollout.ndim + 2:
+            raise ValueError(
+                f"A rollout's last dimension is time, and {self.in_keys[0]} is [*B, T, N, 1]: got "
+                f"{tuple(bonuses[0].shape)} in a batch of {tuple(rollout.batch_size)}."
+            )
         for key, bonus in zip(self.in_keys, bonuses, strict=True):
             check_finite(str(key), bonus)
         self._update(torch.stack(bonuses), rollout.ndim)

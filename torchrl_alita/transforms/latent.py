@@ -8,8 +8,10 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.data import Composite, OneHot, Unbounded
 from torchrl.envs import Transform
 
+from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_same_shape, sizes
 from torchrl_alita.layout import LATENT, LATENT_LOG_PROB
+from torchrl_alita.transforms import _transition
 
 __all__ = ["EpisodeLatent"]
 
@@ -30,8 +32,9 @@ class EpisodeLatent(Transform):
         latent: key written. Default: ``"latent"``.
 
     Raises:
-        ValueError: if Z is below 1, or the policy does not write what it must; when called, if
-            it writes a variable of another shape.
+        ValueError: if Z is below 1, the policy does not write what it must, or in a worker
+            process is a copy that does not learn; when called, if it writes a variable of another
+            shape.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -57,7 +60,9 @@ class EpisodeLatent(Transform):
         missing = set() if policy is None else set(self.out_keys) - set(policy.out_keys)
         if missing:
             raise ValueError(f"The policy of the latent variable must write {sorted(missing)}.")
-        self.__dict__["policy"] = policy
+        self.policy: TensorDictModuleBase | None = None
+        if policy is not None:
+            borrow(self, "policy", policy)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for key in self.out_keys:
@@ -80,6 +85,7 @@ class EpisodeLatent(Transform):
         return tensordict_reset.set(self.out_keys[0], drawn.float())
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        _transition.check_trained_here(self)
         rows, device = observation_spec.shape, observation_spec.device
         shape = (*rows, self.num_latents)
         observation_spec[self.out_keys[0]] = OneHot(

@@ -162,7 +162,7 @@ class RNDBonus(Transform):
         error = functional.squared_distance(predicted, target) / target.shape[-1]
         if error.ndim < observation.ndim:
             error = error.unsqueeze(-2).expand(*lead, 1)
-        return error.to(observation.dtype)
+        return error.to(_transition.dtype_beside(observation.dtype))
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:

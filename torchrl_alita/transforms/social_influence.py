@@ -12,7 +12,15 @@ from torchrl.envs import Transform
 from torchrl_alita import functional
 from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_agents, check_same_shape, require_keys
-from torchrl_alita.layout import ACTION, LOGITS, OBSERVATION, SOCIAL_INFLUENCE, next_key
+from torchrl_alita.layout import (
+    ACTION,
+    ACTION_MASK,
+    LOGITS,
+    OBSERVATION,
+    SOCIAL_INFLUENCE,
+    next_key,
+)
+from torchrl_alita.modules import PoliciesOfOthers
 from torchrl_alita.transforms import _transition
 
 __all__ = ["SocialInfluence"]
@@ -40,6 +48,9 @@ class SocialInfluence(Transform):
         observation: key read. Default: ``("agents", "observation")``.
         action: key read, one-hot. Default: ``("agents", "action")``.
         logits: key read, of the policies that acted. Default: ``("agents", "logits")``.
+        action_mask: key read where the batch has it, bool ``[*B, N, A]``, True where an action
+            is allowed: k cannot take another one, nor can j in the same step. A model of what
+            comes next knows by itself. Default: ``("agents", "action_mask")``.
         social_influence: key written, under "next" in a batch. Default:
             ``("agents", "social_influence")``.
 
@@ -64,9 +75,11 @@ class SocialInfluence(Transform):
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
         logits: NestedKey = LOGITS,
+        action_mask: NestedKey = ACTION_MASK,
         social_influence: NestedKey = SOCIAL_INFLUENCE,
     ):
         super().__init__(in_keys=[observation, action, logits], out_keys=[social_influence])
+        self.action_mask = action_mask
         borrow(self, "others", others)
 
     @torch.no_grad()
@@ -81,6 +94,14 @@ class SocialInfluence(Transform):
             raise ValueError(
                 f"others must give logits of the shape {shape}, got {tuple(conditional.shape)}."
             )
+        mask = tensordict.get(self.action_mask, None)
+        if mask is not None:
+            check_same_shape(tensordict, self.action_mask, action.shape)
+            forbidden = ~functional.allowed_actions(mask)
+            logits = logits.masked_fill(forbidden, -torch.inf)
+            if isinstance(self.others, PoliciesOfOthers):
+                of_others = forbidden[..., None, None, :, :]
+                conditional = conditional.masked_fill(of_others, -torch.inf)
         # [*B, N(k), N(j), A(k), A(j)]
         conditional = conditional.softmax(-1).transpose(-2, -3)
         policy = logits.softmax(-1).unsqueeze(-2)

@@ -156,7 +156,8 @@ class TransitionInfluence(Transform):
             check_same_shape(batch, self.in_keys[3], (*observation.shape[:-1], 1))
             check_same_shape(batch, self.in_keys[4], (*observation.shape[:-2], 1))
         bonus = self._bonus(codes, *(batch.get(key) for key in self.in_keys[3:]))
-        return _transition.set_entry(batch, self.batch_out_keys[0], bonus.to(observation.dtype))
+        bonus = bonus.to(_transition.dtype_beside(observation.dtype))
+        return _transition.set_entry(batch, self.batch_out_keys[0], bonus)
 
     @property
     def batch_out_keys(self) -> list[NestedKey]:

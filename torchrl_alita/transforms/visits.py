@@ -85,9 +85,9 @@ class VisitBonus(Transform):
         if num_agents is not None:
             check_at_least_one(num_agents=num_agents)
         check_flag(frozen=frozen)
-        self.num_agents = num_agents
+        self.num_agents = None if num_agents is None else int(num_agents)
         self.frozen = frozen
-        self.table = CountTable(self.num_codes * (num_agents or 1), slots=slots)
+        self.table = CountTable(self.num_codes * (self.num_agents or 1), slots=slots)
 
     @torch.no_grad()
     def _codes(self, observation: torch.Tensor) -> torch.Tensor:
@@ -142,7 +142,8 @@ class VisitBonus(Transform):
             raise ValueError(
                 "VisitBonus has counted no visit yet: call update(batch) before the bonus is read."
             )
-        bonus = functional.visit_bonus(self.table.count(codes)).to(observation.dtype)
+        dtype = _transition.dtype_beside(observation.dtype)
+        bonus = functional.visit_bonus(self.table.count(codes)).to(dtype)
         if bonus.ndim == observation.ndim - 2:
             bonus = bonus.unsqueeze(-1).expand(observation.shape[:-1])
         return bonus.unsqueeze(-1)

@@ -1,0 +1,334 @@
+"""What a user would plausibly give: the right value, or one clear refusal."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from constructors import (
+    ENV,
+    SMALL,
+    STATE,
+    influence,
+    maddpg,
+    maven,
+    tsallis,
+    value_decomposition,
+)
+from fakes import A, B, N, O, T, TargetEnv, Z, build, random_batch, sequences
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.data import Bounded, Composite
+from torchrl.envs import TransformedEnv
+from torchrl.envs.utils import check_env_specs
+from torchrl.modules import PopArtValueNorm
+
+from torchrl_alita import (
+    ALITA,
+    Autoencoder,
+    DiversityPenalty,
+    Enumerated,
+    InfluenceEstimatorLoss,
+    InfluenceLoss,
+    NoveltyReward,
+    OwnGradient,
+    Team,
+    functional,
+    make_actor,
+)
+from torchrl_alita.data import BinCode, JointCode, OneHotCode, TransitionCounts
+from torchrl_alita.layout import REWARD, STEPS, next_key
+from torchrl_alita.modules import (
+    ClippedNormal,
+    PoliciesOfOthers,
+    make_gaussian_actor,
+    make_latent_policy,
+    make_stochastic_actor,
+)
+from torchrl_alita.transforms import (
+    BonusScale,
+    EpisodeLatent,
+    SocialInfluence,
+    TransitionInfluence,
+    VisitBonus,
+)
+
+VISITS = ("next", "agents", "visit_bonus")
+INFLUENCE = ("next", "agents", "transition_influence")
+SOCIAL = ("next", "agents", "social_influence")
+
+
+# Transitions of several steps
+
+
+def rows_with_state() -> TensorDict:
+    return sequences(batch_size=(B, 1))[:, 0]
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+@pytest.mark.parametrize("mixer", ["qmix", "vdn", None])
+def test_q_learning_discounts_as_many_steps_as_a_transition_has(mixer, double_q):
+    options = {"mixer": mixer, "recurrent": False, "double_q": double_q}
+    batch = rows_with_state()
+    several = batch.clone().set(STEPS, torch.full((B, 1), 3))
+    found = value_decomposition(gamma=0.5, **options)(several)
+    expected = value_decomposition(gamma=0.125, **options)(batch)
+    torch.testing.assert_close(found["target_value"], expected["target_value"])
+    one = batch.clone().set(STEPS, torch.ones(B, dtype=torch.long))
+    assert (
+        value_decomposition(gamma=0.125, **options)(one)["loss_qvalue"] == expected["loss_qvalue"]
+    )
+
+
+def test_tsallis_critics_discount_as_many_steps_as_a_transition_has():
+    batch = random_batch()
+    several = batch.clone().set(STEPS, torch.full((B,), 2))
+    torch.manual_seed(5)
+    found = tsallis(gamma=0.5)(several)["loss_qvalue"]
+    torch.manual_seed(5)
+    torch.testing.assert_close(found, tsallis(gamma=0.25)(batch)["loss_qvalue"])
+
+
+@pytest.mark.parametrize("make", [value_decomposition, maven])
+def test_a_memory_that_would_miss_the_steps_between_is_refused(make):
+    batch = sequences(batch_size=(B, 3)).set(STEPS, torch.ones(B, 3, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="memory take transitions of one step"):
+        make()(batch)
+
+
+# Observations of whole numbers, as torch's one_hot gives them
+
+
+def grid_steps(dtype: torch.dtype) -> TensorDict:
+    """Four steps of two agents into one cell of a grid of 3 x 3."""
+    seen = nn.functional.one_hot(torch.tensor([[0, 1, 2, 2]] * 4), 3).flatten(1)
+    observation = seen.unsqueeze(1).expand(4, 2, 12).to(dtype)
+    action = nn.functional.one_hot(torch.tensor([[0, 1], [1, 1], [0, 0], [1, 0]]), 2)
+    agents = {"observation": observation, "action": action.to(dtype)}
+    return TensorDict({"agents": agents, "next": {"agents": {"observation": observation}}}, [4])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float64])
+def test_a_bonus_is_not_cut_to_a_whole_number(dtype):
+    batch, bonus = grid_steps(dtype), VisitBonus(OneHotCode([3] * 4))
+    bonus.update(batch)
+    paid = bonus(batch)[VISITS]
+    torch.testing.assert_close(paid.double(), torch.full((4, 2, 1), 0.5).double())
+    assert paid.dtype == (dtype if dtype.is_floating_point else torch.float32)
+
+
+def test_influence_on_transitions_is_not_cut_to_a_whole_number():
+    """Agent 1 moves where agent 0 does its second action: 1 - 1/2 over 1."""
+
+    def moved(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return (after != before).any(-1).long()
+
+    moved.num_codes = 2
+    batch, code = grid_steps(torch.int64), OneHotCode([3, 3], parts=[(0,), (1,)])
+    second = torch.tensor([False, True, False, True])
+    batch["agents", "action"] = nn.functional.one_hot(
+        torch.stack([second.long(), torch.ones(4, dtype=torch.long)], -1), 2
+    )
+    batch["next", "agents", "observation"] = batch["agents", "observation"].clone()
+    batch["next", "agents", "observation"][second, 1] += 1
+    bonus = TransitionInfluence(TransitionCounts(code, moved, num_agents=2, num_actions=2))
+    bonus.update(batch)
+    torch.testing.assert_close(bonus(batch)[INFLUENCE][:, 0, 0], torch.full((4,), 0.5))
+
+
+class WholeNumbers(TargetEnv):
+    """Observes cells of a grid, as whole numbers."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        spec = self.observation_spec["agents", "observation"]
+        self.observation_spec["agents", "observation"] = spec.to(torch.int64)
+
+    def _draw(self) -> torch.Tensor:
+        return super()._draw().sign().long()
+
+
+def test_an_environment_of_whole_numbers_declares_its_bonus_as_it_is():
+    bonus = VisitBonus(BinCode([-1.0] * O, [1.0] * O, 2))
+    env = TransformedEnv(WholeNumbers(seed=0), bonus)
+    spec = env.observation_spec["agents", "visit_bonus"]
+    rollout = env.rollout(5)
+    assert spec.dtype == env.reset()["agents", "visit_bonus"].dtype == torch.float32
+    assert rollout[VISITS].dtype == torch.float32
+    assert 0 < rollout[VISITS].min() < 1
+    check_env_specs(env)
+
+
+@pytest.mark.parametrize("value", [math.inf, 1e30])
+def test_what_is_far_outside_a_range_is_in_its_last_or_first_bin(value):
+    code = BinCode([0.0], [1.0], np.int64(4))
+    assert code(torch.tensor([[value], [-value]])).tolist() == [3, 0]
+
+
+def test_codes_of_more_than_63_bits_are_refused_also_by_a_number_of_numpy():
+    with pytest.raises(
+        ValueError, match=r"at most 2\*\*63 - 1 codes, got 1000000000000000000000000"
+    ):
+        JointCode(BinCode([0.0], [1.0], 1000), num_agents=np.int64(8))
+
+
+# One agent
+
+
+def test_an_agent_alone_has_no_influencees_and_no_penalty():
+    env, team = TargetEnv(n_agents=1), Team(1)
+    assert team.weights.shape == (1, 0)
+    batch = NoveltyReward(Autoencoder(O + A), team)(env.rollout(3))
+    paid = DiversityPenalty(make_actor(env, num_cells=SMALL), team)(batch)
+    assert paid["next", "agents", "diversity_penalty"].tolist() == torch.zeros(B, 3, 1, 1).tolist()
+
+
+def test_alita_without_influence_trains_an_agent_alone():
+    env = TargetEnv(n_agents=1, seed=0)
+    algorithm = build(ALITA, env, num_cells=(13,), influence_coeff=0.0)
+    batch = env.rollout(3).reshape(-1)
+    logs = algorithm.update({"batch": batch, "recent": batch})
+    assert logs["diversity_penalty"] == 0
+    assert logs["loss_qvalue"].isfinite()
+
+
+def test_who_influences_nobody_has_no_weights():
+    team = Team(3, influencers="all", influencees=[0])
+    assert team.weights.tolist() == [[0.0], [1.0], [1.0]]
+
+
+def test_an_influencer_that_acts_in_turns_stays_one_when_taken_alone():
+    assert Team.in_turns().alone(0) == Team.in_turns()
+
+
+# Policies of another kind
+
+
+@pytest.mark.parametrize("make", [make_gaussian_actor, make_stochastic_actor, make_actor])
+def test_all_joint_actions_of_a_continuous_policy_cannot_be_enumerated(make):
+    actor = make(ENV, num_cells=SMALL)
+    with pytest.raises(ValueError, match="Enumerated needs one-hot actions"):
+        InfluenceLoss(actor, maddpg(), optimum=Enumerated())
+
+
+def padded() -> TargetEnv:
+    """The last agent's second action is padding."""
+    env, high = TargetEnv(seed=0), torch.ones(B, N, A)
+    high[:, -1, -1] = 0
+    agents = Composite(action=Bounded(-high, high), shape=(B, N))
+    env.action_spec = Composite(agents=agents, shape=(B,))
+    return env
+
+
+def test_a_gaussian_actor_without_a_range_is_refused_when_it_is_made():
+    with pytest.raises(ValueError, match="needs actions with a range each, got some with one"):
+        make_gaussian_actor(padded(), num_cells=SMALL)
+
+
+def test_padding_has_no_entropy():
+    """Nor has its scale a gradient, which all agents may share."""
+    scale = torch.tensor([[1.0, 1e-6]], requires_grad=True)
+    low, high = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
+    entropy = ClippedNormal(torch.zeros(1, 2), scale, low=low, high=high).entropy()
+    torch.testing.assert_close(entropy, torch.tensor([0.5 * math.log(2 * math.pi * math.e)]))
+    entropy.sum().backward()
+    assert scale.grad.tolist() == [[1.0, 0.0]]
+
+
+# Masked actions
+
+
+class Model(nn.Module):
+    """A model of the others' next actions, of which the masks of this step say nothing."""
+
+    def __init__(self, policies: PoliciesOfOthers):
+        super().__init__()
+        self.policies = policies
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return self.policies(observation, action)
+
+
+def social(*, with_mask: bool, same_step: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bonus where agents may not do the last of three actions; and that of two actions."""
+    generator = torch.Generator().manual_seed(0)
+    taken = torch.randint(2, (B, 2), generator=generator)
+    agents = {
+        "observation": torch.randn(B, 2, O, generator=generator),
+        "action": nn.functional.one_hot(taken, 3).float(),
+        "logits": torch.randn(B, 2, 3, generator=generator),
+    }
+    if with_mask:
+        agents["action_mask"] = torch.tensor([True, True, False]).expand(B, 2, 3)
+    batch = TensorDict({"agents": agents}, [B])
+    table = torch.randn(3, 3, generator=generator)
+
+    def second(observation: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        return (seen[..., :3] @ table) + 0 * observation[..., :3]
+
+    keys = [("agents", "observation"), ("agents", "seen_action")]
+    network = TensorDictModule(second, keys, [("agents", "logits")])
+    others = PoliciesOfOthers(network, sees=torch.tensor([[False, False], [True, False]]))
+    others = others if same_step else Model(others)
+    paid = SocialInfluence(others)(batch)[SOCIAL][:, 0, 0]
+    conditional = (table[:2, :2] if same_step else table[:2]).softmax(-1).expand(B, 2, -1)
+    own = agents["logits"][:, 0, :2].softmax(-1)
+    each = functional.social_influence(conditional, own)
+    return paid, each.gather(-1, taken[:, :1]).squeeze(-1)
+
+
+@pytest.mark.parametrize("same_step", [True, False])
+def test_actions_that_are_forbidden_count_for_no_influence(same_step):
+    paid, expected = social(with_mask=True, same_step=same_step)
+    torch.testing.assert_close(paid, expected)
+    without, _ = social(with_mask=False, same_step=same_step)
+    assert (paid - without).abs().min() > 1e-4
+
+
+# Parts of a loss
+
+
+def test_a_target_that_is_asked_for_by_itself_names_the_key_that_is_missing():
+    estimator = InfluenceEstimatorLoss(maddpg())
+    with pytest.raises(KeyError, match=r"The batch has no .*reward.*; it has"):
+        estimator.value_target(random_batch().exclude(next_key(REWARD)))
+
+
+def test_looking_at_gaps_neither_learns_nor_changes_a_mode():
+    loss = influence(unit=OwnGradient(), value_norm=PopArtValueNorm(shape=1))
+    loss.unit.eval()
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    loss.gaps(random_batch())
+    assert (loss.training, loss.unit.training, loss.value_norm.training) == (True, False, True)
+    assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
+
+
+def test_weights_of_several_influencers_have_no_one_score():
+    """As many influencers as steps would broadcast."""
+    value, gap = torch.randn(2, T, N, 1)
+    done = torch.zeros(T, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"weights must have the shape \(3,\), got \(13, 3\)"):
+        functional.influence_score(value, gap, torch.rand(T, N), done, 0.9)
+
+
+def test_a_rollout_whose_time_is_no_dimension_of_it_is_refused():
+    """Its environments would be taken for steps."""
+    batch = random_batch(batch_size=(B, T))
+    batch.batch_size = (B,)
+    with pytest.raises(ValueError, match="A rollout's last dimension is time"):
+        BonusScale({("agents", "novelty"): 0.5}).update(batch)
+
+
+def test_a_policy_of_latent_variables_that_is_a_copy_is_refused(monkeypatch):
+    """As in a worker process, which TorchRL starts with a function of its own."""
+    running = SimpleNamespace(name="worker", _target=TransformedEnv.__init__)
+    policy = make_latent_policy(STATE, num_latents=Z)
+    monkeypatch.setattr("multiprocessing.current_process", lambda: running)
+    env = TransformedEnv(TargetEnv(discrete=True, has_state=True))
+    env.append_transform(EpisodeLatent(Z))
+    with pytest.raises(ValueError, match="EpisodeLatent would read a copy of its"):
+        EpisodeLatent(Z, policy=policy).transform_observation_spec(env.observation_spec)
