@@ -223,8 +223,8 @@ class BinCode(nn.Module):
         low, high = (
             [float(bound) for bound in check_sequence("low and high", v)] for v in (low, high)
         )
-        bins = [bins] * len(low) if is_integer(bins) else bins
-        self.bins = tuple(sizes("bins", bins))
+        of_each: Any = [bins] * len(low) if is_integer(bins) else bins
+        self.bins = tuple(sizes("bins", of_each))
         places = range(len(low)) if features is None else check_sequence("features", features)
         for place in places:
             check_whole(0, features=place)
