@@ -352,6 +352,22 @@ def test_turn_taking_environments_are_converted():
         assert torch.allclose(step[OBSERVATION], same[OBSERVATION])
 
 
+def test_every_agent_is_asked_once_a_step_what_it_sees(monkeypatch):
+    """PettingZoo's own conversion asks each a second time, and throws the answer away."""
+    scenario = simple_spread_v3.parallel_env().unwrapped.scenario
+    asked, observation = [], type(scenario).observation
+
+    def counted(self, agent, world):
+        asked.append(agent.name)
+        return observation(self, agent, world)
+
+    env = PettingZooEnv(simple_spread_v3.parallel_env, 1, seed=0)
+    step = env.rand_action(env.reset())
+    monkeypatch.setattr(type(scenario), "observation", counted)
+    env.step(step)
+    assert asked == list(env.agents)
+
+
 @pytest.mark.parametrize("kind", [PettingZooEnv, ExactPettingZooEnv])
 def test_board_games_are_played_one_turn_a_step(kind):
     pytest.importorskip("pygame")

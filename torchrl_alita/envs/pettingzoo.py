@@ -54,7 +54,7 @@ __all__ = [
 
 # From which, with the actions, an episode can be played again.
 EPISODE_SEED = "episode_seed"
-_SEEDS = 2**31 - 1
+SEEDS = 2**31 - 1
 _MOST_CHOICES = 1_000
 # Done, terminated and truncated: of most steps, and of one at the time limit.
 _GOES_ON, _LATE = (False, False, False), (True, False, True)
@@ -261,7 +261,7 @@ class PettingZooEnv(EnvBase):
         whole, numbers = [], []
         with _quiet():
             for row in rows:
-                seed = int(torch.randint(_SEEDS, (), generator=self.generator))
+                seed = int(torch.randint(SEEDS, (), generator=self.generator))
                 seen, infos = self._open(row, seed)
                 own = self._of_all(seen, infos)
                 if own is None:
@@ -651,12 +651,15 @@ def _parallel(env: Any) -> Any:
     if hasattr(env, "agent_iter"):
         conversions = import_extra("pettingzoo.utils.conversions", "pettingzoo")
         if getattr(env, "metadata", {}).get("is_parallelizable", False):
-            return conversions.aec_to_parallel(env)
+            return _parallel(conversions.aec_to_parallel(env))
         return conversions.turn_based_aec_to_parallel(env)
     if not hasattr(env, "possible_agents") or not hasattr(env, "action_space"):
         raise TypeError(
             f"make must give an environment of PettingZoo, with possible_agents, got {env!r}."
         )
+    if type(env).__name__ == "aec_to_parallel_wrapper":
+        # This conversion lets every agent observe before it acts, and throws that away.
+        env.aec_env.last = partial(env.aec_env.last, observe=False)
     return env
 
 
