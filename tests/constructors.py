@@ -40,10 +40,12 @@ from torchrl_alita import (
 )
 from torchrl_alita.data import BinCode, JointCode, TransitionCounts
 from torchrl_alita.modules import (
+    InfluenceAttention,
     ModelOfOthers,
     make_counterfactual_critic,
     make_discriminator,
     make_gaussian_actor,
+    make_influence_attention,
     make_latent_mixer,
     make_latent_qnetwork,
     make_mixing_critic,
@@ -52,6 +54,7 @@ from torchrl_alita.modules import (
 )
 from torchrl_alita.objectives import (
     COMALoss,
+    InfluenceAttentionLoss,
     IntrinsicRewardLoss,
     LICALoss,
     LIIRLoss,
@@ -139,6 +142,18 @@ def one_hot_partner() -> MADDPGLoss:
     )
     SoftUpdate(partner, tau=0.5)
     return partner
+
+
+def attention_network() -> InfluenceAttention:
+    torch.manual_seed(4)
+    network = make_influence_attention(ENV, hidden_size=H)
+    # As if something were learned.
+    torch.nn.init.normal_(network.attention.query.weight)
+    return network
+
+
+def attention(**kwargs) -> InfluenceAttentionLoss:
+    return InfluenceAttentionLoss(attention_network(), maddpg(), (2, 0), **kwargs)
 
 
 def scored(samples: int | str = "all", **kwargs) -> InfluenceScoreLoss:
@@ -260,6 +275,10 @@ LOSSES = {
     "influence_score": scored,
     "influence_in_its_unit": lambda **kw: influence(unit=OwnGradient(decay=0.0), **kw),
     "influence_of_several": lambda **kw: influence(team=Team(N, influencers=(2, 0)), **kw),
+    "influence_attention": attention,
+    "influence_attended": lambda **kw: influence(
+        team=Team(N, influencers=(2, 0), weights=attention_network()), **kw
+    ),
     "recurrent_maddpg": recurrent,
     "recurrent_influence": lambda **kw: InfluenceLoss(
         (partner := recurrent()).actor_network, partner, optimum=BestOf(at="next"), **kw

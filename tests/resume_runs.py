@@ -50,6 +50,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "estimator": "centralized",
         "influencers": (0, 2),
         "estimator_updates": 2,
+        "weights": "attention",
     },
 }
 MEMORY = {"recurrent": True, "hidden_size": 5, "sequence_length": 2, "burn_in": 1}

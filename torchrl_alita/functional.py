@@ -314,13 +314,15 @@ def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     Args:
         gap: ``[*B, M, 1]`` of M influencees, see :func:`influence_gap`.
         weights: alpha ``[M]``, positive, summing to 1; or ``[K, M]`` of K influencers, 0
-            where one is to leave an influencee out, as itself.
+            where one is to leave an influencee out, as itself; or ``[*B, K, M]``, of each
+            state.
 
     Returns:
         ``[*B, 1]``, non-negative; ``[*B, K]`` with weights of K influencers.
 
     Raises:
-        ValueError: if there is not one weight for each influencee.
+        ValueError: if there is not one weight for each influencee, or weights of each state
+            are of other states.
 
     Examples:
         >>> influence(torch.tensor([[1.0], [-3.0]]), torch.tensor([0.5, 0.5]))
@@ -328,10 +330,13 @@ def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         >>> influence(torch.tensor([[1.0], [-3.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
         tensor([9., 1.])
     """
-    if weights.shape[-1:] != gap.shape[-2:-1] or weights.ndim > 2:
+    of_states = weights.ndim > 2
+    fits = weights.shape[-1:] == gap.shape[-2:-1]
+    if not fits or (of_states and weights.shape[:-2] != gap.shape[:-2]):
+        rows = "".join(f"{size}, " for size in gap.shape[:-2]) if of_states else ""
         raise ValueError(
-            f"weights must have the shape (K, {gap.shape[-2]}) or {tuple(gap.shape[-2:-1])}, got "
-            f"{tuple(weights.shape)}."
+            f"weights must have the shape ({rows}K, {gap.shape[-2]}) or "
+            f"{tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
         )
     return (weights * gap.mT.square()).sum(-1)
 
@@ -410,7 +415,8 @@ def influence_score(
     Args:
         value: q_i, ``[*B, T, M, 1]``.
         gap: g_i, ``[*B, T, M, 1]``, see :func:`influence_gap`.
-        weights: alpha ``[M]``, positive, summing to 1.
+        weights: alpha ``[M]``, positive, summing to 1; or ``[*B, T, 1, M]``, of each step: a
+            gap of step k counts with the weight that it had at k.
         done: bool ``[*B, T, 1]``, True at the last step of an episode.
         gamma: discount factor of a step, in [0, 1].
 
@@ -436,9 +442,13 @@ def influence_score(
             f"weights must have the shape {tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
         )
     value, gap = value.detach(), gap.detach()
+    first = influence(gap, weights)
+    if weights.ndim > 1:
+        past = discounted_past(2 * weights.squeeze(-2) * gap.squeeze(-1), done, gamma)
+        return first + (past.unsqueeze(-1) * value).sum(-2)
     past = discounted_past(2 * gap.squeeze(-1), done, gamma).unsqueeze(-1)
     second = (weights.unsqueeze(-1) * past * value).sum(-2)
-    return influence(gap, weights) + second
+    return first + second
 
 
 def td_target(

@@ -17,6 +17,8 @@ __all__ = [
     "ADVANTAGE",
     "AGENT_TERMINATED",
     "ALIVE",
+    "ATTENDED_VALUE",
+    "ATTENTION",
     "CHOSEN_ACTION_VALUE",
     "CHOSEN_JOINT_VALUE",
     "DIVERSITY_PENALTY",
@@ -91,6 +93,9 @@ IS_INIT = "is_init"
 LAST_ACTION = ("agents", "last_action")
 RECURRENT_STATE = ("agents", "recurrent_state")
 STATE_VALUE = ("agents", "state_value")
+# Whom an agent attends to, [*B, N, N], and the value that it tells from them.
+ATTENTION = ("agents", "attention")
+ATTENDED_VALUE = ("agents", "attended_value")
 # How much the team's return depends on what LIIR learns to pay.
 META_WEIGHT = ("agents", "meta_weight")
 # What a team agrees on in each episode, one-hot [*B, Z], and a guess of it.

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._agents import index_of
+from torchrl_alita._agents import gather_agents, index_of
 from torchrl_alita._checks import (
     agent_indices,
     check_agent_range,
+    check_same_shape,
     check_weights,
+    require_keys,
+    require_written,
     sizes,
 )
-from torchrl_alita.layout import layout_of
+from torchrl_alita.layout import ATTENTION, layout_of
+from torchrl_alita.modules._acting import run_network
 
 __all__ = ["Team"]
 
@@ -38,7 +44,11 @@ class Team:
         influencees: indices of those whose values count; leave an adversary out here. Of
             several influencers each leaves itself out. Default: all agents.
         weights: alpha, positive, summing to 1, one for each influencee of an influencer, in
-            their order. Default: equal.
+            their order; or a network that writes ``("agents", "attention")`` ``[*B, N, N]``,
+            at least 0, how much each agent counts for each other in a state, as
+            :class:`torchrl_alita.modules.InfluenceAttention` does. Of an influencer's
+            influencees they are divided by their sum. It is borrowed: losses that are given
+            the team neither train nor save it. Default: equal.
 
     Attributes:
         num_agents (int): N.
@@ -51,7 +61,8 @@ class Team:
             is among its influencees, or the weights are not positive, do not sum to 1 or are
             not one for each influencee.
         TypeError: if a weight is no number.
-        KeyError: if the environment has another layout.
+        KeyError: if the environment has another layout, or a network does not write what it
+            must.
 
     Examples:
         >>> team = Team(3, influencers=0)
@@ -71,7 +82,7 @@ class Team:
         *,
         influencers: int | Sequence[int] | Literal["all", "random"] = 0,
         influencees: Sequence[int] | None = None,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | TensorDictModuleBase | None = None,
     ):
         if isinstance(env, EnvBase):
             num_agents = layout_of(env).num_agents
@@ -86,7 +97,9 @@ class Team:
                 f"The influencer {indices[0]} cannot be among its influencees {list(listed)}."
             )
         self._set(num_agents, indices, listed)
-        if weights is not None:
+        if isinstance(weights, TensorDictModuleBase):
+            require_written(weights, ATTENTION)
+        elif weights is not None:
             for k in indices:
                 weights = check_weights(weights, len(self.influencees_of(k)))
         self._weights = weights
@@ -259,6 +272,11 @@ class Team:
                 raise ValueError(f"The influencer {k} is alone: there are no influencees.")
 
     @property
+    def attention(self) -> TensorDictModuleBase | None:
+        """The network that gives the weights, if they depend on the state."""
+        return self._weights if isinstance(self._weights, TensorDictModuleBase) else None
+
+    @property
     def weights(self) -> torch.Tensor:
         """Alpha ``[K, M]``; 0 where an influencer does not influence."""
         return self.weights_like(torch.empty(0))
@@ -274,10 +292,15 @@ class Team:
         Returns:
             ``[K, M]``.
 
+        Raises:
+            ValueError: if they depend on the state.
+
         Examples:
             >>> Team(3, influencers=1).weights_like(torch.zeros((), dtype=torch.float64))
             tensor([[0.5000, 0.5000]], dtype=torch.float64)
         """
+        if self.attention is not None:
+            raise ValueError("The weights of this team depend on the state: see weights_in.")
         if self.acts_in_turns:
             return like.new_ones(1, 1)
         own = index_of(self.influencers, like.device).unsqueeze(-1)
@@ -287,6 +310,60 @@ class Team:
         place = (others.cumsum(-1) - 1).clamp(min=0).long()
         weights = torch.stack([like.new_full((), weight) for weight in self._weights])
         return others * weights[place]
+
+    @torch.no_grad()
+    def weights_in(self, tensordict: TensorDictBase) -> torch.Tensor:
+        """Alpha in each state, ``[*B] -> [*B, K, M]``, without gradient.
+
+        Args:
+            tensordict: batch ``[*B]``, of which a network reads what it needs.
+
+        Returns:
+            ``[*B, K, M]``; fixed weights are the same everywhere.
+
+        Raises:
+            ValueError: if the network writes another shape.
+            KeyError: if the batch lacks what it reads.
+
+        Examples:
+            >>> from tensordict import TensorDict
+            >>> Team(3, influencers=0).weights_in(TensorDict(batch_size=[2]))
+            tensor([[[0.5000, 0.5000]],
+            <BLANKLINE>
+                    [[0.5000, 0.5000]]])
+        """
+        network = self.attention
+        if network is None:
+            return self.weights.expand(*tensordict.batch_size, -1, -1)
+        require_keys(tensordict, network.in_keys)
+        written = run_network(network, tensordict.select(*network.in_keys))
+        check_same_shape(written, ATTENTION, (*tensordict.batch_size, self.size, self.size))
+        return self.attention_to(written.get(ATTENTION))
+
+    def attention_to(self, attention: torch.Tensor) -> torch.Tensor:
+        r"""Each influencer's attention, shared out among its influencees, ``-> [*B, K, M]``.
+
+        .. math:: \alpha_{k, i} = \frac{w_{k, i}}{\sum_{j} w_{k, j}}
+
+        over k's influencees j; 0 where it attends to none of them.
+
+        Args:
+            attention: w, ``[*B, N, N]``, at least 0: how much the second agent counts for the
+                first.
+
+        Returns:
+            ``[*B, K, M]``.
+
+        Examples:
+            >>> seen = torch.tensor([[0.0, 0.1, 0.3, 0.6]]).expand(4, 4)
+            >>> Team(4, influencers=0, influencees=[1, 2]).attention_to(seen)
+            tensor([[0.2500, 0.7500]])
+        """
+        rows = gather_agents(gather_agents(attention, self.influencers, -2), self.influencees, -1)
+        own = index_of(self.influencers, rows.device).unsqueeze(-1)
+        rows = rows * (own != index_of(self.influencees, rows.device))
+        total = rows.sum(-1, keepdim=True)
+        return torch.where(total > 0, rows / total.where(total > 0, 1), 0)
 
     def influences_as(self, other: Team) -> bool:
         """Whether the same agents influence the same agents in another team.
@@ -331,9 +408,10 @@ class Team:
             return "Team.in_turns()"
         if self.num_agents is None:
             return f"Team.of({self.influencers})"
+        weights = self._weights if self.attention is None else type(self.attention).__name__
         return (
             f"Team({self.num_agents}, influencers={self.influencers}, "
-            f"influencees={self.influencees}, weights={self._weights})"
+            f"influencees={self.influencees}, weights={weights})"
         )
 
 

@@ -48,6 +48,25 @@ def test_an_update_moves_every_network_and_logs_finite_scalars(estimator):
     assert names <= set(logs.keys())
 
 
+@pytest.mark.parametrize("options", [{}, {"estimator": "clones", "policy_delay": 2}])
+def test_learned_weights_are_logged_and_trained_on_the_critics(options):
+    torch.manual_seed(0)
+    algorithm = ALITA(
+        ENV, ALITA.Settings(influencers=(2, 0), weights="attention", **options, **SMALL)
+    )
+    before = parameters(algorithm)
+    for _ in range(2):
+        logs = algorithm.update(by_name(algorithm, random_batch(), batches(algorithm)))
+    assert "influence_attention" in changed(before, parameters(algorithm))
+    assert float(logs["weight_0_1"] + logs["weight_0_2"]) == pytest.approx(1)
+    assert float(logs["weight_2_0"] + logs["weight_2_1"]) == pytest.approx(1)
+    assert float(logs["weight_0_1"]) != 0.5
+    without = ALITA(ENV, ALITA.Settings(weights="attention", influence_coeff=0, **SMALL))
+    assert "influence_attention" not in without.modules
+    with pytest.raises(ValueError, match="attention_lr"):
+        ALITA.Settings(attention_lr=0.0)
+
+
 def test_a_wider_code_reconstructs_what_three_numbers_cannot():
     """Five numbers that have nothing to do with each other, and an action of two."""
     left = {}

@@ -26,6 +26,7 @@ EVERYTHING = replace(
     novelty_coeff=0.7,
     diversity_coeff=0.1,
     influence_coeff=0.2,
+    weights="attention",
     slots=2**16,
 )
 NOTHING = replace(SMALL, visit_coeff=0.0, team_visit_coeff=0.0, transition_coeff=0.0)

@@ -36,6 +36,7 @@ from torchrl_alita import (
     make_critic,
     make_influence_network,
 )
+from torchrl_alita.modules import make_influence_attention
 
 SPEC = ENV.full_action_spec_unbatched["agents", "action"]
 
@@ -222,6 +223,7 @@ WITH_SEVERAL = {
     "some_influencees": ({"influencers": (2, 1), "influencees": (2, 0, 1)}, {}),
     "an_adversary": ({"influencees": (2, 1), "influencers": (1, 2)}, {}),
     "weights": ({"weights": (0.3, 0.7)}, {}),
+    "attention": ({"weights": "attention"}, {}),
     "next": ({}, {"optimum": "next"}),
     "policy": ({}, {"optimum": AtPolicy(at="next")}),
     "td_target": ({}, {"optimum": TDTarget()}),
@@ -236,6 +238,9 @@ def test_several_influencers_have_the_values_and_the_gradient_of_a_loss_for_each
     name, num_critics, env
 ):
     agents, options = WITH_SEVERAL[name]
+    if agents.get("weights") == "attention":
+        agents = {"weights": make_influence_attention(env)}
+        torch.nn.init.normal_(agents["weights"].attention.query.weight)
     team = Team(N, **{"influencers": "all", **agents})
     actor = make_actor(env, num_cells=(11,))
     maddpg = partner(actor, make_critic(env, num_cells=(11,), num_critics=num_critics))

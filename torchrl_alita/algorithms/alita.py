@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._influence import PAPER_INFLUENCE, InfluenceSettings
 from torchrl_alita.algorithms._learner import make_optimizer
@@ -28,11 +29,16 @@ from torchrl_alita.layout import (
     REWARD,
     next_key,
 )
-from torchrl_alita.modules import Autoencoder, make_influence_network
+from torchrl_alita.modules import (
+    Autoencoder,
+    make_influence_attention,
+    make_influence_network,
+)
 from torchrl_alita.objectives import (
     AtPolicy,
     BestOf,
     Enumerated,
+    InfluenceAttentionLoss,
     InfluenceEstimatorLoss,
     InfluenceLoss,
     Marginal,
@@ -72,8 +78,11 @@ class ALITASettings(InfluenceSettings, MADDPGSettings):
     Symmetric."""
     influencees: tuple[int, ...] | None = None
     """Indices of the teammates that count. Default: all. An adversary is left out here."""
-    weights: tuple[float, ...] | None = None
-    """The paper's alpha, one for each influencee of an influencer. Default: equal."""
+    weights: tuple[float, ...] | Literal["attention"] | None = None
+    """The paper's alpha, one for each influencee of an influencer; or attention, learned in each
+    state, see ``InfluenceAttentionLoss``. Default: equal."""
+    attention_lr: float = 1e-3
+    """Adam's step of that attention."""
     estimator: Literal["marginal", "clones", "centralized"] = "marginal"
     """How the influenced values are estimated: from the critics, by clones of them (Eq. 8), or
     by one network (Eq. 6)."""
@@ -93,6 +102,7 @@ class ALITASettings(InfluenceSettings, MADDPGSettings):
         super().__post_init__()
         cells = self.autoencoder_cells
         check_at_least_one(**{f"autoencoder_cells[{i}]": size for i, size in enumerate(cells)})
+        check_positive(attention_lr=self.attention_lr)
 
 
 class ALITA(MADDPG):
@@ -158,14 +168,21 @@ class ALITA(MADDPG):
         settings = self.settings
         if settings.optimum == "enumerated" and not self.layout.discrete:
             raise ValueError("optimum='enumerated' needs one-hot actions, these are continuous.")
+        self.attention_loss: InfluenceAttentionLoss | None = None
+        weights: Any = settings.weights
+        if weights == "attention":
+            learned = settings.influence_coeff > 0
+            weights = make_influence_attention(env, device=self.device) if learned else None
         self.team = Team(
             env,
             influencers=settings.influencers,
             influencees=settings.influencees,
-            weights=settings.weights,
+            weights=weights,
         )
         if settings.influence_coeff:
             self.team.check_influencees()
+        if self.team.attention is not None:
+            self._add_attention(self.team.attention)
         self._build_bonuses()
         self.estimators: list[InfluenceEstimatorLoss] = []
         self.influences: list[InfluenceLoss] = []
@@ -205,6 +222,12 @@ class ALITA(MADDPG):
     def influencers(self) -> tuple[int, ...]:
         """Indices of the influencers."""
         return self.team.influencers
+
+    def _add_attention(self, network: TensorDictModuleBase) -> None:
+        """What trains the weights of the influence: the critics' values, not the gaps."""
+        loss = InfluenceAttentionLoss(network, self.maddpg, self.team).to(self.device)
+        self.attention_loss = self.modules["influence_attention"] = loss
+        self.optimizers["influence_attention"] = make_optimizer(loss, lr=self.settings.attention_lr)
 
     def _build_bonuses(self) -> None:
         """The influencers' novelty, the penalty, and the reward that all learn from."""
@@ -306,7 +329,8 @@ class ALITA(MADDPG):
         Returns:
             Detached scalars to log: the losses, ``novelty`` (of the influencers),
             ``diversity_penalty``, ``influence_k`` and ``gap_k_i`` of influencer k on
-            influencee i, and the gradients' norms.
+            influencee i, with learned weights ``weight_k_i``, their means, and the gradients'
+            norms.
 
         Raises:
             TypeError: if batches have no names.
@@ -363,6 +387,7 @@ class ALITA(MADDPG):
         policy = None if self.layout.discrete else self.maddpg.policy(batch)
         losses = self.maddpg(steps, policy=policy)  # Eq. 1, 2
         losses.update(self.novelty_loss(recent_batch))
+        losses.update(self._attention(batch))
         results = [influence(batch, policy=policy) for influence in self.influences]  # Eq. 4, 7, 9
         if results:
             losses.set("loss_influence", sum(result["loss_influence"] for result in results))
@@ -379,7 +404,20 @@ class ALITA(MADDPG):
         batch = self.add_rewards(batch)
         losses = self.maddpg.critic_losses(self._for_critics(batch))
         losses.update(self.novelty_loss(recent_batch))
+        losses.update(self._attention(self._first(batch)))
         return self._with_bonuses(losses, self._first(batch))
+
+    def _attention(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """The loss of learned weights, and the mean weight of each influencee."""
+        if self.attention_loss is None:
+            return {}
+        found = self.attention_loss(batch)
+        return {"loss_attention": found["loss_attention"]} | {
+            f"weight_{k}_{i}": weight
+            for k, row in zip(self.influencers, found["attention"].unbind(), strict=True)
+            for i, weight in zip(self.team.influencees, row.unbind(), strict=True)
+            if i != k
+        }
 
     def _with_bonuses(self, losses: TensorDictBase, batch: TensorDictBase) -> TensorDictBase:
         novelty = gather_agents(batch.get(next_key(NOVELTY)), self.influencers, -2)

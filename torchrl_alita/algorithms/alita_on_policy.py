@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -24,7 +24,7 @@ from torchrl_alita.algorithms._learned_bonuses import (
     rnd_bonus,
     social_bonus,
 )
-from torchrl_alita.algorithms._learner import soft_update
+from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms.alita import MOST_OTHER_ACTIONS
 from torchrl_alita.algorithms.mappo import MAPPO, MAPPOSettings
 from torchrl_alita.data import TransitionCounts, count_codes_of
@@ -39,10 +39,11 @@ from torchrl_alita.layout import (
     VISIT_BONUS,
     next_key,
 )
-from torchrl_alita.modules import make_critic
+from torchrl_alita.modules import make_critic, make_influence_attention
 from torchrl_alita.objectives import (
     BestOf,
     Enumerated,
+    InfluenceAttentionLoss,
     InfluenceScoreLoss,
     MADDPGLoss,
     Marginal,
@@ -92,6 +93,11 @@ class OnPolicyALITASettings(MAPPOSettings):
     of the reward's return, by Theorem 1."""
     influencer: int = 0
     """Whose novelty and influence count."""
+    weights: tuple[float, ...] | Literal["attention"] | None = None
+    """The paper's alpha, one for each of the others; or attention, learned in each state, see
+    ``InfluenceAttentionLoss``. Default: equal."""
+    attention_lr: float = 1e-3
+    """Adam's step of that attention."""
     autoencoder_lr: float = 1e-3
     """Adam's step of the novelty's autoencoder."""
     model_lr: float = 1e-3
@@ -121,7 +127,7 @@ class OnPolicyALITASettings(MAPPOSettings):
         check_whole(0, influencer=self.influencer)
         check_at_least_one(slots=self.slots)
         check_positive(autoencoder_lr=self.autoencoder_lr, model_lr=self.model_lr)
-        check_positive(critic_lr=self.critic_lr)
+        check_positive(critic_lr=self.critic_lr, attention_lr=self.attention_lr)
         check_non_negative(influence_coeff=self.influence_coeff)
         check_tau(self.tau)
         if self.recurrent and self.influence_coeff:
@@ -242,6 +248,7 @@ class OnPolicyALITA(MAPPO):
                 distance="brier" if self.layout.discrete else "squared",
             ).to(self.device)
         self.influence = None
+        self.attention_loss: InfluenceAttentionLoss | None = None
         if settings.influence_coeff:
             self._add_influence(env)
 
@@ -315,10 +322,16 @@ class OnPolicyALITA(MAPPO):
         few = (
             layout.discrete and layout.action_size ** (layout.num_agents - 1) <= MOST_OTHER_ACTIONS
         )
+        weights: Any = settings.weights
+        if weights == "attention":
+            weights = make_influence_attention(env, device=self.device)
+        team = Team(layout.num_agents, influencers=settings.influencer, weights=weights)
+        if team.attention is not None:
+            self._add_attention(team)
         self.influence = InfluenceScoreLoss(
             self.actor,
             self.action_values,
-            Team(layout.num_agents, influencers=settings.influencer),
+            team,
             value=Marginal(samples="all" if few else 1),
             optimum=Enumerated() if few else BestOf(),
             influence_coeff=settings.influence_coeff,
@@ -330,6 +343,13 @@ class OnPolicyALITA(MAPPO):
             fused=True,
         )
         self.separate |= {"action_values"}
+
+    def _add_attention(self, team: Team) -> None:
+        """What trains the weights of the influence: the critics' values, not the gaps."""
+        loss = InfluenceAttentionLoss(team.attention, self.action_values, team).to(self.device)
+        self.attention_loss = self.modules["influence_attention"] = loss
+        self.optimizers["influence_attention"] = make_optimizer(loss, lr=self.settings.attention_lr)
+        self.separate |= {"influence_attention"}
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """Pay the bonuses, then all epochs over what the policies have just done.
@@ -401,14 +421,32 @@ class OnPolicyALITA(MAPPO):
 
     def _train_action_values(self, rollout: TensorDictBase) -> TensorDict:
         """All rows of the rollout, once; with the influence that was paid before."""
-        rows = rollout.select(*self.action_values.in_keys).reshape(-1)
+        read = list(self.action_values.in_keys)
+        if self.attention_loss is not None:
+            read += self.attention_loss.in_keys
+        rows = rollout.select(*read).reshape(-1)
         order = torch.randperm(len(rows), device=self.device)
         for chosen in order.split(self.settings.minibatch_size):
             self.optimizers["action_values"].zero_grad(set_to_none=True)
             losses = self.action_values.critic_losses(rows[chosen])
             losses["loss_qvalue"].backward()
             norm = self._clip_and_step(self.optimizers["action_values"])
+            losses.update(self._train_attention(rows[chosen]))
             self._update_targets()
         logs = losses.detach().set("grad_norm_action_values", norm)
         gap = self._shown["gap"].mean()
         return logs.update({"influence": self._shown["influence"], "gap": gap})
+
+    def _train_attention(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """A step of learned weights; their means."""
+        if self.attention_loss is None:
+            return {}
+        optimizer = self.optimizers["influence_attention"]
+        optimizer.zero_grad(set_to_none=True)
+        found = self.attention_loss(batch)
+        found["loss_attention"].backward()
+        norm = self._clip_and_step(optimizer)
+        logs = {"loss_attention": found["loss_attention"], "grad_norm_influence_attention": norm}
+        team = self.attention_loss.team
+        of_others = zip(team.influencees, found["attention"][0].unbind(), strict=True)
+        return logs | {f"weight_{i}": weight for i, weight in of_others}

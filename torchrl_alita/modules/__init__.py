@@ -13,6 +13,10 @@ from torchrl_alita.modules.counterfactual import make_counterfactual_critic
 from torchrl_alita.modules.critics import make_critic, make_influence_network
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.goals import GoalAttention
+from torchrl_alita.modules.influence_attention import (
+    InfluenceAttention,
+    make_influence_attention,
+)
 from torchrl_alita.modules.joint_qnetwork import (
     BestJointAction,
     joint_action_number,
@@ -47,6 +51,7 @@ __all__ = [
     "ClippedNormal",
     "GoalAttention",
     "GumbelOneHot",
+    "InfluenceAttention",
     "LICAMixer",
     "LatentGRU",
     "ModelOfOthers",
@@ -65,6 +70,7 @@ __all__ = [
     "make_critic",
     "make_discriminator",
     "make_gaussian_actor",
+    "make_influence_attention",
     "make_influence_network",
     "make_joint_qnetwork",
     "make_latent_mixer",

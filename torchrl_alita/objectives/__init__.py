@@ -3,6 +3,7 @@
 from torchrl_alita.objectives.coma import COMALoss
 from torchrl_alita.objectives.estimator import InfluenceEstimatorLoss
 from torchrl_alita.objectives.influence import InfluenceLoss
+from torchrl_alita.objectives.influence_attention import InfluenceAttentionLoss
 from torchrl_alita.objectives.influence_score import InfluenceScoreLoss
 from torchrl_alita.objectives.influenced_value import Marginal, Trained
 from torchrl_alita.objectives.intrinsic_reward import IntrinsicRewardLoss
@@ -24,6 +25,7 @@ __all__ = [
     "BestOf",
     "COMALoss",
     "Enumerated",
+    "InfluenceAttentionLoss",
     "InfluenceEstimatorLoss",
     "InfluenceLoss",
     "InfluenceScoreLoss",

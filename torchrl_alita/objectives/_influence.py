@@ -50,6 +50,8 @@ def influence_keys(loss: LossModule) -> list[NestedKey]:
     """What a loss of the influence reads."""
     keys, critics = loss.tensor_keys, loss.critics
     read = [*critics.in_keys(keys.action), *loss.value.in_keys()]
+    if loss.team.attention is not None:
+        read += loss.team.attention.in_keys
     return unique([keys.action, *read, *loss.optimum.in_keys(loss.actor_network, critics, keys)])
 
 

@@ -45,6 +45,7 @@ class Situation:
         exploration: how actions are taken from distributions.
         action_mask: bool ``[*B, N, A]``, where the batch has it.
         next_action_mask: the same of the next state.
+        attention: alpha ``[*B, K, M]``, where the team's weights depend on the state.
     """
 
     batch: TensorDictBase
@@ -58,6 +59,13 @@ class Situation:
     exploration: InteractionType
     action_mask: torch.Tensor | None
     next_action_mask: torch.Tensor | None
+    attention: torch.Tensor | None
+
+    def weights_like(self, like: torch.Tensor) -> torch.Tensor:
+        """Alpha ``[K, M]``, or ``[*B, K, M]``, in the dtype of another tensor."""
+        if self.attention is None:
+            return self.team.weights_like(like)
+        return self.attention.to(like.dtype)
 
     def place(self, at: str, policy_value: torch.Tensor | None = None) -> Place:
         """The current state or the next one; with the value of the policies' action, if known."""
@@ -215,4 +223,5 @@ def situation_of(
         exploration=exploration,
         action_mask=tensordict.get(keys.action_mask, None),
         next_action_mask=tensordict.get(next_key(keys.action_mask), None),
+        attention=None if team.attention is None else team.weights_in(batch),
     )

@@ -179,7 +179,7 @@ class InfluenceLoss(LossModule):
         mask = row_mask(self, batch, situation.action.shape[:-2])
         value = self.value(situation, situation.action)  # Eq. 3
         gap, _ = gap_of(self, situation, value, mask)  # Eq. 4, 7
-        weights = situation.team.weights_like(gap)
+        weights = situation.weights_like(gap)
         influence = functional.influence(gap, weights)  # [*B, K]
         if len(situation.team.influencers) == 1:
             total = influence.squeeze(-1)

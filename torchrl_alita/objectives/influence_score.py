@@ -244,11 +244,11 @@ class InfluenceScoreLoss(LossModule):
         mask = row_mask(self, batch, situation.action.shape[:-2])
         value = self.value(situation, batch.get(self.tensor_keys.action))  # Eq. 3
         gap, scale = gap_of(self, situation, value, mask)  # Eq. 4
-        weights = situation.team.weights_like(gap)
+        weights = situation.weights_like(gap)
         weight = functional.influence_score(  # Eq. 5
             value / scale,
             gap,
-            weights[0],
+            weights[0] if situation.attention is None else weights,
             batch.get(next_key(self.tensor_keys.done)),
             self.critics.gamma() if self.gamma is None else self.gamma,
         )

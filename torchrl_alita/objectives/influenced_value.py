@@ -241,8 +241,8 @@ def _joint_of_each_critic(situation: Situation) -> torch.Tensor:
     """
     own, team = situation.action, situation.team
     # Rows are critics, columns the agents that act.
-    shares = team.weights_like(own).mT
-    shares = scatter_agents(shares, team.influencees, team.size, 0)
-    shares = scatter_agents(shares, team.influencers, team.size, 1).unsqueeze(-1)
+    shares = situation.weights_like(own).mT
+    shares = scatter_agents(shares, team.influencees, team.size, -2)
+    shares = scatter_agents(shares, team.influencers, team.size, -1).unsqueeze(-1)
     fixed = own.detach().unsqueeze(-3)
     return fixed + shares * (own.unsqueeze(-3) - fixed)

@@ -60,7 +60,7 @@ class OwnGradient(nn.Module):
 
         Args:
             gap: of the influencees, ``[*B, M, 1]``.
-            weights: alpha, ``[K, M]``.
+            weights: alpha, ``[K, M]``, or of each state ``[*B, K, M]``.
             mask: bool ``[*B]``, the rows that count. Default: all.
 
         Returns:
