@@ -274,9 +274,8 @@ LOSSES = {
     "influence_centralized_policy": lambda **kw: influence("centralized", optimum=AtPolicy(), **kw),
     "influence_score": scored,
     "influence_in_its_unit": lambda **kw: influence(unit=OwnGradient(decay=0.0), **kw),
-    "influence_of_several": lambda **kw: influence(team=Team(N, influencers=(2, 0)), **kw),
     "influence_attention": attention,
-    "influence_attended": lambda **kw: influence(
+    "influence_of_several": lambda **kw: influence(
         team=Team(N, influencers=(2, 0), weights=attention_network()), **kw
     ),
     "recurrent_maddpg": recurrent,

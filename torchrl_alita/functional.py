@@ -330,13 +330,12 @@ def influence(gap: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         >>> influence(torch.tensor([[1.0], [-3.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
         tensor([9., 1.])
     """
-    of_states = weights.ndim > 2
-    fits = weights.shape[-1:] == gap.shape[-2:-1]
-    if not fits or (of_states and weights.shape[:-2] != gap.shape[:-2]):
-        rows = "".join(f"{size}, " for size in gap.shape[:-2]) if of_states else ""
+    *rows, num_influencees, _ = gap.shape
+    fits = weights.shape[-1:] == (num_influencees,)
+    if not fits or (weights.ndim > 2 and list(weights.shape[:-2]) != rows):
         raise ValueError(
-            f"weights must have the shape ({rows}K, {gap.shape[-2]}) or "
-            f"{tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
+            f"weights must have the shape ({', '.join(map(str, rows))}, K, {num_influencees}), "
+            f"(K, {num_influencees}) or ({num_influencees},), got {tuple(weights.shape)}."
         )
     return (weights * gap.mT.square()).sum(-1)
 

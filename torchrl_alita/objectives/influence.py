@@ -161,6 +161,8 @@ class InfluenceLoss(LossModule):
         check_parts(self, actor_network)
         if isinstance(self.value, Trained):
             borrow(self, "estimator", self.value.estimator)
+        if self.team.attention is not None:
+            borrow(self, "attention", self.team.attention)
         self.convert_to_functional(actor_network, "actor_network")
         self.register_coeff_buffer("influence_coeff", float(influence_coeff))
         self.reduction = reduction

@@ -158,6 +158,8 @@ class InfluenceScoreLoss(LossModule):
         check_parts(self, actor_network)
         if isinstance(self.value, Trained):
             borrow(self, "estimator", self.value.estimator)
+        if self.team.attention is not None:
+            borrow(self, "attention", self.team.attention)
         if not hasattr(actor_network, "get_dist"):
             raise ValueError(
                 f"InfluenceScoreLoss needs a stochastic actor, with get_dist, got "
