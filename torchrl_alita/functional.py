@@ -436,9 +436,11 @@ def influence_score(
         tensor([ 4., -6.])
     """
     _check_same_shape(value=value, gap=gap)
-    if weights.ndim != 1:
+    of_one = tuple(gap.shape[-2:-1])
+    if weights.ndim != 1 and weights.shape != (*gap.shape[:-2], 1, *of_one):
         raise ValueError(
-            f"weights must have the shape {tuple(gap.shape[-2:-1])}, got {tuple(weights.shape)}."
+            f"weights must have the shape {of_one}, got {tuple(weights.shape)}; those of each step "
+            f"have {(*gap.shape[:-2], 1, *of_one)}."
         )
     value, gap = value.detach(), gap.detach()
     first = influence(gap, weights)
