@@ -143,7 +143,8 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 def _words(hint: Any) -> str:
     """A type in words, for an error."""
-    return " or ".join(_word(accepted) for accepted in _alternatives(hint))
+    accepted = _alternatives(hint)
+    return " or ".join(_word(one) for one in accepted if one is not int or float not in accepted)
 
 
 def _word(hint: Any) -> str:

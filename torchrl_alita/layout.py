@@ -184,7 +184,7 @@ def layout_of(env: EnvBase) -> Layout:
         (ACTION, env.full_action_spec_unbatched),
     ):
         if key not in spec.keys(True):
-            present = sorted(str(k) for k in spec.keys(True, True))
+            present = ", ".join(sorted(str(k) for k in spec.keys(True, True))) or "nothing"
             raise KeyError(
                 f"The environment has no {key}; it has {present}: lay it out with as_team."
             )
@@ -201,7 +201,7 @@ def layout_of(env: EnvBase) -> Layout:
             f"{OBSERVATION} is of {num_agents} agents, {ACTION} of {shapes[ACTION][0]}."
         )
     if DONE not in set(env.full_done_spec.keys()):
-        present = sorted(str(key) for key in env.full_done_spec.keys(True, True))
+        present = ", ".join(sorted(str(key) for key in env.full_done_spec.keys(True, True)))
         raise KeyError(
             f"The environment has no {DONE!r}; it has {present}: lay it out with as_team."
         )

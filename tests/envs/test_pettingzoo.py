@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -486,6 +487,20 @@ def test_alita_plays_a_team_of_unequal_agents():
             lambda: get_task("mpe2/simple_spread_v2"),
             ValueError,
             "Unknown task 'mpe2/simple_spread_v2'. Did you mean 'mpe2/simple_spread_v3'?",
+        ),
+        # Of its own suite alone.
+        (
+            lambda: get_task("sisl/waterworld"),
+            ValueError,
+            "Unknown task 'sisl/waterworld'. Known: ['sisl/multiwalker_v9', 'sisl/pursuit_v5'].",
+        ),
+        (lambda: pettingzoo_task(Leaving()), TypeError, "make must be callable"),
+        (
+            lambda: make_env("mpe2/simple_tag_v3", settings=replace(
+                get_task("mpe2/simple_tag_v3").settings, num_good=0.5
+            )),
+            ValueError,
+            "The game 'mpe2/simple_tag_v3' cannot be built with the arguments {'num_good': 0.5, ",
         ),
     ],
 )  # fmt: skip

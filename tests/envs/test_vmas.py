@@ -177,6 +177,12 @@ def test_seeds_may_be_numpys():
             ValueError,
             "The scenario 'simple_tag' has 4 agents, got n_agents=3; its arguments are [",
         ),
+        (
+            lambda: make_env("vmas/balance", n_agents=1),
+            ValueError,
+            "The scenario 'balance' cannot be built with the arguments {'continuous_actions': "
+            "True, 'n_agents': 1}: AssertionError",
+        ),
     ],
 )
 def test_wrong_input_is_one_sentence(call, error, message):

@@ -87,7 +87,9 @@ def check_bits() -> None:
     """
     import jax
 
-    if jax.config.jax_enable_x64:
+    # To the type check it has no such attribute.
+    config: Any = jax.config
+    if config.jax_enable_x64:
         raise ValueError(
             "JaxMARL's environments need JAX in 32 bits, got jax_enable_x64=True: leave it out, or "
             'set jax.config.update("jax_enable_x64", False) before.'
@@ -129,7 +131,7 @@ def new_keys(seed: int, num_envs: int) -> Any:
     import jax
 
     words = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], dtype=np.uint32)
-    key = jax.random.wrap_key_data(words, impl=_GENERATOR)
+    key = jax.random.wrap_key_data(jax.numpy.asarray(words), impl=_GENERATOR)
     folded = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(num_envs, dtype=np.uint32))
     return jax.random.key_data(folded)
 

@@ -697,8 +697,9 @@ class _Reader:
         encoding = next((word for kind, word in encodings.items() if isinstance(spec, kind)), None)
         if encoding is None:
             raise ValueError(
-                f"The actions of {self.name} must be bounded or choices, got {spec}: give them "
-                "bounds or choices where the environment is made."
+                f"The actions of {self.name} must be bounded or choices, got "
+                f"{type(spec).__name__} of the shape {tuple(spec.shape)}: give them bounds or "
+                "choices where the environment is made."
             )
         if encoding == "several_one_hots":
             sizes = tuple(space.n for space in spec.space)

@@ -34,7 +34,7 @@ from torchrl_alita.envs._smax_battles import (
     placed,
 )
 from torchrl_alita.envs.pettingzoo import agent_returns
-from torchrl_alita.envs.registry import Task, register_suite, unknown
+from torchrl_alita.envs.registry import Task, naming_arguments, register_suite, unknown
 from torchrl_alita.envs.sides import sides_by_name
 from torchrl_alita.layout import ACTION, STATE
 
@@ -275,14 +275,17 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
         raise ValueError(unknown("environment of JaxMARL", name, known))
     # One that was made in 64 bits would be kept.
     check_bits()
-    return jaxmarl.make(name, **arguments)
+    with naming_arguments(f"JaxMARL's {name!r}", arguments):
+        return jaxmarl.make(name, **arguments)
 
 
 @lru_cache(maxsize=32)
 def _compiled(name: str, arguments: str, horizon: int) -> _Game:
     given = json.loads(arguments)
     try:
-        return _Game(_made(name, given), horizon)
+        made = _made(name, given)
+        with naming_arguments(f"JaxMARL's {name!r}", given):
+            return _Game(made, horizon)
     except (AttributeError, KeyError, TypeError) as error:
         # Some of those that JaxMARL names are broken in what is installed.
         raise ValueError(
@@ -306,7 +309,7 @@ class _Game:
             # The limit is ours: JaxMARL ends an episode at it as it ends a lost one.
             env.max_steps = horizon + 1
         self.agents = tuple(env.agents)
-        key = jax.random.wrap_key_data(np.zeros(2, np.uint32), impl=_GENERATOR)
+        key = jax.random.wrap_key_data(jax.numpy.zeros(2, "uint32"), impl=_GENERATOR)
         seen, _ = jax.eval_shape(env.reset, key)
         shapes = [_of(seen, number, agent).shape for number, agent in enumerate(self.agents)]
         self.observation_size = max(prod(shape) for shape in shapes)
@@ -332,6 +335,7 @@ class _Game:
     def _laid_out(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each entry that is handed over, of one environment."""
         each = len(self.agents)
+        numbers: dict[str, tuple[int, ...]]
         numbers = {"observation": (each, self.observation_size), "reward": (each, 1)}
         if self.state_size:
             numbers[STATE] = (self.state_size,)

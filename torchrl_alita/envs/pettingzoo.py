@@ -31,12 +31,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, require_keys
+from torchrl_alita._checks import check_at_least_one, check_callable, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
 from torchrl_alita.envs._grid import AllowedOneHot
 from torchrl_alita.envs._saved_state import SavedState, check_like
-from torchrl_alita.envs.registry import Task, register_suite
+from torchrl_alita.envs.registry import Task, naming_arguments, register_suite
 from torchrl_alita.envs.sides import sides_by_name
 from torchrl_alita.layout import ACTION, REWARD, next_key
 
@@ -170,7 +170,7 @@ class PettingZooEnv(EnvBase):
             self._told or len({act.size for act in self._act}) > 1 or _infos_say(first)
         )
         self._mask = self._set_specs()
-        self.generator = torch.Generator()
+        self.generator: torch.Generator = torch.Generator()
         self._blank()
         self._set_seed(seed)
 
@@ -219,8 +219,9 @@ class PettingZooEnv(EnvBase):
             "terminated": flag(*lead),
         }
         if not self.discrete:
+            numbers = [act for act in self._act if isinstance(act, _Numbers)]
             low, high = (
-                torch.stack([act.padded(bound, self._actions) for act in self._act])
+                torch.stack([act.padded(bound, self._actions) for act in numbers])
                 for bound in ("low", "high")
             )
             self._bounds = low.numpy(), high.numpy()
@@ -258,7 +259,8 @@ class PettingZooEnv(EnvBase):
         (num_envs,) = self.batch_size
         rows = range(num_envs) if reset is None else reset.flatten().nonzero().flatten().tolist()
         # Of most environments; they are laid out together.
-        whole, numbers = [], []
+        whole: list[int] = []
+        numbers: list[Any] = []
         with _quiet():
             for row in rows:
                 seed = int(torch.randint(SEEDS, (), generator=self.generator))
@@ -322,7 +324,9 @@ class PettingZooEnv(EnvBase):
         reward = np.zeros((num_envs, self.num_agents), np.float32)
         flags = np.zeros((num_envs, 3), bool)
         # Of most environments' steps; they are laid out together.
-        rows, seen, paid = [], [], []
+        rows: list[int] = []
+        seen: list[Any] = []
+        paid: list[float] = []
         chosen = zip(action, zip(*self._chosen(action), strict=True), strict=True)
         with _quiet():
             for row, (own, given) in enumerate(chosen):
@@ -728,6 +732,9 @@ def pettingzoo_task(
         A :class:`torchrl_alita.envs.Task`, with the metrics of :func:`agent_returns`; its
         environments raise a ValueError if another number of agents is asked for.
 
+    Raises:
+        TypeError: if ``make`` cannot be called, as an environment itself cannot.
+
     Examples:
         >>> from torchrl_alita.envs import make_env
         >>> from mpe2 import simple_tag_v3
@@ -735,6 +742,7 @@ def pettingzoo_task(
         >>> make_env(task, num_envs=2, seed=0).num_agents
         4
     """
+    check_callable("make", make)
     build = partial(_build, make, exact=exact, image_size=image_size)
     return Task(
         make=build,
@@ -815,7 +823,7 @@ def _modules(package: str) -> tuple[str, ...]:
         found = find_spec(package)
     except (ImportError, ValueError):
         return ()
-    if found is None:
+    if found is None or not found.submodule_search_locations:
         return ()
     root = Path(found.submodule_search_locations[0])
     return tuple(sorted(path.stem for path in root.glob("*_v[0-9]*.py")))
@@ -840,8 +848,16 @@ def _maker(suite: str, name: str) -> Callable[..., Any]:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if package.startswith("pettingzoo."):
         stem, _, version = name.rpartition("_")
-        return partial(_registered, f"{suite}/{stem}-{version}")
-    return import_module(f"{package}.{name}").parallel_env
+        make = partial(_registered, f"{suite}/{stem}-{version}")
+    else:
+        make = import_module(f"{package}.{name}").parallel_env
+    return partial(_with_arguments, f"{suite}/{name}", make)
+
+
+def _with_arguments(name: str, make: Callable[..., Any], **given: Any) -> Any:
+    """A game of a suite, ready to be reset."""
+    with naming_arguments(f"The game {name!r}", given):
+        return make(**given)
 
 
 def _named_task(suite: str, name: str) -> Task:
@@ -989,7 +1005,7 @@ def _tuples_task(module: str, name: str) -> Task:
 @cache
 def _robot_class() -> type:
     """MaMuJoCo's environment, with the same numbers set and read all at once."""
-    base = import_extra("gymnasium_robotics", "mamujoco").mamujoco_v1.parallel_env
+    base: Any = import_extra("gymnasium_robotics", "mamujoco").mamujoco_v1.parallel_env
 
     class Robot(base):
         def __init__(self, *args: Any, **options: Any):

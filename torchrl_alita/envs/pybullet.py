@@ -168,7 +168,7 @@ class PyBulletEnv(SavedState, GymWrapper):
         super().__init__(simulation, device=device)
         self.env_id, self.horizon = env_id, simulation.spec.max_episode_steps
         self._runs = env_id in _RUNNERS
-        seen = self.observation_spec.clone()
+        seen = self.full_observation_spec.clone()
         seen[EPISODE_SEED] = Unbounded((1,), dtype=torch.long, device=self.device)
         if self._runs:
             seen[POSITION] = Unbounded((3,), device=self.device)
@@ -197,7 +197,7 @@ class PyBulletEnv(SavedState, GymWrapper):
         """Start the episode of this seed."""
         if self._started and self.env_id not in _REUSED:
             self._env.close()
-            self._env = _simulation(self.env_id, self.horizon)
+            self._env: Any = _simulation(self.env_id, self.horizon)
             self._started = False
         if not self._started:
             with _silent():
@@ -553,7 +553,7 @@ def _picture(env: PyBulletEnv, size: tuple[int, int], caption: str) -> Image:
     draw_module = import_extra("PIL.ImageDraw", "recipes")
     (width, height), simulation = size, env._env.unwrapped
     client, camera = simulation._p, _CAMERAS.get(env.env_id, _Camera())
-    target = camera.target
+    target: tuple[float, ...] | None = camera.target
     if target is None:
         target = tuple(float(x) for x in getattr(simulation.robot, "body_real_xyz", (0, 0, 0)))
     view = client.computeViewMatrixFromYawPitchRoll(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -33,6 +34,7 @@ __all__ = [
     "Task",
     "get_task",
     "make_env",
+    "naming_arguments",
     "register_suite",
     "register_task",
     "task_names",
@@ -266,7 +268,8 @@ def get_task(name: str) -> Task:
             return TASKS[name]
     known = task_names()
     if name not in known:
-        raise ValueError(unknown("task", name, known))
+        of_suite = [task for task in known if rest and task.startswith(f"{suite}/")]
+        raise ValueError(unknown("task", name, of_suite or known))
     return TASKS[name]
 
 
@@ -290,6 +293,30 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     every = "" if near and len(known) > MOST_SHOWN else f" Known: {known}."
     return f"Unknown {what} {name!r}.{hint}{every}"
+
+
+@contextmanager
+def naming_arguments(what: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Say with which arguments a simulator could not be built; its own errors rarely do.
+
+    Args:
+        what: is built, at the head of a sentence.
+        given: its arguments, where they are not the defaults.
+
+    Raises:
+        ValueError: for any error but a missing package, if arguments were given.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        if not given:
+            raise
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ValueError(
+            f"{what} cannot be built with the arguments {dict(given)}: {said}"
+        ) from error
 
 
 def make_env(

@@ -280,7 +280,7 @@ class SMACEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         if self._game is None or self._seen is None:
             raise RuntimeError(f"The map {self.map_name!r} must be reset before a step.")
-        chosen = self._chosen(tensordict.get(ACTION))
+        chosen = self._chosen(tensordict.get(ACTION), self._seen[ACTION_MASK])
         self._fresh = False
         try:
             reward, ended, info = self._game.step(chosen)
@@ -315,7 +315,7 @@ class SMACEnv(EnvBase):
         )
         return entries
 
-    def _chosen(self, action: torch.Tensor) -> list[int]:
+    def _chosen(self, action: torch.Tensor, allowed: torch.Tensor) -> list[int]:
         """Numbers of one-hot actions that the mask allows, ``[N, L] -> N``."""
         if action.shape != self._mask.shape:
             raise ValueError(
@@ -329,7 +329,6 @@ class SMACEnv(EnvBase):
                 f"The action of agent {agent} must be one-hot, got {action[agent].tolist()}."
             )
         chosen = action.float().argmax(-1).tolist()
-        allowed = self._seen[ACTION_MASK]
         for agent, number in enumerate(chosen):
             if not bool(allowed[agent, number]):
                 possible = allowed[agent].nonzero().flatten().tolist()
@@ -389,7 +388,7 @@ def find_installation(
             f"No StarCraft II in {path}. Get it from {_BINARY_ADDRESS} and let the environment "
             "variable SC2PATH name its directory."
         )
-    elif _BUILDS.get(game_version, builds[0]) not in builds:
+    elif game_version in _BUILDS and _BUILDS[game_version] not in builds:
         problems.append(
             f"StarCraft II {game_version} ({_BUILDS[game_version]}) is not among the versions "
             f"in {path}: {list(builds)}. Get it from {_BINARY_ADDRESS}."

@@ -199,7 +199,7 @@ class SMAXEnv(SavedState, StaysOnDevice, EnvBase):
             num_actions=self.num_actions,
         )
         batch, device = self.batch_size, self.device
-        seen = self.observation_spec.clone()
+        seen = self.full_observation_spec.clone()
         seen["state"] = Unbounded((*batch, self._battles.state_size), device=device)
         flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool, device=device)
         seen["battle_won"] = flag
@@ -322,7 +322,8 @@ def _units_of(
             raise ValueError(f"{name} must be a list of at least one type, got {units!r}.")
         for unit in units:
             _grid.check_choice(name, unit, TYPES)
-    return Units(*(tuple(TYPES.index(unit) for unit in units) for units in (allies, enemies)))
+    numbers = [tuple(map(TYPES.index, units or ())) for units in (allies, enemies)]
+    return Units(allies=numbers[0], enemies=numbers[1])
 
 
 def smax_metrics(episodes: TensorDictBase) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import ast
 import inspect
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, make_dataclass, replace
 from functools import cache, partial
@@ -28,7 +28,7 @@ from torchrl_alita._checks import check_integer, checked_seed, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs._grid import first_episode, running
 from torchrl_alita.envs.as_team import TeamLayout
-from torchrl_alita.envs.registry import Task, register_suite, unknown
+from torchrl_alita.envs.registry import Task, naming_arguments, register_suite, unknown
 from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 
 if TYPE_CHECKING:
@@ -351,24 +351,24 @@ def _files() -> dict[str, Path]:
 @cache
 def _arguments_of(scenario: str) -> dict[str, Any]:
     """Arguments that a scenario reads, with their defaults; None where no plain value is."""
-    found = {}
+    found: dict[str, Any] = {}
     for node in ast.walk(ast.parse(_files()[scenario].read_text())):
-        reads = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if not reads or node.func.attr not in ("pop", "get"):
-            continue
-        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "kwargs"):
-            continue
+        match node:
+            case ast.Call(func=ast.Attribute(ast.Name("kwargs"), "pop" | "get"), args=given):
+                pass
+            case _:
+                continue
         try:
-            name, *default = map(ast.literal_eval, node.args)
+            name, *default = map(ast.literal_eval, given)
         except ValueError:
-            name, default = ast.literal_eval(node.args[0]), []
+            name, default = ast.literal_eval(given[0]), []
         found.setdefault(name, default[0] if default else None)
     return found
 
 
 @cache
 def _settings_class(scenario: str) -> type:
-    fields = [("continuous_actions", bool, True)]
+    fields: list[tuple[str, Any, Any]] = [("continuous_actions", bool, True)]
     for name, default in _arguments_of(scenario).items():
         if name != "n_agents" and name.isidentifier():
             kinds = {bool: bool, int: int | float, float: float, str: str}
@@ -432,7 +432,8 @@ def vmas_task(
 
 def _task_of(scenario: str, settings: Any) -> Task:
     own = {"scenario": scenario, "settings": settings}
-    metrics, draw = partial(_metrics, **own), partial(draw_vmas, **own)
+    metrics: Callable[..., dict[str, torch.Tensor]] = partial(_metrics, **own)
+    draw: Callable[..., list[Image]] = partial(draw_vmas, **own)
     if scenario == "simple_spread" and settings.obs_agents and settings.continuous_actions:
         metrics, draw = spread_metrics, _draw_spread
     return Task(
@@ -477,7 +478,8 @@ def _simulator(
         given["n_agents"] = n_agents
     defaults = _arguments_of(scenario)
     given = {name: value for name, value in given.items() if value != defaults.get(name)}
-    return StreamedVmasEnv(scenario, **options, **given)
+    with naming_arguments(f"The scenario {scenario!r}", given):
+        return StreamedVmasEnv(scenario, **options, **given)
 
 
 def _laid_out(env: StreamedVmasEnv) -> bool:

@@ -28,7 +28,7 @@ from torchrl_alita.envs.vmas import StreamedVmasEnv
 __all__ = ["VmasState"]
 
 _PLAIN = (type(None), bool, int, float, str)
-_IMMUTABLE = {kind.__name__: kind for kind in (tuple, torch.Size, frozenset)}
+_IMMUTABLE: dict[Any, Any] = {kind.__name__: kind for kind in (tuple, torch.Size, frozenset)}
 _CONTAINERS = (list, set, deque, dict)
 # What does not change while an environment runs, and is not data.
 _FIXED = (
@@ -255,7 +255,7 @@ class _Saver:
         return self.save_object(value, path)
 
     def _save_container(self, value: Any, path: str) -> dict[str, Any]:
-        saved = {"kind": "container", "class": _name(value), "path": path}
+        saved: dict[str, Any] = {"kind": "container", "class": _name(value), "path": path}
         if isinstance(value, dict):
             saved["keys"] = [self.save(key, f"{path}.keys[{i}]") for i, key in enumerate(value)]
             value = value.values()
@@ -307,7 +307,8 @@ class _Loader:
         return load(saved, own, path)
 
     def _load_items(self, items: list, own: Any, path: str) -> list:
-        known = list(own) if isinstance(own, (*_CONTAINERS, *_IMMUTABLE.values())) else []
+        several = isinstance(own, (*_CONTAINERS, *_IMMUTABLE.values()))
+        known: list[Any] = list(own) if several else []
         known += [_ABSENT] * (len(items) - len(known))
         pairs = enumerate(zip(items, known, strict=False))
         return [self.load(item, place, f"{path}[{i}]") for i, (item, place) in pairs]
@@ -324,7 +325,7 @@ class _Loader:
     def _load_enum(self, saved: dict, own: Any, path: str) -> Any:
         # A color, for one, may be a tensor at one time and a member of an enum at another.
         module, _, name = saved["class"].rpartition(".")
-        cls = type(own)
+        cls: Any = type(own)
         if saved["class"] != _name(own):
             cls = getattr(sys.modules.get(module), name, None)
         if not (
@@ -349,13 +350,14 @@ class _Loader:
         return own
 
     def _load_container(self, saved: dict, own: Any, path: str) -> Any:
-        new = {_name(kind()): kind for kind in _CONTAINERS}.get(saved["class"])
+        new = {_name(kind()): kind for kind in _CONTAINERS}
         target = own
         if _name(own) != saved["class"] or id(own) in self._taken:
-            if new is None:
+            if saved["class"] not in new:
                 _check_class(saved, _ABSENT, path)
-            target = new()
+            target = new[saved["class"]]()
         self.announce(target, saved["path"])
+        items: Any
         if isinstance(target, dict):
             known = own if isinstance(own, dict) else {}
             keys = self._load_items(saved["keys"], list(known), f"{path}.keys")

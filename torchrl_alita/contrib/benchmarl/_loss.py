@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -34,15 +34,18 @@ Algorithm = TypeVar("Algorithm", bound=type[MADDPG])
 
 def with_policy(algorithm: Algorithm, policy: TensorDictModuleBase) -> Algorithm:
     """The algorithm with policies that another library has made."""
+    # A class of which the type check only knows when it runs.
+    base: Any = algorithm
 
-    class WithPolicy(algorithm):
+    class WithPolicy(base):
         @classmethod
         def make_policy(
             cls, env: EnvBase, settings: MADDPGSettings, *, device: object = None
         ) -> TensorDictModuleBase:
             return policy
 
-    return WithPolicy
+    made: Any = WithPolicy
+    return made
 
 
 @house_loss
