@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from types import SimpleNamespace
 
@@ -40,7 +42,10 @@ from torchrl_alita import (
     functional,
     make_actor,
 )
+from torchrl_alita.algorithms import TACSettings
 from torchrl_alita.data import BinCode, JointCode, OneHotCode, TransitionCounts
+from torchrl_alita.experiments import Cell, make_cells
+from torchrl_alita.experiments.cells import CellFolder
 from torchrl_alita.layout import REWARD, STEPS, next_key
 from torchrl_alita.modules import (
     ClippedNormal,
@@ -52,6 +57,7 @@ from torchrl_alita.modules import (
 from torchrl_alita.transforms import (
     BonusScale,
     EpisodeLatent,
+    RNDBonus,
     SocialInfluence,
     TransitionInfluence,
     VisitBonus,
@@ -332,3 +338,45 @@ def test_a_policy_of_latent_variables_that_is_a_copy_is_refused(monkeypatch):
     env.append_transform(EpisodeLatent(Z))
     with pytest.raises(ValueError, match="EpisodeLatent would read a copy of its"):
         EpisodeLatent(Z, policy=policy).transform_observation_spec(env.observation_spec)
+
+
+def test_a_mean_of_no_observation_is_not_taken():
+    """It would be NaN, and stay so."""
+    bonus = RNDBonus(nn.Linear(O, 7), nn.Linear(O, 7), num_features=O)
+    bonus.update(random_batch()[:0])
+    with pytest.raises(ValueError, match="has seen no observation yet"):
+        bonus(random_batch())
+    bonus.update(random_batch())
+    before = {name: value.clone() for name, value in bonus.state_dict().items()}
+    bonus.update(random_batch()[:0])
+    assert all(torch.equal(value, before[name]) for name, value in bonus.state_dict().items())
+
+
+# Numbers of NumPy and torch in a sweep
+
+
+def test_a_sweep_over_numbers_of_numpy_and_torch_is_one_over_pythons(tmp_path):
+    grid = {
+        "num_envs": np.arange(10, 30, 10),
+        "alita.influence_coeff": torch.tensor([0.5, 1.0]),
+        "maddpg.gamma": [np.float32(0.5)],
+    }
+    plain = {
+        "num_envs": [10, 20],
+        "alita.influence_coeff": [0.5, 1.0],
+        "maddpg.gamma": [0.5],
+    }
+    options = {"tasks": ["vmas/spread"], "algorithms": ["alita", "maddpg"], "study": "s"}
+    cells = make_cells(**options, seeds=np.int64(2), frames=np.int64(100), grid=grid)
+    assert cells == make_cells(**options, seeds=2, frames=100, grid=plain)
+    assert cells[0].command.endswith("--num-envs 10 --algorithm.influence-coeff 0.5")
+    CellFolder(tmp_path, cells[0])
+    CellFolder(tmp_path, Cell(**json.loads(json.dumps(dataclasses.asdict(cells[0])))))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"entropic_index": 0.0}, {"reward_scale": -1.0}, {"entropy_coeff": -0.1}]
+)
+def test_settings_that_a_loss_refuses_are_refused_before_it_is_built(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TACSettings(**wrong)

@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, check_positive
+from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms._single_agent import SingleAgent, SingleOffPolicySettings
 from torchrl_alita.modules import make_critic, make_gaussian_actor, make_value
@@ -36,7 +36,7 @@ class TACSettings(SingleOffPolicySettings):
     random_frames = 1_000
     tau = 0.01
     entropic_index: float = 2.0
-    """The q of the Tsallis entropy, at least 1."""
+    """The q of the Tsallis entropy, positive; 1 is Shannon's."""
     entropy_coeff: float = 0.8
     """Weight of the entropy."""
     reward_scale: float = 3.0
@@ -50,7 +50,10 @@ class TACSettings(SingleOffPolicySettings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive(lr=self.lr)
+        check_positive(
+            entropic_index=self.entropic_index, reward_scale=self.reward_scale, lr=self.lr
+        )
+        check_non_negative(entropy_coeff=self.entropy_coeff, param_coeff=self.param_coeff)
         check_at_least_one(num_action_samples=self.num_action_samples)
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torchrl_alita._checks import check_integer
+from torchrl_alita._settings import plain_value
 from torchrl_alita.experiments.results import Row, row_of_run
 from torchrl_alita.saving import find_checkpoint, write_whole
 
@@ -44,7 +46,8 @@ class Cell:
         keep: beginnings of the metrics whose curves are kept.
 
     Raises:
-        ValueError: if a setting is one of the above, as the seed.
+        ValueError: if a setting is one of the above, as the seed, or seed or frames are no whole
+            number.
 
     Examples:
         >>> cell = Cell(
@@ -74,6 +77,11 @@ class Cell:
             raise ValueError(
                 f"{twice[0]} is no setting here: a cell has its own task, seed and frames."
             )
+        # Of NumPy and torch too, which neither JSON nor a command line has.
+        plain = {name: plain_value(value) for name, value in self.settings.items()}
+        object.__setattr__(self, "settings", plain)
+        for name in ("seed", "frames"):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name)))
 
     @property
     def name(self) -> str:

@@ -1,8 +1,8 @@
 """Statistics over runs: the interquartile mean and its bootstrap interval, and their kin.
 
 Source: https://arxiv.org/abs/2108.13264 (few-run uncertainty). Scores are given by task, a
-sequence of one score for each run; every statistic gives each task's runs the same weight as
-the others'. They are computed with SciPy.
+sequence of one score for each run. In the interquartile mean every run has the same weight, in
+all other statistics every task. They are computed with SciPy.
 """
 
 from __future__ import annotations

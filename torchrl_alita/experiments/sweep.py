@@ -17,8 +17,15 @@ from typing import Any, NoReturn
 
 import torch
 
-from torchrl_alita._checks import check_at_least_one, check_choice, check_integer, check_sequence
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_choice,
+    check_integer,
+    check_sequence,
+    is_integer,
+)
 from torchrl_alita._extras import import_extra
+from torchrl_alita._settings import plain_value
 from torchrl_alita.algorithms import get_algorithm
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
@@ -349,17 +356,21 @@ def make_cells(
     for algorithm in algorithms:
         get_algorithm(algorithm)
     check_at_least_one(frames=frames)
-    if isinstance(seeds, int):
+    if is_integer(seeds):
         check_at_least_one(seeds=seeds)
-        seeds = range(seeds)
+        seeds = range(int(seeds))
     seeds = [check_integer("seeds", seed) for seed in check_sequence("seeds", seeds)]
     if not seeds or min(seeds) < 0:
         raise ValueError(f"seeds must be at least 0, and at least one, got {seeds}.")
     _check_once("seeds", seeds)
     _check_once("grid", [name.replace("-", "_") for name in grid or {}])
-    for name, values in (grid or {}).items():
+    grid = {
+        name: plain_value(check_sequence(f"The values of {name}", values))
+        for name, values in (grid or {}).items()
+    }
+    for name, values in grid.items():
         owner = name.rpartition(".")[0].replace("-", "_")
-        if not check_sequence(f"The values of {name}", values):
+        if not values:
             raise ValueError(f"{name} has no value.")
         _check_once(name, values)
         if owner not in ("", "task", *algorithms):
@@ -367,12 +378,12 @@ def make_cells(
     variants = [
         (algorithm, settings)
         for algorithm in algorithms
-        for settings in _settings_of(algorithm, algorithms, grid or {})
+        for settings in _settings_of(algorithm, algorithms, grid)
     ]
     return [
         Cell(
             study=study,
-            variant=_variant(algorithm, settings, grid or {}),
+            variant=_variant(algorithm, settings, grid),
             task=task,
             algorithm=algorithm,
             seed=seed,

@@ -127,7 +127,8 @@ class RNDBonus(Transform):
 
     @torch.no_grad()
     def _update(self, observation: torch.Tensor) -> None:
-        if self.obs_rms is not None:
+        # The mean of no observation would be NaN, for good.
+        if self.obs_rms is not None and observation.numel():
             self.obs_rms.update(observation)
             self.updated = True
 
