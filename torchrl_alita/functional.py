@@ -76,17 +76,19 @@ def _check_bool(**tensors: torch.Tensor) -> None:
             raise TypeError(f"{name} must be bool, got {tensor.dtype}.")
 
 
-def _for_each_agent(terminated: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _for_each_agent(
+    flag: torch.Tensor, like: torch.Tensor, *, name: str = "terminated"
+) -> torch.Tensor:
     """A flag of the team ``[*B, 1]`` or of each agent ``[*B, N, 1]``, to broadcast."""
-    _check_bool(terminated=terminated)
-    if terminated.shape == like.shape:
-        return terminated
-    if terminated.shape != (*like.shape[:-2], 1):
+    _check_bool(**{name: flag})
+    if flag.shape == like.shape:
+        return flag
+    if flag.shape != (*like.shape[:-2], 1):
         raise ValueError(
-            f"terminated must have the shape {(*like.shape[:-2], 1)} or {tuple(like.shape)}, "
-            f"got {tuple(terminated.shape)}."
+            f"{name} must have the shape {(*like.shape[:-2], 1)} or {tuple(like.shape)}, "
+            f"got {tuple(flag.shape)}."
         )
-    return terminated.unsqueeze(-2)
+    return flag.unsqueeze(-2)
 
 
 def allowed_actions(action_mask: torch.Tensor) -> torch.Tensor:
@@ -878,8 +880,8 @@ def generalized_advantages(
     _check_same_shape(rewards=rewards, values=values, next_values=next_values)
     _check_bool(episodic=episodic)
     done, terminated = (
-        _for_each_agent(flag, rewards[..., :1]).expand_as(rewards) & episodic
-        for flag in (done, terminated)
+        _for_each_agent(flag, rewards[..., :1], name=name).expand_as(rewards) & episodic
+        for name, flag in (("done", done), ("terminated", terminated))
     )
     following = torch.cat([values[..., 1:, :, :], next_values[..., -1:, :, :]], -3)
     next_values = torch.where(episodic, next_values, following)

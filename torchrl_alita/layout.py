@@ -15,6 +15,7 @@ __all__ = [
     "ACTION_MASK",
     "ACTION_VALUE",
     "ADVANTAGE",
+    "AGENT_DONE",
     "AGENT_TERMINATED",
     "ALIVE",
     "ATTENDED_VALUE",
@@ -55,6 +56,7 @@ __all__ = [
     "VALUE_TARGET",
     "VISIT_BONUS",
     "Layout",
+    "has_state",
     "layout_of",
     "next_key",
     "state_size_of",
@@ -68,6 +70,8 @@ ACTION_MASK = ("agents", "action_mask")
 # whether it has ended for good; bool [*B, N, 1].
 ALIVE = ("agents", "alive")
 AGENT_TERMINATED = ("agents", "terminated")
+# What TorchRL's losses read, which want a flag for each reward; no environment's own.
+AGENT_DONE = ("agents", "done")
 LOGITS = ("agents", "logits")
 PARAM = ("agents", "param")
 LOC = ("agents", "loc")
@@ -169,8 +173,8 @@ def layout_of(env: EnvBase) -> Layout:
         TypeError: if it is no environment.
         KeyError: if one of the two, or "done", is missing; the keys present are named.
         ValueError: if they disagree on the number of agents, an agent's entry is no vector,
-            agents have entries of unequal size, or an action is several choices or has no
-            finite bounds.
+            agents have entries of unequal size, or an action is several choices or has
+            infinite bounds.
 
     Examples:
         >>> from torchrl_alita.envs import make_env
@@ -244,6 +248,20 @@ def terminated_key_of(env: EnvBase) -> NestedKey:
     return AGENT_TERMINATED if own else TERMINATED
 
 
+def has_state(env: EnvBase) -> bool:
+    """Whether an environment gives a ``"state"`` of the whole team.
+
+    Args:
+        env: an environment in the layout of this package.
+
+    Examples:
+        >>> from torchrl_alita.envs import make_env
+        >>> has_state(make_env("push_box"))
+        False
+    """
+    return STATE in set(env.full_observation_spec_unbatched.keys())
+
+
 def state_size_of(env: EnvBase) -> int:
     """Features S of an environment's ``"state"`` ``[*B, S]``.
 
@@ -264,7 +282,7 @@ def state_size_of(env: EnvBase) -> int:
         ValueError: The environment has no 'state'; it has [...].
     """
     spec = env.full_observation_spec_unbatched
-    if STATE not in set(spec.keys()):
+    if not has_state(env):
         present = sorted(str(key) for key in spec.keys(True, True))
         raise ValueError(f"The environment has no {STATE!r}; it has {present}.")
     if len(spec[STATE].shape) != 1:

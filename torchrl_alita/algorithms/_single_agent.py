@@ -12,7 +12,16 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_tau, require_keys
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings, OffPolicySettings
-from torchrl_alita.layout import ACTION, DONE, OBSERVATION, REWARD, TERMINATED, next_key
+from torchrl_alita.layout import (
+    ACTION,
+    AGENT_DONE,
+    AGENT_TERMINATED,
+    DONE,
+    OBSERVATION,
+    REWARD,
+    TERMINATED,
+    next_key,
+)
 
 __all__ = [
     "SingleAgent",
@@ -21,10 +30,6 @@ __all__ = [
     "read_agents_layout",
     "scalars",
 ]
-
-# TorchRL's losses want a flag for each reward.
-AGENT_DONE = ("agents", "done")
-AGENT_TERMINATED = ("agents", "terminated")
 
 
 @dataclass(frozen=True, kw_only=True)

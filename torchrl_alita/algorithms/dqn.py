@@ -9,13 +9,15 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
-from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
+from torchrl.objectives import HardUpdate
 
 from torchrl_alita._checks import check_at_least_one, check_positive, check_same_shape, require_keys
+from torchrl_alita.algorithms._dqn import dqn_losses, make_dqn_loss
 from torchrl_alita.algorithms._learner import Learner, OffPolicySettings, make_optimizer
 from torchrl_alita.layout import (
     ACTION,
     ACTION_VALUE,
+    AGENT_DONE,
     AGENT_TERMINATED,
     CHOSEN_ACTION_VALUE,
     DONE,
@@ -28,9 +30,6 @@ from torchrl_alita.layout import (
 from torchrl_alita.modules import make_qnetwork
 
 __all__ = ["DQN", "DQNSettings"]
-
-# DQNLoss wants a flag for each reward.
-_AGENT_DONE = ("agents", "done")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,21 +113,18 @@ class DQN(Learner):
         settings = self.settings
         self._terminated = terminated_key_of(env)
         self.actor = self.make_policy(env, settings, device=self.device)
-        self.qvalue = DQNLoss(
+        self.qvalue = make_dqn_loss(
             self.actor,
-            loss_function=settings.loss_function,
-            double_dqn=settings.double_q,
+            settings,
             action_space="one-hot",
-        ).to(self.device)
-        self.qvalue.set_keys(
+            device=self.device,
             action=ACTION,
             action_value=ACTION_VALUE,
             value=CHOSEN_ACTION_VALUE,
             reward=REWARD,
-            done=_AGENT_DONE,
+            done=AGENT_DONE,
             terminated=AGENT_TERMINATED,
         )
-        self.qvalue.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
         # Counted here: TorchRL's own count is in no checkpoint. With 0 it copies at every step.
         self.target_updater = HardUpdate(self.qvalue, value_network_update_interval=0)
         self.modules = {"qvalue": self.qvalue}
@@ -167,15 +163,7 @@ class DQN(Learner):
         return [(loss.value_network_params, loss.target_value_network_params)]
 
     def _losses(self, batch: TensorDictBase) -> TensorDict:
-        # DQNLoss writes into what it reads.
-        rows = self._for_each_agent(batch)
-        found = self.qvalue(rows)
-        return TensorDict(
-            {
-                "loss_qvalue": found["loss"],
-                "td_error": rows[self.qvalue.tensor_keys.priority].detach().sqrt().mean(),
-            }
-        )
+        return dqn_losses(self.qvalue, self._for_each_agent(batch))
 
     def _for_each_agent(self, batch: TensorDictBase) -> TensorDictBase:
         """What is read, with a flag ``done`` and ``terminated`` of each agent."""
@@ -186,7 +174,7 @@ class DQN(Learner):
         check_same_shape(batch, ACTION, (*agents, layout.action_size))
         check_same_shape(batch, next_key(REWARD), (*agents, 1))
         rows = batch.select(*self.in_keys).detach()
-        for flag, of_agent in ((DONE, _AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
+        for flag, of_agent in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
             check_same_shape(batch, next_key(flag), (*batch.batch_size, 1))
             value = batch.get(next_key(flag)).unsqueeze(-2).expand(*agents, 1)
             if self._terminated == AGENT_TERMINATED:

@@ -10,7 +10,6 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
-from torchrl.objectives import DQNLoss, ValueEstimators
 
 from torchrl_alita._checks import (
     check_at_least_one,
@@ -21,6 +20,7 @@ from torchrl_alita._checks import (
     check_tau,
     require_keys,
 )
+from torchrl_alita.algorithms._dqn import dqn_losses, make_dqn_loss
 from torchrl_alita.algorithms._learner import (
     Learner,
     OffPolicySettings,
@@ -169,14 +169,11 @@ class JointDQN(Learner):
         super().__init__(env, settings, device=device)
         settings = self.settings
         self.actor = self.make_policy(env, settings, device=self.device)
-        self.qvalue = DQNLoss(
+        self.qvalue = make_dqn_loss(
             self.actor,
-            loss_function=settings.loss_function,
-            double_dqn=settings.double_q,
-            delay_value=True,
+            settings,
             action_space="categorical",
-        ).to(self.device)
-        self.qvalue.set_keys(
+            device=self.device,
             action=JOINT_ACTION,
             action_value=JOINT_ACTION_VALUE,
             value=CHOSEN_JOINT_VALUE,
@@ -184,7 +181,6 @@ class JointDQN(Learner):
             done=DONE,
             terminated=TERMINATED,
         )
-        self.qvalue.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
         self.target_updater = soft_update(self.qvalue, tau=settings.tau)
         self.modules["qvalue"] = self.qvalue
         self.optimizers["qvalue"] = make_optimizer(
@@ -312,15 +308,7 @@ class JointDQN(Learner):
         return rows.set(JOINT_ACTION, joint_action_number(rows.get(ACTION)))
 
     def _losses(self, batch: TensorDictBase) -> TensorDict:
-        # DQNLoss writes into what it reads.
-        rows = batch.copy()
-        found = self.qvalue(rows)
-        return TensorDict(
-            {
-                "loss_qvalue": found["loss"],
-                "td_error": rows[self.qvalue.tensor_keys.priority].detach().sqrt().mean(),
-            }
-        )
+        return dqn_losses(self.qvalue, batch.copy())
 
     def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
         """Nothing: values cannot be saturated."""

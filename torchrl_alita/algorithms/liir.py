@@ -15,7 +15,7 @@ from torchrl_alita._checks import check_non_negative, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._rollout_learner import RolloutLearner, RolloutSettings
-from torchrl_alita.layout import INTRINSIC_REWARD, META_WEIGHT, STATE
+from torchrl_alita.layout import INTRINSIC_REWARD, META_WEIGHT, has_state
 from torchrl_alita.modules import make_counterfactual_critic, make_team_value
 from torchrl_alita.objectives import IntrinsicRewardLoss, LIIRLoss, meta_weight
 
@@ -95,11 +95,11 @@ class LIIR(RolloutLearner):
     ):
         super().__init__(env, settings, device=device)
         settings = self.settings
-        has_state = STATE in set(env.full_observation_spec_unbatched.keys())
+        reads_state = has_state(env)
         networks = {"num_cells": settings.num_cells, "device": self.device}
         returns: dict[str, Any] = {"gamma": settings.gamma, "lmbda": settings.lmbda}
         value, extrinsic_value = (
-            make_team_value(env, value_input="state" if has_state else "team", **networks)
+            make_team_value(env, value_input="state" if reads_state else "team", **networks)
             for _ in range(2)
         )
         self.intrinsic = IntrinsicRewardLoss(

@@ -25,12 +25,10 @@ from torchrl_alita.algorithms._single_agent import (
     read_agents_layout,
     scalars,
 )
-from torchrl_alita.layout import ACTION, LOG_PROB, STATE_VALUE, VALUE_TARGET
+from torchrl_alita.layout import ACTION, ADVANTAGE, LOG_PROB, STATE_VALUE, VALUE_TARGET
 from torchrl_alita.modules import make_gaussian_actor, make_value
 
 __all__ = ["PPO", "PPOSettings"]
-
-ADVANTAGE = ("agents", "advantage")
 
 
 @dataclass(frozen=True, kw_only=True)

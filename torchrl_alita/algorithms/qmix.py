@@ -18,6 +18,7 @@ from torchrl_alita.layout import (
     CHOSEN_ACTION_VALUE,
     OBSERVATION,
     STATE,
+    has_state,
     state_size_of,
     terminated_key_of,
 )
@@ -251,15 +252,15 @@ class QMIX(IQL):
     settings: QMIXSettings
 
     def _mixer(self, env: EnvBase) -> TensorDictModule:
-        has_state = STATE in set(env.full_observation_spec_unbatched.keys())
+        reads_state = has_state(env)
         shape = (self.layout.num_agents, self.layout.observation_size)
         mixer = QMixer(
-            state_shape=(state_size_of(env),) if has_state else shape,
+            state_shape=(state_size_of(env),) if reads_state else shape,
             mixing_embed_dim=self.settings.mixing_embed_dim,
             n_agents=self.layout.num_agents,
             device=self.device,
         )
         for param in mixer.parameters():
             param.data.mul_(self.settings.mixing_init_scale)
-        seen = STATE if has_state else OBSERVATION
+        seen = STATE if reads_state else OBSERVATION
         return TensorDictModule(mixer, [CHOSEN_ACTION_VALUE, seen], ["chosen_action_value"])

@@ -16,6 +16,7 @@ from torchrl_alita.layout import (
     ACTION_VALUE,
     OBSERVATION,
     STATE,
+    has_state,
     layout_of,
     state_size_of,
 )
@@ -127,10 +128,10 @@ def make_counterfactual_critic(
         raise ValueError(f"Values of actions need one-hot actions, got {action_spec_of(env)}.")
     if bound is not None and not bound > 0:
         raise ValueError(f"bound must be positive, got {bound}.")
-    has_state = STATE in set(env.full_observation_spec_unbatched.keys())
+    reads_state = has_state(env)
     net = _Counterfactual(
         observation_size=layout.observation_size,
-        state_size=state_size_of(env) if has_state else None,
+        state_size=state_size_of(env) if reads_state else None,
         action_size=layout.action_size,
         num_agents=layout.num_agents,
         num_cells=num_cells,
@@ -138,5 +139,5 @@ def make_counterfactual_critic(
         bound=bound,
         device=env.device if device is None else device,
     )
-    in_keys = [OBSERVATION, ACTION, *([STATE] if has_state else [])]
+    in_keys = [OBSERVATION, ACTION, *([STATE] if reads_state else [])]
     return TensorDictModule(net, in_keys=in_keys, out_keys=[out_key])

@@ -29,6 +29,7 @@ from torchrl_alita.layout import (
     LATENT_LOGITS,
     OBSERVATION,
     STATE,
+    has_state,
     layout_of,
     state_size_of,
 )
@@ -473,7 +474,7 @@ def make_latent_policy(
 
 def _seen_by_the_team(env: EnvBase) -> tuple[NestedKey, int]:
     """The key of the state, or of all observations, and how many features that is."""
-    if STATE in set(env.full_observation_spec_unbatched.keys()):
+    if has_state(env):
         return STATE, state_size_of(env)
     layout = layout_of(env)
     return OBSERVATION, layout.num_agents * layout.observation_size

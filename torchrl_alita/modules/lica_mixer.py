@@ -8,7 +8,7 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_whole, sizes
-from torchrl_alita.layout import ACTION, OBSERVATION, STATE, layout_of, state_size_of
+from torchrl_alita.layout import ACTION, OBSERVATION, STATE, has_state, layout_of, state_size_of
 
 __all__ = ["LICAMixer", "make_mixing_critic"]
 
@@ -156,18 +156,18 @@ def make_mixing_critic(
         torch.Size([5, 1])
     """
     layout = layout_of(env)
-    has_state = STATE in set(env.full_observation_spec_unbatched.keys())
+    reads_state = has_state(env)
     joint_size = layout.num_agents * layout.observation_size
     mixer = LICAMixer(
         action_size=layout.action_size,
         num_agents=layout.num_agents,
-        state_size=state_size_of(env) if has_state else joint_size,
+        state_size=state_size_of(env) if reads_state else joint_size,
         mixing_embed_dim=mixing_embed_dim,
         hypernet_layers=hypernet_layers,
         hypernet_size=hypernet_size,
         device=env.device if device is None else device,
     )
-    if has_state:
+    if reads_state:
         return TensorDictModule(mixer, in_keys=[ACTION, STATE], out_keys=[TEAM_VALUE])
     net = _AllObservations(mixer)
     return TensorDictModule(net, in_keys=[ACTION, OBSERVATION], out_keys=[TEAM_VALUE])

@@ -8,21 +8,15 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from tensordict.nn import (
-    ProbabilisticTensorDictModule,
-    ProbabilisticTensorDictSequential,
-    TensorDictModule,
-)
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import nn
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
 from torchrl_alita._checks import check_choice, sizes
 from torchrl_alita.layout import (
-    ACTION,
     ACTION_MASK,
     LOC,
-    LOG_PROB,
     LOGITS,
     OBSERVATION,
     SCALE,
@@ -35,7 +29,7 @@ from torchrl_alita.modules.actors import action_spec_of
 from torchrl_alita.modules.clipped_normal import ClippedNormal
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
 from torchrl_alita.modules.stacked_linear import StackedLinear
-from torchrl_alita.modules.stochastic import VALUE_INPUTS
+from torchrl_alita.modules.stochastic import VALUE_INPUTS, draw_actions
 
 __all__ = ["make_linear_actor", "make_linear_value"]
 
@@ -98,25 +92,14 @@ def make_linear_actor(
     )
     if layout.discrete:
         read = {"logits": LOGITS} | ({"action_mask": ACTION_MASK} if layout.masked else {})
-        return ProbabilisticTensorDictSequential(net, _draw(read, StraightThroughOneHot, {}))
+        return ProbabilisticTensorDictSequential(net, draw_actions(read, StraightThroughOneHot, {}))
     low, high = spec.space.low.to(device), spec.space.high.to(device)
     scale = _LayerScale(
         (high - low) / 2, num_agents=None if share_params else layout.num_agents
     ).to(device)
-    draw = _draw({"loc": LOC, "scale": SCALE}, ClippedNormal, {"low": low, "high": high})
+    draw = draw_actions({"loc": LOC, "scale": SCALE}, ClippedNormal, {"low": low, "high": high})
     return ProbabilisticTensorDictSequential(
         net, TensorDictModule(scale, in_keys=[LOC], out_keys=[SCALE]), draw
-    )
-
-
-def _draw(read: dict, distribution: type, arguments: dict) -> ProbabilisticTensorDictModule:
-    return ProbabilisticTensorDictModule(
-        in_keys=read,
-        out_keys=[ACTION],
-        distribution_class=distribution,
-        distribution_kwargs=arguments,
-        return_log_prob=True,
-        log_prob_key=LOG_PROB,
     )
 
 

@@ -37,7 +37,7 @@ from torchrl_alita.modules.actors import action_spec_of
 from torchrl_alita.modules.clipped_normal import ClippedNormal
 from torchrl_alita.modules.goals import goal_attention_of
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
-from torchrl_alita.modules.recurrent import MultiAgentGRU
+from torchrl_alita.modules.recurrent import recurrent_net
 
 __all__ = ["make_stochastic_actor", "make_team_value"]
 
@@ -119,7 +119,16 @@ def make_stochastic_actor(
         )
     out_key = LOGITS if layout.discrete else LOC
     if recurrent:
-        net = _recurrent(env, out_key, num_cells, share_params=share_params, device=device)
+        if len(set(num_cells)) != 1:
+            raise ValueError(f"A recurrent actor has hidden layers of one width, got {num_cells}.")
+        net = recurrent_net(
+            env,
+            out_key=out_key,
+            hidden_size=num_cells[0],
+            share_params=share_params,
+            last_action=True,
+            device=device,
+        )
     elif goal_attention:
         net = goal_attention_of(env, num_cells[0], own_features=own_features, device=device)
         net = TensorDictModule(net, in_keys=[OBSERVATION], out_keys=[out_key])
@@ -141,7 +150,7 @@ def make_stochastic_actor(
         )
     if layout.discrete:
         read = {"logits": LOGITS} | ({"action_mask": ACTION_MASK} if layout.masked else {})
-        draw = _draw(read, StraightThroughOneHot, {})
+        draw = draw_actions(read, StraightThroughOneHot, {})
         return ProbabilisticTensorDictSequential(net, draw)
     low, high = spec.space.low.to(device), spec.space.high.to(device)
     scale = _BoundedScale(
@@ -150,13 +159,16 @@ def make_stochastic_actor(
         initial=initial_scale,
         least=min_scale,
     )
-    draw = _draw({"loc": LOC, "scale": SCALE}, ClippedNormal, {"low": low, "high": high})
+    draw = draw_actions({"loc": LOC, "scale": SCALE}, ClippedNormal, {"low": low, "high": high})
     return ProbabilisticTensorDictSequential(
         net, TensorDictModule(scale, in_keys=[LOC], out_keys=[SCALE]), draw
     )
 
 
-def _draw(read: dict, distribution: type, arguments: dict) -> ProbabilisticTensorDictModule:
+def draw_actions(
+    read: dict[str, NestedKey], distribution: type, arguments: dict[str, Any]
+) -> ProbabilisticTensorDictModule:
+    """Actions and their log-probabilities, of a distribution whose parameters are read."""
     return ProbabilisticTensorDictModule(
         in_keys=read,
         out_keys=[ACTION],
@@ -164,29 +176,6 @@ def _draw(read: dict, distribution: type, arguments: dict) -> ProbabilisticTenso
         distribution_kwargs=arguments,
         return_log_prob=True,
         log_prob_key=LOG_PROB,
-    )
-
-
-def _recurrent(
-    env: EnvBase,
-    out_key: tuple[str, str],
-    num_cells: Sequence[int],
-    *,
-    share_params: bool,
-    device: torch.device | str | None,
-) -> MultiAgentGRU:
-    if len(set(num_cells)) != 1:
-        raise ValueError(f"A recurrent actor has hidden layers of one width, got {num_cells}.")
-    layout = layout_of(env)
-    return MultiAgentGRU(
-        observation_size=layout.observation_size,
-        action_size=layout.action_size,
-        out_features=layout.action_size,
-        num_agents=layout.num_agents,
-        hidden_size=num_cells[0],
-        share_params=share_params,
-        out_key=out_key,
-        device=device,
     )
 
 

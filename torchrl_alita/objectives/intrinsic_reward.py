@@ -33,15 +33,15 @@ class IntrinsicRewardLoss(LossModule):
     r"""Trains the intrinsic rewards that LIIR adds, by what they do for the team.
 
     .. math::
-        L(\eta) = - E \sum_i w_i \, \sum_{k \ge t} (\gamma \lambda)^{k - t} \,
+        L(\eta) = - E \frac{1}{N} \sum_i w_i \, \sum_{k \ge t} (\gamma \lambda)^{k - t} \,
         r^{in}_{\eta, i}(s_k, a_k), \qquad
         w_i = \frac{\partial J^{ex}(\theta')}{\partial A^{proxy}_i}
 
     Source: https://arxiv.org/abs/1910.01899 (Eq. 8 and 9). The rewards are no goal in
     themselves: a policy that follows them, theta', is to earn more of the team's own reward.
     w is how much that grows with an agent's advantage at a step, see
-    :func:`torchrl_alita.objectives.meta_weight`. An intrinsic reward counts in the advantages of all steps
-    before it, as far as TD(lambda) looks back.
+    :func:`torchrl_alita.objectives.meta_weight`. An intrinsic reward counts in the advantages
+    of all steps before it, as far as TD(lambda) looks back.
 
     Args:
         reward_network: the intrinsic reward of each own action, as made by
