@@ -356,10 +356,11 @@ def make_cells(
     for algorithm in algorithms:
         get_algorithm(algorithm)
     check_at_least_one(frames=frames)
-    if is_integer(seeds):
-        check_at_least_one(seeds=seeds)
-        seeds = range(int(seeds))
-    seeds = [check_integer("seeds", seed) for seed in check_sequence("seeds", seeds)]
+    which: Any = seeds
+    if is_integer(which):
+        check_at_least_one(seeds=which)
+        which = range(int(which))
+    seeds = [check_integer("seeds", seed) for seed in check_sequence("seeds", which)]
     if not seeds or min(seeds) < 0:
         raise ValueError(f"seeds must be at least 0, and at least one, got {seeds}.")
     _check_once("seeds", seeds)
