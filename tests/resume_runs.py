@@ -65,6 +65,9 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "maddpg, team": {"algorithm": "maddpg", **TEAM},
         "maddpg, three steps": {"algorithm": "maddpg", "n_steps": 3},
+        "maddpg, attention": {
+            "algorithm": "maddpg", "critic_attention": True, "num_cells": (8,),
+        },
         "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
         **{name: {"algorithm": name} for name in ("a2c", "reinforce", "trpo", "acktr")},
     },

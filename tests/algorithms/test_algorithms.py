@@ -343,12 +343,13 @@ def test_a_typo_in_an_option_is_an_error(option):
     "make",
     [
         partial(build, MADDPG),
+        partial(build, MADDPG, critic_attention=True),
         partial(build, DDPG),
         partial(build, ALITA),
         partial(build, ALITA, estimator="clones"),
         partial(build, ALITA, estimator="centralized", influencers=(0, 2), estimator_updates=1),
     ],
-    ids=["maddpg", "ddpg", "marginal", "clones", "centralized_two_influencers"],
+    ids=["maddpg", "attention", "ddpg", "marginal", "clones", "centralized_two_influencers"],
 )
 def test_a_team_learns_to_act_as_it_is_told(make):
     """The mean reward of acting at random is about -1.1; the best is 0."""
@@ -365,6 +366,15 @@ def test_a_team_learns_to_act_as_it_is_told(make):
     with torch.no_grad():
         tested = env.rollout(2, algorithm.actor)
     assert tested["next", "agents", "reward"].mean() > -0.2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scope": "own"}, {"critic_input": "state"}, {"num_critics": 2}, {"num_cells": ()}],
+)
+def test_critics_that_attend_are_one_for_each_agent_and_of_all_observations(options):
+    with pytest.raises(ValueError, match="critic_attention"):
+        MADDPG.Settings(critic_attention=True, **options)
 
 
 def test_a_batch_of_one_transition_is_enough():

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torchrl.envs import EnvBase, ExplorationType
 
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive, check_tau
@@ -17,7 +17,12 @@ from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimi
 from torchrl_alita.algorithms._n_steps import NStepSettings, check_runs
 from torchrl_alita.data import Replay, n_step_transitions
 from torchrl_alita.layout import DONE, LOGITS, PARAM, next_key, terminated_key_of
-from torchrl_alita.modules import make_actor, make_critic, make_recurrent_actor
+from torchrl_alita.modules import (
+    make_actor,
+    make_attention_critic,
+    make_critic,
+    make_recurrent_actor,
+)
 from torchrl_alita.objectives import MADDPGLoss
 
 __all__ = ["DDPG", "MADDPG", "DDPGSettings", "MADDPGSettings"]
@@ -46,6 +51,9 @@ class MADDPGSettings(GoalSettings, NStepSettings, TeamSettings):
     """What the critics read beside the actions."""
     num_critics: int = 1
     """Critics of an agent: 1, or 2, of which the lower counts, for MATD3."""
+    critic_attention: bool = False
+    """Critics that attend to the agents, with shared parameters, in the place of perceptrons of
+    all that they see, see ``make_attention_critic``; of the first of num_cells in width."""
     others_actions: Literal["buffer", "policy"] = "buffer"
     """What a critic sees of the other agents while its own climbs."""
     own_actions: Literal["policy", "all"] = "policy"
@@ -69,6 +77,13 @@ class MADDPGSettings(GoalSettings, NStepSettings, TeamSettings):
         check_non_negative(logits_coeff=self.logits_coeff, policy_noise=self.policy_noise)
         check_positive(actor_lr=self.actor_lr)
         check_tau(self.tau)
+        plain = (self.scope, self.critic_input, self.num_critics) == ("all", "observations", 1)
+        if self.critic_attention and not (plain and self.num_cells):
+            raise ValueError(
+                "critic_attention is of one critic for each agent, of all observations: scope must "
+                "be 'all', critic_input 'observations', num_critics 1 and num_cells not empty, got "
+                f"{self.scope!r}, {self.critic_input!r}, {self.num_critics} and {self.num_cells}."
+            )
 
 
 # What the paper says of every algorithm; what it leaves open is as by default. The paper for
@@ -143,19 +158,9 @@ class MADDPG(Learner):
                 f"policy_noise must be 0 for one-hot actions, got {settings.policy_noise}."
             )
         self.actor = self.make_policy(env, settings, device=self.device)
-        critic = make_critic(
-            env,
-            num_critics=settings.num_critics,
-            scope=None if settings.scope == "all" else _own(self.layout.num_agents),
-            critic_input=settings.critic_input,
-            num_cells=settings.num_cells,
-            layer_norm=settings.layer_norm,
-            share_params=settings.share_params,
-            device=self.device,
-        )
         self.maddpg = MADDPGLoss(
             self.actor,
-            critic,
+            self._make_critic(env),
             gamma=settings.gamma,
             others_actions=settings.others_actions,
             own_actions=settings.own_actions,
@@ -179,6 +184,22 @@ class MADDPG(Learner):
         ):
             self.optimizers[name] = make_optimizer(params, kind=settings.optimizer, lr=lr)
         self._compile_losses()
+
+    def _make_critic(self, env: EnvBase) -> TensorDictModule:
+        settings = self.settings
+        if settings.critic_attention:
+            width = settings.num_cells[0]
+            return make_attention_critic(env, hidden_size=width, device=self.device)
+        return make_critic(
+            env,
+            num_critics=settings.num_critics,
+            scope=None if settings.scope == "all" else _own(self.layout.num_agents),
+            critic_input=settings.critic_input,
+            num_cells=settings.num_cells,
+            layer_norm=settings.layer_norm,
+            share_params=settings.share_params,
+            device=self.device,
+        )
 
     @classmethod
     def make_policy(
