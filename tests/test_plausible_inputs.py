@@ -22,15 +22,16 @@ from constructors import (
 )
 from fakes import A, B, N, O, T, TargetEnv, Z, build, random_batch, sequences
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import nn
 from torchrl.data import Bounded, Composite
-from torchrl.envs import TransformedEnv
+from torchrl.envs import ExplorationType, TransformedEnv, set_exploration_type
 from torchrl.envs.utils import check_env_specs
 from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita import (
     ALITA,
+    MADDPG,
     Autoencoder,
     DiversityPenalty,
     Enumerated,
@@ -49,6 +50,7 @@ from torchrl_alita.experiments.cells import CellFolder
 from torchrl_alita.layout import REWARD, STEPS, next_key
 from torchrl_alita.modules import (
     ClippedNormal,
+    GumbelOneHot,
     PoliciesOfOthers,
     make_gaussian_actor,
     make_latent_policy,
@@ -293,6 +295,32 @@ def test_actions_that_are_forbidden_count_for_no_influence(same_step):
     torch.testing.assert_close(paid, expected)
     without, _ = social(with_mask=False, same_step=same_step)
     assert (paid - without).abs().min() > 1e-4
+
+
+def test_a_bonus_draws_no_random_numbers():
+    """Policies that draw actions beside their logits would move the random numbers of the run."""
+    module = TensorDictModule(
+        lambda seen, action: action[..., :A] + 0 * seen[..., :A],
+        [("agents", "observation"), ("agents", "seen_action")],
+        [("agents", "logits")],
+    )
+    actor = ProbabilisticTensorDictSequential(module, GumbelOneHot())
+    others = PoliciesOfOthers(actor, sees=torch.ones(N, N).tril(-1).bool())
+    before = torch.get_rng_state()
+    with set_exploration_type(ExplorationType.RANDOM):
+        logits = others(torch.zeros(B, N, O), torch.zeros(B, N, A))
+    assert logits.shape == (B, N, A, N, A)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_padding_is_not_counted_among_entries_that_are_not_saturated():
+    env = padded()
+    algorithm = build(MADDPG, env, num_cells=(13,))
+    with torch.no_grad():
+        for name, param in algorithm.actor.named_parameters():
+            # The last layer's biases alone: every tanh is at its end.
+            param.fill_(100.0 if name.endswith("bias") else 0.0)
+    assert algorithm.health(random_batch())["saturated_share"] == 1
 
 
 # Parts of a loss

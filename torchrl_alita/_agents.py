@@ -26,7 +26,7 @@ def gather_agents(tensor: torch.Tensor, agents: Sequence[int] | None, dim: int) 
 def scatter_agents(
     tensor: torch.Tensor, agents: Sequence[int], num_agents: int, dim: int
 ) -> torch.Tensor:
-    """The reverse of :func:`gather_agents`: these agents' entries among all N, zero for the others."""
+    """The reverse of :func:`gather_agents`: these agents' entries among all N, else zeros."""
     shape = list(tensor.shape)
     shape[dim] = num_agents
     result, taken = tensor.new_zeros(shape), 0

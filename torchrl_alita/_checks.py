@@ -35,6 +35,7 @@ __all__ = [
     "check_same_shape",
     "check_sequence",
     "check_share",
+    "check_tau",
     "check_weights",
     "check_whole",
     "checked_seed",

@@ -537,7 +537,9 @@ class Learner:
         low, high = self.action_spec.space.low, self.action_spec.space.high
         margin = 0.01 * (high - low) / 2
         saturated = (action < low + margin) | (action > high - margin)
-        return {"saturated_share": saturated.float().mean()}
+        # Of padding the range is one value, which is no end.
+        counted = (low < high).expand_as(saturated)
+        return {"saturated_share": (saturated & counted).sum() / counted.sum()}
 
     def distributions(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
         """What is worth a histogram, by name; at evaluations the training loop logs it.

@@ -67,8 +67,8 @@ class PolicyGradient(Learner):
 
     An algorithm below this class sets ``loss`` and ``optimizers``, and learns in :meth:`_learn`
     from the rows of a rollout with their advantages and the values' targets. Advantages are
-    centered and divided by their deviation over the batch, those of each agent for themselves. Values are learned in units of
-    their targets' running deviation.
+    centered and divided by their deviation over the batch, those of each agent for themselves.
+    Values are learned in units of their targets' running deviation.
 
     Args:
         env: an environment in the layout of this package.

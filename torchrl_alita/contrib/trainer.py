@@ -103,7 +103,8 @@ class AlgorithmStepper(OptimizationStepper):
         Raises:
             TypeError: if it is no tensordict.
             KeyError: if the batch lacks what the algorithm reads.
-            ValueError: if it is of other environments than the config's, or empty; at a NaN or infinity; the key and the frame are named.
+            ValueError: if it is of other environments than the config's, or empty; at a NaN or
+                infinity; the key and the frame are named.
         """
         self._check_collected(batch)
         self.learning.store(batch)

@@ -37,8 +37,8 @@ class EpisodeReturns(nn.Module):
         new (int): those that ended since it was last set to 0.
 
     Raises:
-        ValueError: if the size is no whole number, or below 1; when called, if a rollout is not ``[B, T]``, or of
-            other environments than the last one.
+        ValueError: if the size is no whole number, or below 1; when called, if a rollout is not
+            ``[B, T]``, or of other environments than the last one.
         KeyError: when called, if a rollout lacks a key.
 
     Examples:

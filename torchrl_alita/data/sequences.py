@@ -44,8 +44,8 @@ class SequenceSampler(Sampler):
 
     Raises:
         ValueError: if an argument is out of its range; when sampling, if the storage has more
-            than one dimension, no room for whole steps of E environments, or no T steps of each, or the
-            batch is no multiple of T.
+            than one dimension, no room for whole steps of E environments, or no T steps of each,
+            or the batch is no multiple of T.
 
     Examples:
         >>> from tensordict import TensorDict

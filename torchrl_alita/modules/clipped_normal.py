@@ -80,7 +80,7 @@ class ClippedNormal(Distribution):
         return torch.where(at_low & at_high, 0.0, log_prob).sum(-1)
 
     def entropy(self) -> torch.Tensor:
-        """That of the Gaussians before they are clipped, ``[*B]``; 0 of a feature with one value."""
+        """That of the Gaussians before they are clipped, ``[*B]``; of one value alone it is 0."""
         entropy = self.scale.log() + 0.5 * math.log(2 * math.pi * math.e)
         return torch.where(self._fixed(), 0.0, entropy).sum(-1)
 

@@ -12,6 +12,7 @@ from torch import nn
 from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_at_least_one, check_whole, require_written, sizes
 from torchrl_alita.layout import LOGITS, OBSERVATION
+from torchrl_alita.modules._acting import run_network
 from torchrl_alita.modules._mlp import multi_agent_mlp
 
 __all__ = ["ModelOfOthers", "PoliciesOfOthers"]
@@ -153,4 +154,6 @@ class PoliciesOfOthers(nn.Module):
             self.observation: observation[..., None, None, :, :].expand(*whole, -1, -1),
             self.seen_action: seen.flatten(-2),
         }
-        return self.actor_network(TensorDict(entries, whole)).get(self.logits)
+        # What they would do is not drawn: that would change the random numbers of the run.
+        batch = TensorDict(entries, whole)
+        return run_network(self.actor_network, batch, recurrent=False, draw=False).get(self.logits)

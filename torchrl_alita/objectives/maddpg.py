@@ -89,9 +89,10 @@ class MADDPGLoss(LossModule):
 
     Raises:
         ValueError: if gamma is outside [0, 1], a noise is negative, the bounds are no
-            least and largest or, where there is noise, unknown, ``others_actions``, ``own_actions`` or the reduction is
-            unknown, or the actor has no get_dist for ``own_actions="all"``; when called, if
-            the batch is empty or its entries do not fit each other.
+            least and largest or, where there is noise, unknown, ``others_actions``,
+            ``own_actions`` or the reduction is unknown, or the actor has no get_dist for
+            ``own_actions="all"``; when called, if the batch is empty or its entries do not fit
+            each other.
         TypeError: if an argument is no number; when called, if a network computes in
             another dtype.
         KeyError: when called, if the batch lacks a key.

@@ -90,8 +90,9 @@ def load_side(
     """The policies that one side of a game has in a run.
 
     Args:
-        path: of a run, or of a checkpoint in it. It is one of :class:`torchrl_alita.algorithms.Sides`
-            with a side of this name, or one of all agents by one algorithm.
+        path: of a run, or of a checkpoint in it. It is one of
+            :class:`torchrl_alita.algorithms.Sides` with a side of this name, or one of all
+            agents by one algorithm.
         side: name of the side.
         env: the whole game.
         device: of the parameters. Default: the environment's.

@@ -68,9 +68,9 @@ class RunDirectory:
         keep_checkpoints: how many of the newest stay.
 
     Raises:
-        ValueError: if another run works in the directory, or a new run's holds one already; or, when resuming, if
-            it holds none, none with a checkpoint, or one with another config (the
-            options that differ are named).
+        ValueError: if another run works in the directory, or a new run's holds one already; or,
+            when resuming, if it holds none, none with a checkpoint, or one with another config
+            (the options that differ are named).
 
     Examples:
         >>> RunDirectory("no/such/run", config={}, resume=True)

@@ -173,9 +173,9 @@ def parse_arguments(
 
     Options of how it is trained have no prefix, those of the algorithm begin with
     ``--algorithm.``, those of the task with ``--task.``. Of the algorithm ``sides``,
-    ``--side.NAME`` is what a side follows and ``--side.NAME.`` precedes its options. A yes or no is ``--algorithm.normalize``,
-    ``--algorithm.no-normalize`` or ``--algorithm.normalize=true``; several values are
-    ``64 64`` or ``[64,64]``.
+    ``--side.NAME`` is what a side follows and ``--side.NAME.`` precedes its options. A yes or no
+    is ``--algorithm.normalize``, ``--algorithm.no-normalize`` or ``--algorithm.normalize=true``;
+    several values are ``64 64`` or ``[64,64]``.
 
     Args:
         arguments: what follows the name of the command.

@@ -32,8 +32,9 @@ class VisitBonus(Transform):
 
     Counting and paying are two things. :meth:`update` counts the states of a rollout, a
     call on a batch pays by today's counts and changes nothing, and :meth:`observe` does both.
-    So a replay buffer pays a transition as often as it is drawn and counts it once. Appended to an environment, each
-    step is counted and then paid, unless it is frozen. In worker processes each counts alone.
+    So a replay buffer pays a transition as often as it is drawn and counts it once. Appended to
+    an environment, each step is counted and then paid, unless it is frozen. In worker processes
+    each counts alone.
 
     Args:
         code: the next observation's code, ``[*B, N, O] -> [*B, N]`` for each agent or
