@@ -5,18 +5,19 @@
     python benchmarks/wrapper_speed.py --report-only      # write the table from the results
 
 Both sides of a row step the same game with the same number of environments, in one process with
-one thread, with actions that were drawn before, and reset what has ended. They take turns; a figure
-is the median of the turns, and the ratio that of the medians. VMAS is stepped with its own list of
-actions, and both sides reset an environment after 100 steps of its own; JaxMARL by a compiled
-function over all environments, whose results are waited for after every step, as by all who act on
-them outside of JAX; PettingZoo's environments one after the other, with a dictionary of actions, and
-the same episodes and actions on both sides. In SMAX's battles both sides draw among the actions that
-are allowed. The sparse games' other side is a game in plain Python, tests/reference_games.py, which
+one thread, with actions that were drawn before, and reset what has ended. They take turns, first the
+one and then the other side in front. A ratio is the median of those of the turns, beside it stand its
+quartiles. VMAS is stepped with its own list of actions, and both sides reset an environment after 100
+steps of its own; JaxMARL by a compiled function over all environments, whose results are waited for
+after every step, as by all who act on them outside of JAX; PettingZoo's environments one after the
+other, with a dictionary of actions, and the same episodes, of the same seeds and actions, on both
+sides. In SMAX's battles both sides draw among the actions that are allowed. The sparse games' other side is a game in plain Python, tests/reference_games.py, which
 plays as many steps, one episode after the other.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -26,17 +27,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from statistics import median, quantiles
 
 import numpy as np
 import pages
 import torch
 import tyro
 from pages import ROOT, Measurement, table
+from timing import in_turns
 from torch.nn.functional import one_hot
 
 from torchrl_alita.envs import make_env
-from torchrl_alita.envs.pettingzoo import EPISODE_SEED
+from torchrl_alita.envs.pettingzoo import SEEDS
 from torchrl_alita.layout import ACTION, ACTION_MASK
 
 # Suite: the least ratio that is asked for, environments and steps of a turn, games.
@@ -68,7 +70,7 @@ class Config(pages.Config):
 
     suites: tuple[str, ...] = tuple(SUITES)
     """Of the games."""
-    turns: int = 15
+    turns: int = 40
     """Of each side."""
 
 
@@ -228,26 +230,36 @@ def bare_zoo(suite: str, name: str, num_envs: int) -> Play:
     """Steps of PettingZoo's parallel environments, one after the other: the wrapped one's games."""
     make = zoo_maker(suite, name)
     envs = [make() for _ in range(num_envs)]
-    # As in wrapped, so that both sides begin with the same episodes and act alike.
+    agents = envs[0].possible_agents
+    seeds = torch.Generator().manual_seed(0)
+
+    def begin(env) -> None:
+        # As the wrapped environments draw theirs, so that both sides play the same episodes.
+        env.reset(seed=int(torch.randint(SEEDS, (), generator=seeds)))
+
+    for env in envs:
+        begin(env)
     torch.manual_seed(0)
     played = make_env(task_of(suite, name), num_envs=num_envs, seed=0)
-    for env, seed in zip(envs, played.reset()[EPISODE_SEED].flatten().tolist(), strict=True):
-        env.reset(seed=seed)
+    played.reset()
     drawn = [
         [own_actions(envs[0], row) for row in played.rand_action()[ACTION].numpy()]
         for _ in range(DRAWN)
     ]
     played.close()
-    made = 0
 
     def play(steps: int) -> None:
-        nonlocal made
         for step in range(steps):
+            ended = []
             for env, actions in zip(envs, drawn[step % DRAWN], strict=True):
-                made += 1
-                _, _, terminated, truncated, _ = env.step({a: actions[a] for a in env.agents})
-                if not env.agents or all(truncated.values()) or all(terminated.values()):
-                    env.reset(seed=made)
+                living = env.agents
+                if len(living) < len(agents):
+                    actions = {agent: actions[agent] for agent in living}
+                env.step(actions)
+                if not env.agents:
+                    ended.append(env)
+            for env in ended:
+                begin(env)
 
     return play
 
@@ -275,20 +287,28 @@ def measure_game(suite: str, name: str, turns: int) -> dict:
         "bare": bare(suite, name, num_envs),
         "wrapped": wrapped(task_of(suite, name), num_envs),
     }
-    speeds: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for play in sides.values():
         # To compile, and to fill caches.
         play(3)
-    for _ in range(turns):
-        for side, play in sides.items():
-            begun = time.process_time()
-            play(steps)
-            speeds[side].append(num_envs * steps / (time.process_time() - begun))
-    found = {side: round(median(values)) for side, values in speeds.items()}
-    ratio = round(median(speeds["wrapped"]) / median(speeds["bare"]), 3)
+    for _, side in in_turns(sides, turns):
+        # What the other side has left is not collected at this one's cost.
+        gc.collect()
+        begun = time.process_time()
+        sides[side](steps)
+        seconds[side].append(time.process_time() - begun)
+    speeds = {side: round(num_envs * steps / median(spent)) for side, spent in seconds.items()}
+    ratios = [a / b for a, b in zip(seconds["bare"], seconds["wrapped"], strict=True)]
+    low, middle, high = (round(ratio, 3) for ratio in quantiles(ratios, method="inclusive"))
     packages = [PACKAGES[suite]] if suite else []
-    versions = {package: importlib.metadata.version(package) for package in packages}
-    return {"num_envs": num_envs, **found, "ratio": ratio, "asked": least, "versions": versions}
+    return {
+        "num_envs": num_envs,
+        **speeds,
+        "ratio": middle,
+        "quartiles": (low, high),
+        "asked": least,
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+    }
 
 
 def task_of(suite: str, name: str) -> str:
@@ -298,16 +318,17 @@ def task_of(suite: str, name: str) -> str:
 def texts(content: dict) -> dict[str, str]:
     """The table, and how it came about."""
     titles = ["game", "environments", "bare, steps/s", "wrapped, steps/s", "ratio", "asked for"]
-    rows = [
-        [
+    rows = []
+    for name, row in content["games"].items():
+        low, high = row["quartiles"]
+        rows.append([
             f"`{name}`", f"{row['num_envs']}", f"{row['bare']:,}", f"{row['wrapped']:,}",
-            f"{row['ratio']:.2f}", f"{row['asked']:.2f}",
-        ]
-        for name, row in content["games"].items()
-    ]  # fmt: skip
+            f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})", f"{row['asked']:.2f}",
+        ])  # fmt: skip
     note = (
         "Made by `python benchmarks/wrapper_speed.py`: environment steps in a second of processor "
-        f"time, one thread, torch {content['machine']['torch']}, {content['machine']['processor']}."
+        "time, one thread; ratios are medians over turns, with their quartiles; "
+        f"torch {content['machine']['torch']}, {content['machine']['processor']}."
     )
     return {"wrapper_speed": f"{table(titles, rows)}\n\n{note}"}
 

@@ -9,7 +9,7 @@ from scripts import load
 speed = load("benchmarks", "wrapper_speed")
 
 
-def test_a_ratio_is_that_of_the_medians_of_both_sides(monkeypatch):
+def test_a_ratio_is_the_median_of_the_turns_own(monkeypatch):
     """Bare steps take 1 second, wrapped ones 2, and a turn that was disturbed 50."""
     now = {"time": 0.0}
     turns = {"bare": iter([0, 1, 1, 50]), "wrapped": iter([0, 2, 50, 2])}
@@ -25,7 +25,38 @@ def test_a_ratio_is_that_of_the_medians_of_both_sides(monkeypatch):
     monkeypatch.setattr(speed.time, "process_time", lambda: now["time"])
     row = speed.measure_game("vmas", "balance", turns=3)
     assert (row["bare"], row["wrapped"]) == (256 * 30, 256 * 15)
-    assert (row["ratio"], row["asked"]) == (0.5, 0.7)
+    # Of 0.02, 0.5 and 25.
+    assert (row["ratio"], row["quartiles"], row["asked"]) == (0.5, (0.26, 12.75), 0.7)
+
+
+def test_both_sides_play_the_same_episodes(monkeypatch):
+    """Each environment begins with the same seeds, and is given the same actions."""
+    simple_env = pytest.importorskip("mpe2._mpe_utils.simple_env")
+    done = []
+
+    def noted(name):
+        method = getattr(simple_env.SimpleEnv, name)
+
+        def call(env, *args, **options):
+            done.append((name, args, tuple(options.values())))
+            return method(env, *args, **options)
+
+        monkeypatch.setattr(simple_env.SimpleEnv, name, call)
+
+    noted("reset")
+    noted("step")
+    found = []
+    for make in (
+        lambda: speed.bare("mpe2", "simple_speaker_listener_v4", 3),
+        lambda: speed.wrapped("mpe2/simple_speaker_listener_v4", 3),
+    ):
+        play = make()
+        # What an environment is asked before any seed counts for nothing.
+        began, done[:] = [call for call in done if call[0] == "reset"][-3:], []
+        play(30)
+        found.append((began, list(done)))
+    assert found[0] == found[1]
+    assert sum(name == "reset" for name, *_ in found[0][1]) == 3
 
 
 @pytest.mark.parametrize(
@@ -48,7 +79,10 @@ def test_both_sides_draw_what_the_mask_allows():
 
 
 def test_the_table_says_what_the_results_say():
-    row = {"num_envs": 7, "bare": 2000, "wrapped": 1900, "ratio": 0.95, "asked": 0.9}
+    row = {
+        "num_envs": 7, "bare": 2000, "wrapped": 1900, "ratio": 0.95, "quartiles": [0.94, 1.0],
+        "asked": 0.9,
+    }  # fmt: skip
     content = {"games": {"mpe2/x": row}, "machine": {"torch": "2", "processor": "p"}}
     lines = speed.texts(content)["wrapper_speed"].splitlines()
-    assert lines[2] == "| `mpe2/x` | 7 | 2,000 | 1,900 | 0.95 | 0.90 |"
+    assert lines[2] == "| `mpe2/x` | 7 | 2,000 | 1,900 | 0.95 (0.94 to 1.00) | 0.90 |"
