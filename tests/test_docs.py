@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from fakes import TargetEnv, changed_training, flat_config
+from scripts import load
 
 from torchrl_alita.__main__ import COMMANDS
 from torchrl_alita.algorithms import ALGORITHMS
@@ -101,6 +102,10 @@ def test_the_commands_of_a_page_are_understood(page):
                 assert command in COMMANDS
             case ["make", target, *_]:
                 assert target in targets
+            case ["python", script, *rest] if script.startswith("recipes/"):
+                defaults = getattr(load("recipes", Path(script).stem), "DEFAULTS", None)
+                if defaults and "--resume" not in rest:
+                    assert parse_arguments(rest, defaults).training.total_frames > 0
             case ["python", script, *_] if script.endswith(".py"):
                 assert (ROOT / script).is_file()
 

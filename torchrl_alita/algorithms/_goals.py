@@ -15,10 +15,10 @@ class GoalSettings(Settings):
     """Goal attention; for classes of settings that add a learner's, ``recurrent`` among them."""
 
     goal_attention: bool = False
-    """Policies that weigh goals by where everybody stands, see
-    :class:`torchrl_alita.modules.GoalAttention`; of the first of num_cells in width."""
+    """Policies with :class:`torchrl_alita.modules.GoalAttention`, which assign goals by all
+    positions; their width is the first of ``num_cells``."""
     own_features: int = 4
-    """Leading features of an observation that are no offsets, for ``goal_attention``."""
+    """For ``goal_attention``: the first so many features of an observation are not offsets."""
 
     def __post_init__(self):
         super().__post_init__()
