@@ -113,29 +113,29 @@ class OffPolicySettings(LearnerSettings):
     """What every algorithm can set that learns from stored transitions."""
 
     batch_size: int = 1_024
-    """Transitions of an update (ALITA's paper: 1,024)."""
+    """Transitions in the batch of an update (ALITA's paper: 1,024)."""
     frames_per_update: int = 100
     """Environment steps for each update (ALITA's paper: 100)."""
     buffer_size: int = 1_000_000
-    """Most transitions stored (ALITA's paper: 1,000,000)."""
+    """Capacity of the replay buffer, in transitions (ALITA's paper: 1,000,000)."""
     random_frames: int = 5_000
-    """Environment steps at the start without updates, of random actions: whole batches."""
+    """Environment steps with random actions and no updates at the start, in whole batches."""
     noise_start: float = 0.9
     """Standard deviation of the exploration noise at the start, in units of the action; for
     one-hot actions, the share of random ones."""
     noise_end: float = 0.1
-    """The same at the end."""
+    """Exploration noise at the end, in the same units."""
     noise_frames: int = 125_000
-    """Environment steps over which the noise shrinks."""
+    """Environment steps over which the noise falls."""
     compile: bool | None = None
-    """Compile the losses and their gradient: the first update takes some ten seconds, the
-    others less than without. Both agree up to rounding. Default: where a run has so many
-    updates that it pays."""
+    """Compile the losses and their gradient. The first update takes tens of seconds, the
+    others less than without. Results agree up to rounding. Default: only in runs that have
+    enough updates to save time."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     """Mode of torch.compile; reduce-overhead uses CUDA graphs."""
     cuda_graph: bool = False
-    """Record an update whole, optimizers and targets included, as one CUDA graph, and replay it.
-    Its time is then that of the GPU, not that of Python. For networks on a GPU."""
+    """Record a whole update, with optimizers and targets, as one CUDA graph, and replay it. It
+    then takes the GPU's time and not Python's. Only on a GPU."""
 
     eager_updates: ClassVar[int] = 2_000
     """A run of so many updates does not gain by compiling, see docs/speed.md."""
@@ -159,15 +159,15 @@ class TeamSettings(OffPolicySettings):
     share_params: bool = False
     """One policy and one critic for all agents."""
     recurrent: bool = False
-    """Policies with a memory, trained on sequences; environments need the transforms of
+    """Recurrent policies, trained on sequences; environments need the transforms of
     ``env_transforms()``."""
     hidden_size: int = 64
     """Width of both hidden layers of recurrent networks (ALITA's paper: 64)."""
     sequence_length: int = 40
-    """Steps of the sequences of an update, for policies with a memory; a batch has as many of
-    them as fit into batch_size."""
+    """Length of the sequences of an update of recurrent policies, in steps; a batch has as
+    many sequences as fit into batch_size."""
     burn_in: int = 10
-    """Steps before each sequence that only bring the memory up to date."""
+    """Steps before each sequence that only update the hidden state."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """Optimizer of actors and critics (ALITA's paper for StarCraft: RMSprop, decay 0.99)."""
     critic_lr: float = 3e-3

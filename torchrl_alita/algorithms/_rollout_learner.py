@@ -48,7 +48,7 @@ class RolloutSettings(LearnerSettings):
 
     max_grad_norm = 10.0
     recurrent: bool = True
-    """Policies with a memory; environments need the transforms of ``env_transforms()``."""
+    """Recurrent policies; environments need the transforms of ``env_transforms()``."""
     hidden_size: int = 64
     """Width of both hidden layers of recurrent policies (PyMARL: 64)."""
     share_params: bool = True
