@@ -38,7 +38,6 @@ from timing import in_turns
 from torch.nn.functional import one_hot
 
 from torchrl_alita.envs import make_env
-from torchrl_alita.envs.pettingzoo import SEEDS
 from torchrl_alita.layout import ACTION, ACTION_MASK
 
 # Suite: the least ratio that is asked for, environments and steps of a turn, games.
@@ -61,6 +60,8 @@ PACKAGES = {
     "mamujoco": "gymnasium-robotics",
 }  # fmt: skip
 DRAWN = 11
+# From which the wrapped environments of PettingZoo draw the seeds of their episodes.
+SEEDS = 2**31 - 1
 Play = Callable[[int], None]
 
 
@@ -234,7 +235,7 @@ def bare_zoo(suite: str, name: str, num_envs: int) -> Play:
     seeds = torch.Generator().manual_seed(0)
 
     def begin(env) -> None:
-        # As the wrapped environments draw theirs, so that both sides play the same episodes.
+        # In the same order, so that both sides play the same episodes.
         env.reset(seed=int(torch.randint(SEEDS, (), generator=seeds)))
 
     for env in envs:

@@ -54,7 +54,7 @@ __all__ = [
 
 # From which, with the actions, an episode can be played again.
 EPISODE_SEED = "episode_seed"
-SEEDS = 2**31 - 1
+_SEEDS = 2**31 - 1
 _MOST_CHOICES = 1_000
 # Done, terminated and truncated: of most steps, and of one at the time limit.
 _GOES_ON, _LATE = (False, False, False), (True, False, True)
@@ -263,7 +263,7 @@ class PettingZooEnv(EnvBase):
         numbers: list[Any] = []
         with _quiet():
             for row in rows:
-                seed = int(torch.randint(SEEDS, (), generator=self.generator))
+                seed = int(torch.randint(_SEEDS, (), generator=self.generator))
                 seen, infos = self._open(row, seed)
                 own = self._of_all(seen, infos)
                 if own is None:
