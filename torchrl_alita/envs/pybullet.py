@@ -216,13 +216,31 @@ class PyBulletEnv(SavedState, GymWrapper):
         self._actions.append(action.detach().cpu().clone())
         return self._entries(super()._step(tensordict))
 
+    def _advance(self, action: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A step without TorchRL's wrapper, for a batch of robots; an action on the CPU."""
+        self._actions.append(action)
+        observation, reward, terminated, truncated, _ = self._env.step(action.numpy())
+        self._last = torch.tensor(observation, dtype=torch.float32)
+        return {
+            "observation": self._last,
+            "reward": torch.tensor([reward], dtype=torch.float32),
+            "terminated": torch.tensor([bool(terminated)]),
+            "truncated": torch.tensor([bool(truncated)]),
+            "done": torch.tensor([bool(terminated or truncated)]),
+            **self._marks(),
+        }
+
     def _entries(self, entries: TensorDictBase) -> TensorDictBase:
         self._last = entries["observation"].cpu()
-        entries[EPISODE_SEED] = torch.tensor([self._episode_seed], device=self.device)
+        return entries.update(self._marks())
+
+    def _marks(self) -> dict[str, torch.Tensor]:
+        """The episode's seed, and where a robot is that runs."""
+        marks = {EPISODE_SEED: torch.tensor([self._episode_seed], device=self.device)}
         if self._runs:
             place = self._env.unwrapped.robot.body_real_xyz
-            entries[POSITION] = torch.tensor(place, dtype=torch.float32, device=self.device)
-        return entries
+            marks[POSITION] = torch.tensor(place, dtype=torch.float32, device=self.device)
+        return marks
 
     def _saved(self) -> dict[str, torch.Tensor]:
         width = self.action_spec.shape[-1]
@@ -341,10 +359,29 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-class _ExactRobots(SerialEnv):
-    """Robots one after the other, in this process."""
+class _Robots(SerialEnv):
+    """Robots one after the other, in this process.
 
-    # Their state_dict holds all that shapes the future, see environment_state.
+    A step of the batch is one TensorDict: TorchRL's makes one for each robot, which takes three
+    times as long as the simulation.
+    """
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        on_cpu = self.device is not None and self.device.type == "cpu"
+        if self.is_closed or not on_cpu or tensordict.get("_step", None) is not None:
+            return super()._step(tensordict)
+        actions = tensordict.get("action").detach().clone()
+        if not bool(actions.isfinite().all()):
+            # The robot whose action it is says so.
+            return super()._step(tensordict)
+        steps = [robot._advance(action) for robot, action in zip(self._envs, actions, strict=True)]
+        entries = {key: torch.stack([step[key] for step in steps]) for key in steps[0]}
+        return TensorDict(entries, batch_size=self.batch_size, device=self.device)
+
+
+class _ExactRobots(_Robots):
+    """Those whose state_dict holds all that shapes the future, see environment_state."""
+
     exact_state = True
 
 
@@ -630,7 +667,7 @@ def pybullet_task(env_id: str, settings: PyBulletSettings | None = None) -> Task
             kind = _ExactRobotProcesses if env_id in _EXACT else _RobotProcesses
             env = kind(num_envs, robot, env_id=env_id, device=device)
         else:
-            kind = _ExactRobots if env_id in _EXACT else SerialEnv
+            kind = _ExactRobots if env_id in _EXACT else _Robots
             env = kind(num_envs, robot, device=device)
         env = TransformedEnv(env, _layout())
         env.set_seed(_grid.seed_of_task(seed))
