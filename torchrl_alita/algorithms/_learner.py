@@ -25,6 +25,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._settings import Settings
 from torchrl_alita.algorithms._compiled import Compiled, differentiate
+from torchrl_alita.algorithms._recorded import Recorded
 from torchrl_alita.data import Replay
 from torchrl_alita.layout import ACTION, LOGITS, layout_of
 from torchrl_alita.modules._acting import run_network
@@ -132,13 +133,15 @@ class OffPolicySettings(LearnerSettings):
     others less than without. Results agree up to rounding. Default: only in runs that have
     enough updates to save time."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
-    """Mode of torch.compile; reduce-overhead uses CUDA graphs."""
+    """Of torch.compile; reduce-overhead uses CUDA graphs."""
     cuda_graph: bool = False
     """Record a whole update, with optimizers and targets, as one CUDA graph, and replay it. It
     then takes the GPU's time and not Python's. Only on a GPU."""
 
     eager_updates: ClassVar[int] = 2_000
     """A run of so many updates does not gain by compiling, see docs/speed.md."""
+    compiles_whole_updates: ClassVar[bool] = False
+    """Whether ``compile`` means optimizers and targets too. Nothing but tensors may change."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -169,12 +172,12 @@ class TeamSettings(OffPolicySettings):
     burn_in: int = 10
     """Steps before each sequence that only update the hidden state."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Optimizer of actors and critics (ALITA's paper for StarCraft: RMSprop, decay 0.99)."""
+    """Of actors and critics (ALITA's paper for StarCraft: RMSprop, with a decay of 0.99)."""
     critic_lr: float = 3e-3
-    """The optimizer's learning rate of the critics."""
+    """The optimizer's step of the critics."""
     lr_decay_frames: int = 0
-    """Environment steps over which the learning rates fall linearly to 0; with 0 they are
-    constant."""
+    """Environment steps over which the optimizers' steps fall to 0 in a straight line; with 0
+    they stay as they are."""
     mixed_precision: bool = False
     """Compute the hidden layers in bfloat16. Parameters, optimizers, output layers and
     statistics stay as they are."""
@@ -289,7 +292,7 @@ class Learner:
         self.delayed: set[str] = set()
         self.separate: set[str] = set()
         self._batch_names: set[str] = set()
-        self._graphs: dict[str, CudaGraphModule] = {}
+        self._graphs: dict[str, CudaGraphModule | Recorded] = {}
         if getattr(settings, "cuda_graph", False) and self.device.type != "cuda":
             raise ValueError(f"cuda_graph needs networks on a GPU, got {self.device}.")
 
@@ -489,11 +492,18 @@ class Learner:
                     group["lr"] = lr
 
     def _recorded(self, name: str, function: Callable[..., TensorDict]) -> Callable:
-        """The function, or with ``cuda_graph`` what was recorded of it under this name."""
-        if not getattr(self.settings, "cuda_graph", False):
+        """The function, or what was recorded of it under this name: a CUDA graph, or one compiled."""
+        settings = self.settings
+        cuda_graph = getattr(settings, "cuda_graph", False)
+        whole = getattr(settings, "compile", None) and settings.compiles_whole_updates
+        if not cuda_graph and (not whole or self.device.type != "cpu"):
             return function
         if name not in self._graphs:
-            self._graphs[name] = CudaGraphModule(function, warmup=CALLS_BEFORE_RECORDING)
+            self._graphs[name] = (
+                CudaGraphModule(function, warmup=CALLS_BEFORE_RECORDING)
+                if cuda_graph
+                else Recorded(function, self.modules.values(), self.optimizers.values())
+            )
         return self._graphs[name]
 
     def _zero_grad(self) -> None:

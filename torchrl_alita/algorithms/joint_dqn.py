@@ -75,11 +75,11 @@ class JointDQNSettings(NStepSettings, OffPolicySettings):
     double_q: bool = True
     """Double Q-learning: the present network chooses the next action, the target values it."""
     loss_function: Literal["smooth_l1", "l2"] = "smooth_l1"
-    """Loss of the TD error."""
+    """Of the temporal difference."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Optimizer of the network."""
+    """Of the network."""
     critic_lr: float = 1e-3
-    """The optimizer's learning rate."""
+    """The optimizer's step."""
     tau: float = 0.01
     """Share by which the targets move at each update, in (0, 1]."""
     team_visit_coeff: float = 0.0

@@ -39,7 +39,7 @@ class SACSettings(SingleOffPolicySettings):
     """
 
     lr: float = 3e-4
-    """Adam's learning rate of the policy, the critics and the temperature."""
+    """Adam's step of the policy, the critics and the temperature."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -99,7 +99,7 @@ class SAC(SingleAgent):
         self.optimizers = {
             "actor": make_optimizer(self.sac.actor_network_params, lr=settings.lr),
             "qvalue": make_optimizer(self.sac.qvalue_network_params, lr=settings.lr),
-            "alpha": torch.optim.Adam([self.sac.log_alpha], lr=settings.lr),
+            "alpha": torch.optim.Adam([self.sac.log_alpha], lr=settings.lr, fused=True),
         }
         self._compile_losses()
 

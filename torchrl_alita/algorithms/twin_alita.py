@@ -344,7 +344,8 @@ class TwinALITA(SingleAgent):
         batches = self._check_names(batches)
         logs = TensorDict()
         if self.estimator is not None:  # Eq. 8
-            logs.update(self._train_estimator(batches["conditional_0"]))
+            train_clones = self._recorded("clones", self._train_estimator)
+            logs.update(train_clones(batches["conditional_0"]))
         return logs.update(self._step(batches["batch"], batches["recent"]))
 
     def _update_targets(self) -> None:
@@ -427,14 +428,14 @@ class TwinALITA(SingleAgent):
     def _estimator_losses(self, batch: TensorDictBase) -> TensorDictBase:
         return self._own_estimator()(batch)
 
-    def _train_estimator(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+    def _train_estimator(self, batch: TensorDictBase) -> TensorDict:
         batch = self._add_target(batch)
         optimizer = self.optimizers["estimator"]
         for _ in range(self.settings.estimator_updates):
             optimizer.zero_grad(set_to_none=True)
             loss = self._estimator_gradient(batch)["loss_estimator"]
             norm = self._clip_and_step(optimizer)
-        return {"loss_estimator": loss, "grad_norm_estimator": norm}
+        return TensorDict({"loss_estimator": loss, "grad_norm_estimator": norm})
 
 
 def _own_turn(stored: TensorDictBase) -> TensorDictBase:

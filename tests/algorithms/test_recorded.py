@@ -1,0 +1,133 @@
+"""Whole updates as one graph: the numbers of eager ones, and eager where that fails.
+
+The graphs are recorded and run; what the compiler makes of a graph is not tested here.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from fakes import TargetEnv, build, by_name, random_batch
+from tensordict import TensorDict
+
+from torchrl_alita import SAC, TD3, TwinALITA
+from torchrl_alita.algorithms._recorded import Recorded
+
+ENV = TargetEnv(n_agents=1)
+SMALL = {"num_cells": (13,), "batch_size": 7}
+
+
+@pytest.fixture(autouse=True)
+def _graphs_as_they_are(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
+def make(kind=TD3, **options):
+    torch.manual_seed(0)
+    return build(kind, ENV, **SMALL, **options)
+
+
+def batches_for(algorithm, seed: int, size: int = 7) -> dict[str, TensorDict]:
+    batch = random_batch(batch_size=(size,), seed=seed)
+    alone = batch.apply(lambda value: value[..., :1, :] if value.ndim == 3 else value)
+    alone.pop(("next", "agents", "novelty"))
+    return by_name(algorithm, alone.set("turn", torch.arange(size).unsqueeze(-1) % 2))
+
+
+def tensors(algorithm) -> list[torch.Tensor]:
+    found = [t for m in algorithm.modules.values() for t in (*m.parameters(), *m.buffers())]
+    states = [state for o in algorithm.optimizers.values() for state in o.state.values()]
+    return found + [value for state in states for value in state.values()]
+
+
+class Total(torch.nn.Module):
+    """What a function may change."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()))
+
+
+@pytest.mark.parametrize("kind", [TD3, SAC, TwinALITA])
+def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(kind):
+    """The last batch has another form, and is none of the graph's."""
+    options = {"policy_delay": 1} if kind in (TD3, TwinALITA) else {}
+    options |= {"estimator": "marginal"} if kind is TwinALITA else {"max_grad_norm": 0.5}
+    eager, recorded = (make(kind, **options, compile=choice) for choice in (False, True))
+    for seed, size in enumerate((7, 7, 5)):
+        batches = batches_for(eager, seed, size)
+        logs = []
+        for algorithm in (eager, recorded):
+            torch.manual_seed(seed)
+            logs.append(algorithm.update(batches))
+        expected, found = logs
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5, msg=key)
+            assert not found[key].requires_grad
+    assert [(g.failed, g.graph is None) for g in recorded._graphs.values()] == [(False, False)]
+    for found, expected in zip(tensors(recorded), tensors(eager), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # The optimizers have other tensors then.
+    recorded.load_state_dict(recorded.state_dict())
+    assert not recorded._graphs
+
+
+def test_a_bad_batch_is_an_error_of_the_batch_and_the_next_is_recorded():
+    module = Total()
+    total = module.value
+
+    def function(batch: TensorDict) -> TensorDict:
+        total.add_(batch["x"].sum() + torch.rand(()))
+        return TensorDict({"total": total.clone()})
+
+    recorded = Recorded(function, [module])
+    with pytest.raises(KeyError, match="x"):
+        recorded(TensorDict({"y": torch.ones(3)}, [3]))
+    assert float(total) == 0
+    batch, expected = TensorDict({"x": torch.ones(3)}, [3]), 0.0
+    torch.manual_seed(0)
+    drawn = torch.rand(2)
+    torch.manual_seed(0)
+    for draw in drawn.tolist():
+        expected += 3 + draw
+        assert float(recorded(batch)["total"]) == pytest.approx(expected)
+    assert recorded.graph is not None
+
+
+def test_where_recording_fails_one_warning_is_given_and_nothing_was_changed():
+    """A value that is read back is no operation that a graph could hold."""
+    module, seen = Total(), []
+    total = module.value
+
+    def function(batch: TensorDict) -> TensorDict:
+        total.add_(batch["x"].sum())
+        seen.append(float(total))
+        return TensorDict({"total": total.clone()})
+
+    recorded = Recorded(function, [module])
+    batch = TensorDict({"x": torch.ones(3)}, [3])
+    with pytest.warns(UserWarning, match="the update goes on without it"):
+        assert float(recorded(batch)["total"]) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float(recorded(batch)["total"]) == 6
+    assert recorded.failed
+
+
+@pytest.mark.parametrize("option", ["weight_decay", "amsgrad", "maximize"])
+def test_adam_with_options_that_are_not_recorded_says_so(option):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight], fused=True, **{option: True})
+
+    def function(batch: TensorDict) -> TensorDict:
+        optimizer.zero_grad()
+        (weight * batch["x"]).sum().backward()
+        optimizer.step()
+        return TensorDict({})
+
+    recorded = Recorded(function, [], [optimizer])
+    with pytest.warns(UserWarning, match="ValueError: Of Adam"):
+        recorded(TensorDict({"x": torch.ones(2)}, [2]))
