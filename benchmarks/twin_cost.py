@@ -11,6 +11,7 @@ rounds of the processor time of one thread, which other programs disturb least.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from torchrl_alita.envs import make_env
 from torchrl_alita.layout import layout_of
 from torchrl_alita.training import make_config
 
+RECIPE = runpy.run_path(str(pages.ROOT / "recipes" / "robots.py"))["SETTINGS"]
 TWIN = "twin_alita"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "TD3": ("td3", {}),
@@ -34,7 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "TwinALITA, No F": (TWIN, NO_F),
     "TwinALITA, No IM": (TWIN, NO_IM),
     "TwinALITA, published": (TWIN, {"preset": "published"}),
-    "DDPG": ("ddpg", {"algorithm.num_cells": (256, 256), "algorithm.layer_norm": False}),
+    "DDPG": ("ddpg", {}),
     "SAC": ("sac", {}),
     "TAC": ("tac", {}),
 }
@@ -64,7 +66,10 @@ def updating(config: Config, name: str) -> Callable[[], None]:
         "num_envs": 1, "total_frames": config.stored, "algorithm.random_frames": 0,
         "algorithm.buffer_size": config.stored, "algorithm.compile": config.compile, **options,
     }  # fmt: skip
-    run = make_config(algorithm, config.task, options, preset=options.pop("preset", None))
+    preset = options.pop("preset", None)
+    # The recipe's settings, of which those of DDPG are not the package's.
+    own = {} if preset else {f"algorithm.{k}": v for k, v in vars(RECIPE[algorithm]).items()}
+    run = make_config(algorithm, config.task, own | options, preset=preset)
     env = make_env(config.task, num_envs=1, n_agents=1, seed=0)
     learner = run.build(env)
     collected = learner.prepare(env).rollout(1_000, break_when_any_done=False)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torchrl_alita.algorithms import (
+    ACKTRSettings,
     DDPGSettings,
     PPOSettings,
     SACSettings,
@@ -30,7 +31,8 @@ from torchrl_alita.training import Config, TrainingSettings, launch
 TASK = "pybullet/HopperBulletEnv-v0"
 TRAINING = TrainingSettings(
     n_agents=1,
-    num_envs=1,
+    # An update for each frame of each robot; the loop runs once for all of them.
+    num_envs=10,
     # PyBullet's own limits hold too.
     horizon=1_000,
     total_frames=1_000_000,
@@ -61,6 +63,7 @@ SETTINGS = {
     "sac": SACSettings(),
     "ppo": PPOSettings(),
     "tac": TACSettings(),
+    "acktr": ACKTRSettings(),
 }
 DEFAULTS = {
     name: Config(task=TASK, training=TRAINING, algorithm=settings)
@@ -68,6 +71,7 @@ DEFAULTS = {
 }
 # Its paper has 2,048 steps for each update.
 DEFAULTS["ppo"] = replace(DEFAULTS["ppo"], training=replace(TRAINING, frames_per_batch=2_000))
+DEFAULTS["acktr"] = replace(DEFAULTS["acktr"], training=replace(TRAINING, frames_per_batch=2_500))
 
 
 def main(arguments: list[str] | None = None) -> dict:

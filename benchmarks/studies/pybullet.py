@@ -21,7 +21,10 @@ STUDY = Study(
         "ALITA": Variant(algorithm="twin_alita"),
         "ALITA, no F": Variant(algorithm="twin_alita", settings=NO_F),
         "ALITA, no IM": Variant(algorithm="twin_alita", settings=NO_IM),
-        **{name.upper(): Variant(algorithm=name) for name in ("td3", "ddpg", "sac", "ppo", "tac")},
+        **{
+            name.upper(): Variant(algorithm=name)
+            for name in ("td3", "ddpg", "sac", "ppo", "tac", "acktr")
+        },
         "TD3, stable-baselines3": Variant(algorithm="td3", program=OUTSIDE),
         "SAC, stable-baselines3": Variant(algorithm="sac", program=OUTSIDE),
         "TRPO, sb3-contrib": Variant(algorithm="trpo", program=OUTSIDE),

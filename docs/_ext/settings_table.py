@@ -7,14 +7,10 @@ algorithm; pages say ``{settings} alita``.
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
-
-# A role or a literal of reStructuredText.
-_CODE = re.compile(r"(:\w+:)?`+([^`]+)`+")
 
 
 def default_of(field: dataclasses.Field) -> str:
@@ -39,7 +35,7 @@ class SettingsTable(Directive):
         settings = ALGORITHMS[self.arguments[0]].Settings
         docs = field_docs(settings)
         rows = [
-            (field.name, default_of(field), docs.get(field.name, ""))
+            (field.name, default_of(field), docs.get(field.name, "").replace("`", ""))
             for field in dataclasses.fields(settings)
             if field.init
         ]
@@ -57,21 +53,9 @@ def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
 def _row(texts: tuple[str, ...], *, code: tuple[int, ...]) -> nodes.row:
     row = nodes.row()
     for column, text in enumerate(texts):
-        words = [nodes.literal(text=text)] if column in code else _words(" ".join(text.split()))
-        row += nodes.entry("", nodes.paragraph("", "", *words))
+        words = nodes.literal(text=text) if column in code else nodes.Text(" ".join(text.split()))
+        row += nodes.entry("", nodes.paragraph("", "", words))
     return row
-
-
-def _words(text: str) -> list[nodes.Node]:
-    """Text with its code set as code, and a name in a role without its module."""
-    words: list[nodes.Node] = []
-    end = 0
-    for found in _CODE.finditer(text):
-        role, code = found.groups()
-        shown = code.lstrip("~").rpartition(".")[2] if role else code
-        words += [nodes.Text(text[end : found.start()]), nodes.literal(text=shown)]
-        end = found.end()
-    return [*words, nodes.Text(text[end:])]
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -284,7 +284,7 @@ def test_a_run_that_is_resumed_ends_to_the_last_bit_where_it_would_have(tmp_path
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     options = (
         *("td3", "--task", f"pybullet/{CHEETAH}", "--horizon", "30", "--no-progress"),
-        *("--total-frames", str(WHOLE), "--frames-per-batch", "35"),
+        *("--total-frames", str(WHOLE), "--frames-per-batch", "35", "--num-envs", "1"),
         *("--algorithm.frames-per-update", "7", "--algorithm.random-frames", "35"),
         *("--algorithm.batch-size", "16", "--evaluation-interval", "70"),
         *("--evaluation-episodes", "2", "--checkpoint-interval", str(HALF)),

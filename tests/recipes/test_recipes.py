@@ -148,6 +148,7 @@ def test_help_lists_tasks_algorithms_and_every_option_with_its_default(capsys):
 
 
 ROBOT = [
+    *("--num-envs", "1"),
     *("--total-frames", "100", "--frames-per-batch", "50", "--horizon", "5", "--no-progress"),
     *("--algorithm.num-cells", "13", "--evaluation-interval", "100"),
     *("--evaluation-episodes", "2", "--selection-episodes", "1"),
