@@ -43,7 +43,7 @@ from torchrl_alita import (
     functional,
     make_actor,
 )
-from torchrl_alita.algorithms import TACSettings
+from torchrl_alita.algorithms import DQN, JointDQN, TACSettings
 from torchrl_alita.data import BinCode, JointCode, OneHotCode, TransitionCounts
 from torchrl_alita.experiments import Cell, make_cells
 from torchrl_alita.experiments.cells import CellFolder
@@ -99,6 +99,20 @@ def test_tsallis_critics_discount_as_many_steps_as_a_transition_has():
     found = tsallis(gamma=0.5)(several)["loss_qvalue"]
     torch.manual_seed(5)
     torch.testing.assert_close(found, tsallis(gamma=0.25)(batch)["loss_qvalue"])
+
+
+@pytest.mark.parametrize("kind", [DQN, JointDQN])
+def test_deep_q_networks_discount_as_many_steps_as_a_transition_has(kind):
+    env = TargetEnv(discrete=True, seed=0)
+    batch = env.rollout(3).reshape(-1)
+    several = batch.clone().set(STEPS, torch.full((len(batch), 1), 3))
+    logs = []
+    for gamma, given in ((0.5, several), (0.125, batch), (0.5, batch)):
+        torch.manual_seed(0)
+        options = {"n_steps": 1} if kind is JointDQN else {}
+        algorithm = build(kind, env, num_cells=(13,), gamma=gamma, **options)
+        logs.append(float(algorithm.update({"batch": given})["loss_qvalue"]))
+    assert logs[0] == pytest.approx(logs[1], rel=1e-6) != logs[2]
 
 
 @pytest.mark.parametrize("make", [value_decomposition, maven])

@@ -23,6 +23,7 @@ from torchrl_alita.layout import (
     DONE,
     OBSERVATION,
     REWARD,
+    STEPS,
     TERMINATED,
     next_key,
     terminated_key_of,
@@ -166,7 +167,7 @@ class DQN(Learner):
         return dqn_losses(self.qvalue, self._for_each_agent(batch))
 
     def _for_each_agent(self, batch: TensorDictBase) -> TensorDictBase:
-        """What is read, with a flag ``done`` and ``terminated`` of each agent."""
+        """What is read, with a flag ``done`` and ``terminated`` of each agent, and steps."""
         require_keys(batch, self.in_keys)
         layout = self.layout
         agents = (*batch.batch_size, layout.num_agents)
@@ -181,6 +182,8 @@ class DQN(Learner):
                 own = batch.get(next_key(AGENT_TERMINATED))
                 value = value | own if flag == DONE else own
             rows.set(next_key(of_agent), value)
+        if (steps := batch.get(STEPS, None)) is not None:
+            rows.set(STEPS, steps.reshape(*batch.batch_size, 1, 1).expand(*agents, 1))
         return rows
 
     def health(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:

@@ -38,6 +38,7 @@ from torchrl_alita.layout import (
     JOINT_ACTION_VALUE,
     OBSERVATION,
     REWARD,
+    STEPS,
     TERMINATED,
     VISIT_BONUS,
     next_key,
@@ -300,7 +301,7 @@ class JointDQN(Learner):
         check_same_shape(batch, ACTION, (*agents, layout.action_size))
         reward = REWARD if self.visits is None else self.total_reward.out_keys[0]
         check_same_shape(batch, next_key(reward), (*agents, 1))
-        rows = batch.select(*self.in_keys, next_key(reward)).detach()
+        rows = batch.select(*self.in_keys, next_key(reward), STEPS, strict=False).detach()
         if steps > 1:
             check_runs(batch, steps)
             rows = n_step_transitions(rows, gamma=self.settings.gamma, reward=reward)
