@@ -44,7 +44,7 @@ add_module_names = False
 
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["narrow.css"]
+html_css_files = ["tables.css"]
 html_title = f"torchrl_alita {release}"
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
