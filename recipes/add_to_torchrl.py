@@ -75,7 +75,7 @@ class Config:
     gamma: float = 0.95
     """Discount factor of a step."""
     lr: float = 1e-3
-    """Adam's step."""
+    """Adam's learning rate."""
     tau: float = 0.05
     """Share by which the targets move at each update."""
     seed: int = 0

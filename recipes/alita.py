@@ -65,11 +65,11 @@ class Config:
     gamma: float = 0.95
     """Discount factor of a step."""
     actor_lr: float = 3e-4
-    """Adam's step of the actors."""
+    """Adam's learning rate of the actors."""
     critic_lr: float = 3e-3
-    """Adam's step of the critics."""
+    """Adam's learning rate of the critics."""
     autoencoder_lr: float = 1e-3
-    """Adam's step of the autoencoder."""
+    """Adam's learning rate of the autoencoder."""
     tau: float = 0.05
     """Share by which the targets move at each update."""
     max_grad_norm: float = 0.5

@@ -77,11 +77,11 @@ class Settings:
     networks_repetitions: int = 10
     """Of ``ALITA.update``."""
     lr: float = 3e-3
-    """Adam's step of the autoencoders and of RND."""
+    """Adam's learning rate of the autoencoders and of RND."""
     num_cells: tuple[int, ...] = (64, 8, 64)
     """Of the stacked learner's autoencoder; ``ALITA.update`` has the paper's."""
     actor_lr: float = 3e-4
-    """Adam's step of the actors, of the rows "networks"."""
+    """Adam's learning rate of the actors, of the rows "networks"."""
     batch_size: int = 32
     """Transitions of an update, from all so far; the newest is one of them."""
     seed: int = 0

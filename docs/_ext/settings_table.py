@@ -7,10 +7,14 @@ algorithm; pages say ``{settings} alita``.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+
+# A role or a literal of reStructuredText.
+_CODE = re.compile(r"(:\w+:)?`+([^`]+)`+")
 
 
 def default_of(field: dataclasses.Field) -> str:
@@ -35,7 +39,7 @@ class SettingsTable(Directive):
         settings = ALGORITHMS[self.arguments[0]].Settings
         docs = field_docs(settings)
         rows = [
-            (field.name, default_of(field), docs.get(field.name, "").replace("`", ""))
+            (field.name, default_of(field), docs.get(field.name, ""))
             for field in dataclasses.fields(settings)
             if field.init
         ]
@@ -53,9 +57,21 @@ def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
 def _row(texts: tuple[str, ...], *, code: tuple[int, ...]) -> nodes.row:
     row = nodes.row()
     for column, text in enumerate(texts):
-        words = nodes.literal(text=text) if column in code else nodes.Text(" ".join(text.split()))
-        row += nodes.entry("", nodes.paragraph("", "", words))
+        words = [nodes.literal(text=text)] if column in code else _words(" ".join(text.split()))
+        row += nodes.entry("", nodes.paragraph("", "", *words))
     return row
+
+
+def _words(text: str) -> list[nodes.Node]:
+    """Text with its code set as code, and a name in a role without its module."""
+    words: list[nodes.Node] = []
+    end = 0
+    for found in _CODE.finditer(text):
+        role, code = found.groups()
+        shown = code.lstrip("~").rpartition(".")[2] if role else code
+        words += [nodes.Text(text[end : found.start()]), nodes.literal(text=shown)]
+        end = found.end()
+    return [*words, nodes.Text(text[end:])]
 
 
 def setup(app: Any) -> dict[str, bool]:

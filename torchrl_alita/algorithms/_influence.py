@@ -43,9 +43,9 @@ class InfluenceSettings(Settings):
     estimator_updates: int = 4
     """Updates of the estimator of the influenced values at each step (the paper: 4)."""
     estimator_lr: float = 1e-3
-    """Adam's step of the estimator."""
+    """Adam's learning rate of the estimator."""
     autoencoder_lr: float = 1e-3
-    """Adam's step of the autoencoder."""
+    """Adam's learning rate of the autoencoder."""
     optimum_at: Literal["current", "next"] = "current"
     """State of the teammates' best value: current is Eq. 4, next is Eq. 7."""
     num_optimum_samples: int = 4

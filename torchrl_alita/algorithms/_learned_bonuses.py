@@ -33,7 +33,7 @@ class LearnedBonus:
         transform: what pays.
         loss: what its network learns from, of transitions or of sequences.
         reads: keys that the loss reads.
-        lr: Adam's step.
+        lr: Adam's learning rate.
         sequences: the loss reads sequences.
     """
 

@@ -133,7 +133,7 @@ class OffPolicySettings(LearnerSettings):
     others less than without. Results agree up to rounding. Default: only in runs that have
     enough updates to save time."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
-    """Of torch.compile; reduce-overhead uses CUDA graphs."""
+    """Mode of torch.compile; reduce-overhead uses CUDA graphs."""
     cuda_graph: bool = False
     """Record a whole update, with optimizers and targets, as one CUDA graph, and replay it. It
     then takes the GPU's time and not Python's. Only on a GPU."""
@@ -172,12 +172,12 @@ class TeamSettings(OffPolicySettings):
     burn_in: int = 10
     """Steps before each sequence that only update the hidden state."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Of actors and critics (ALITA's paper for StarCraft: RMSprop, with a decay of 0.99)."""
+    """Optimizer of actors and critics (ALITA's paper for StarCraft: RMSprop, decay 0.99)."""
     critic_lr: float = 3e-3
-    """The optimizer's step of the critics."""
+    """The optimizer's learning rate of the critics."""
     lr_decay_frames: int = 0
-    """Environment steps over which the optimizers' steps fall to 0 in a straight line; with 0
-    they stay as they are."""
+    """Environment steps over which the learning rates fall linearly to 0; with 0 they are
+    constant."""
     mixed_precision: bool = False
     """Compute the hidden layers in bfloat16. Parameters, optimizers, output layers and
     statistics stay as they are."""

@@ -17,8 +17,8 @@ class NStepSettings(Settings):
     """Steps of a target; for classes of settings that add a learner's, ``recurrent`` among them."""
 
     n_steps: int = 1
-    """Steps whose rewards stand in a critic's target before its own value does, fewer where the
-    episode ends; each step is paid its own bonuses, by the networks of today."""
+    """Steps whose rewards are in a critic's target before the target value; fewer where the
+    episode ends. Each step has its own bonuses, computed at the update."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -62,11 +62,11 @@ class RolloutSettings(LearnerSettings):
     critic_updates: int = 8
     """Steps of the critics for each of the policies; the last is together with it."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Of policies and critics (PyMARL: RMSprop, with a decay of 0.99)."""
+    """Optimizer of policies and critics (PyMARL: RMSprop, with a decay of 0.99)."""
     actor_lr: float = 5e-4
-    """The optimizer's step of the policies (PyMARL: 5e-4)."""
+    """The optimizer's learning rate of the policies (PyMARL: 5e-4)."""
     critic_lr: float = 5e-4
-    """The optimizer's step of the critics (PyMARL: 5e-4)."""
+    """The optimizer's learning rate of the critics (PyMARL: 5e-4)."""
     tau: float = 0.05
     """Share by which the critics' targets move at each of their steps, in (0, 1]."""
 

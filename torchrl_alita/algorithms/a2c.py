@@ -40,9 +40,9 @@ class A2CSettings(PolicyGradientSettings):
     entropy_coeff: float = 0.01
     """Weight of the policies' entropy (A3C's paper: 0.01)."""
     actor_lr: float = 7e-4
-    """Adam's step of the policies."""
+    """Adam's learning rate of the policies."""
     critic_lr: float = 1e-3
-    """Adam's step of the values."""
+    """Adam's learning rate of the values."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -99,11 +99,11 @@ class OnPolicyALITASettings(MAPPOSettings):
     attention_lr: float = 1e-3
     """Adam's step of that attention."""
     autoencoder_lr: float = 1e-3
-    """Adam's step of the novelty's autoencoder."""
+    """Adam's learning rate of the novelty's autoencoder."""
     model_lr: float = 1e-3
-    """Adam's step of RND's predictor, and of the model of others."""
+    """Adam's learning rate of RND's predictor, and of the model of others."""
     critic_lr: float = 1e-3
-    """Adam's step of the action values of the influence."""
+    """Adam's learning rate of the action values of the influence."""
     tau: float = 0.05
     """Share by which their targets move at each step, in (0, 1]."""
     scale_decay: float = 0.999

@@ -57,11 +57,11 @@ class DQNSettings(OffPolicySettings):
     double_q: bool = True
     """Double Q-learning: the present network chooses the next action, the target values it."""
     loss_function: Literal["smooth_l1", "l2"] = "smooth_l1"
-    """Of the temporal difference; "smooth_l1" is the paper's, which clips the error."""
+    """Loss of the TD error; "smooth_l1" is the paper's, which clips the error."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Of the networks."""
+    """Optimizer of the networks."""
     critic_lr: float = 1e-3
-    """The optimizer's step."""
+    """The optimizer's learning rate."""
     target_update_interval: int = 100
     """Updates between two updates of the targets."""
 

@@ -76,11 +76,11 @@ class JointDQNSettings(NStepSettings, OffPolicySettings):
     double_q: bool = True
     """Double Q-learning: the present network chooses the next action, the target values it."""
     loss_function: Literal["smooth_l1", "l2"] = "smooth_l1"
-    """Of the temporal difference."""
+    """Loss of the TD error."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Of the network."""
+    """Optimizer of the network."""
     critic_lr: float = 1e-3
-    """The optimizer's step."""
+    """The optimizer's learning rate."""
     tau: float = 0.01
     """Share by which the targets move at each update, in (0, 1]."""
     team_visit_coeff: float = 0.0

@@ -42,7 +42,7 @@ class LIIRSettings(RolloutSettings):
     intrinsic_bound: float = 10.0
     """The largest they become before that (the authors: 10)."""
     intrinsic_lr: float = 5e-4
-    """The optimizer's step of the intrinsic rewards (the authors: 5e-4)."""
+    """The optimizer's learning rate of the intrinsic rewards (the authors: 5e-4)."""
     normalize_advantage: bool = True
     """Divide the advantages of a rollout by their deviation."""
 

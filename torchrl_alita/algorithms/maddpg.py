@@ -67,7 +67,7 @@ class MADDPGSettings(GoalSettings, NStepSettings, TeamSettings):
     policy_delay: int = 1
     """Updates of the critics for each of the actors and the targets (MATD3: 2)."""
     actor_lr: float = 3e-4
-    """The optimizer's step of the actors (the paper for StarCraft: 5e-4; elsewhere none)."""
+    """The optimizer's learning rate of the actors (the paper for StarCraft: 5e-4; elsewhere none)."""
     tau: float = 0.05
     """Share by which the targets move at each of their updates, in (0, 1]."""
 

@@ -72,42 +72,42 @@ class MAPPOSettings(GoalSettings, LearnerSettings):
     num_cells = (64, 64)
     max_grad_norm = 0.5
     value_num_cells: tuple[int, ...] = (128, 128)
-    """Width of each hidden layer of the values."""
+    """Width of each hidden layer of the value networks."""
     value_input: Literal["own", "team", "state"] = "team"
-    """What a value sees: its agent's observation, all observations, or ``"state"``."""
+    """Input of a value network: its agent's observation, all observations, or ``"state"``."""
     share_params: bool = True
     """One policy for all agents."""
     agent_index: bool = True
     """Tell a shared network which agent it is."""
     recurrent: bool = False
-    """Policies with a memory; their two hidden layers have one width."""
+    """Recurrent policies; their two hidden layers have the same width."""
     layer_norm: bool = False
     """Normalize the pre-activations of the hidden layers."""
     initial_scale: float = 0.6
-    """Where the deviation of continuous actions begins, in units of half their range."""
+    """Standard deviation of continuous actions at the start, in units of half their range."""
     min_scale: float = 0.1
-    """The least it can become."""
+    """Smallest standard deviation of continuous actions, in the same units."""
     gae_lambda: float = 0.95
-    """How far the advantages look ahead, in [0, 1]."""
+    """Lambda of the generalized advantage estimate, in [0, 1]."""
     clip_epsilon: float = 0.2
-    """How far a policy's ratio may move from 1."""
+    """How far the probability ratio may be from 1 before it is clipped."""
     num_epochs: int = 4
-    """Times that each collected batch is gone through."""
+    """Passes over each collected batch."""
     minibatch_size: int = 2048
-    """Transitions of the team in a step."""
+    """Transitions of the team in a minibatch."""
     entropy_coeff: float = 0.0
     """Weight of the policies' entropy."""
     value_norm: bool = True
     """Learn values in units of their targets' running mean and deviation."""
     value_norm_decay: float = 0.999
-    """What a step keeps of those two."""
+    """Decay of this running mean and deviation, for each step."""
     advantage_floor: float = 1e-3
-    """The least deviation by which advantages are divided, in units of the reward."""
+    """Smallest standard deviation by which advantages are divided, in units of the reward."""
     lr: float = 1e-3
-    """Adam's step for policies and values."""
+    """Adam's learning rate of policies and values."""
     lr_decay_frames: int = 0
-    """Environment steps over which it falls to 0 in a straight line; with 0 it stays as it
-    is."""
+    """Environment steps over which the learning rate falls linearly to 0; with 0 it is
+    constant."""
     exploration_start: float = 0.0
     """How strongly the team explores together at the start, see
     :class:`torchrl_alita.TeamExploration`: its share of random one-hot actions, or the
@@ -137,7 +137,7 @@ class MAPPOSettings(GoalSettings, LearnerSettings):
     """Compile the losses and their gradient; the first update takes a
     minute or more, and on the CPU the others are slower than without."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
-    """Of torch.compile."""
+    """Mode of torch.compile."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -66,7 +66,7 @@ class MAVENSettings(QMIXSettings):
     """What draws the latent variable: each value is equally likely, as in the authors' runs of
     StarCraft, or a policy that sees an episode's beginning and learns from its return."""
     latent_lr: float = 5e-4
-    """Adam's step of that policy (the authors: 5e-4)."""
+    """Adam's learning rate of that policy (the authors: 5e-4)."""
     latent_entropy_coeff: float = 0.1
     """Weight of its entropy, in units of the returns' deviation."""
     latent_clip_epsilon: float = 0.2

@@ -61,7 +61,7 @@ class PPOSettings(SingleAgentSettings):
     critic_coeff: float = 0.5
     """Weight of the value's squared error."""
     lr: float = 3e-4
-    """Adam's step."""
+    """Adam's learning rate."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -38,9 +38,9 @@ class ReinforceSettings(PolicyGradientSettings):
 
     gae_lambda = 1.0
     actor_lr: float = 7e-4
-    """Adam's step of the policies."""
+    """Adam's learning rate of the policies."""
     critic_lr: float = 1e-3
-    """Adam's step of the values."""
+    """Adam's learning rate of the values."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -39,7 +39,7 @@ class SACSettings(SingleOffPolicySettings):
     """
 
     lr: float = 3e-4
-    """Adam's step of the policy, the critics and the temperature."""
+    """Adam's learning rate of the policy, the critics and the temperature."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -46,7 +46,7 @@ class TACSettings(SingleOffPolicySettings):
     num_action_samples: int = 4
     """Actions of the policy drawn for each state."""
     lr: float = 3e-4
-    """Adam's step of all networks."""
+    """Adam's learning rate of all networks."""
 
     def __post_init__(self):
         super().__post_init__()

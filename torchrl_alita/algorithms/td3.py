@@ -48,9 +48,9 @@ class TD3Settings(SingleOffPolicySettings):
     policy_delay: int = 2
     """Updates of the critics for each of the policies and the targets."""
     actor_lr: float = 1e-3
-    """Adam's step of the policies."""
+    """Adam's learning rate of the policies."""
     critic_lr: float = 1e-3
-    """Adam's step of the critics."""
+    """Adam's learning rate of the critics."""
 
     def __post_init__(self):
         super().__post_init__()

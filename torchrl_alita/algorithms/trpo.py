@@ -41,7 +41,7 @@ class TRPOSettings(PolicyGradientSettings):
     line_searches: int = 10
     """Lengths that are tried, each half of the one before."""
     critic_lr: float = 1e-3
-    """Adam's step of the values."""
+    """Adam's learning rate of the values."""
     critic_epochs: int = 10
     """Times that the values go through each collected batch."""
     critic_minibatch_size: int = 512
