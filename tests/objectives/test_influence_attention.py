@@ -190,7 +190,7 @@ def test_a_network_that_tells_nothing_has_the_error_1_whatever_the_values_unit()
     batch = random_batch()
     batch["agents", "action"] = torch.randn(B, N, A)
     for scale in (1.0, 1000.0):
-        loss, _ = attention_loss(linear_critic(scale * torch.ones(N, N, A)), team=1)
+        loss, _ = attention_loss(linear_critic(scale * torch.ones(N, N, A)), team=(2, 1))
         with torch.no_grad():
             for key in ("weight", "bias"):
                 loss.attention_network_params["decoder", "2", key].zero_()

@@ -82,7 +82,7 @@ class ALITASettings(InfluenceSettings, MADDPGSettings):
     """The paper's alpha, one for each influencee of an influencer; or attention, learned in each
     state, see ``InfluenceAttentionLoss``. Default: equal."""
     attention_lr: float = 1e-3
-    """Adam's step of that attention."""
+    """Adam's learning rate of that attention."""
     estimator: Literal["marginal", "clones", "centralized"] = "marginal"
     """How the influenced values are estimated: from the critics, by clones of them (Eq. 8), or
     by one network (Eq. 6)."""

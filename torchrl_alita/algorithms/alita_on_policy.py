@@ -97,7 +97,7 @@ class OnPolicyALITASettings(MAPPOSettings):
     """The paper's alpha, one for each of the others; or attention, learned in each state, see
     ``InfluenceAttentionLoss``. Default: equal."""
     attention_lr: float = 1e-3
-    """Adam's step of that attention."""
+    """Adam's learning rate of that attention."""
     autoencoder_lr: float = 1e-3
     """Adam's learning rate of the novelty's autoencoder."""
     model_lr: float = 1e-3

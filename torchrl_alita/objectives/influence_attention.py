@@ -33,9 +33,9 @@ class InfluenceAttentionLoss(LossModule):
     r"""Error of telling an influencer's value from those it attends to.
 
     .. math::
-        L = E \sum_k \Big(y_k(s) - \frac{Q_k(s, \mathbf{a}) - \bar Q_k}{\sigma_{Q_k}}\Big)^2
+        L = E \frac{1}{K} \sum_k \Big(y_k(s) - \frac{Q_k(s, \mathbf{a}) - \bar Q_k}{\sigma_{Q_k}}\Big)^2
 
-    over the influencers k, where :math:`y_k` is made of k's own observation and of its
+    over the K influencers k, where :math:`y_k` is made of k's own observation and of its
     influencees', each with the weight :math:`\alpha_{ki}(s)` that Eq. 4 of
     https://arxiv.org/abs/2108.12581 then uses. Mean and deviation are those of the batch. An
     influencee has a large weight where the influencer must look at it to know what its own
@@ -150,7 +150,7 @@ class InfluenceAttentionLoss(LossModule):
             self.attention_network_params, network, lambda: run_network(network, inputs)
         )
         told = gather_agents(written.get(keys.attended_value).squeeze(-1), team.influencers, -1)
-        error = (told - target).square().sum(-1)
+        error = (told - target).square().mean(-1)
         with torch.no_grad():
             weights = team.attention_to(written.get(ATTENTION).detach())
             count = shown.sum().clamp_min(1)
