@@ -11,8 +11,9 @@ quartiles. VMAS is stepped with its own list of actions, and both sides reset an
 steps of its own; JaxMARL by a compiled function over all environments, whose results are waited for
 after every step, as by all who act on them outside of JAX; PettingZoo's environments one after the
 other, with a dictionary of actions, and the same episodes, of the same seeds and actions, on both
-sides. In SMAX's battles both sides draw among the actions that are allowed. The sparse games' other side is a game in plain Python, tests/reference_games.py, which
-plays as many steps, one episode after the other.
+sides. In SMAX's battles both sides draw among the actions that are allowed. The sparse games' other
+side is a game in plain Python, tests/reference_games.py, which plays as many steps, one episode
+after the other.
 """
 
 from __future__ import annotations

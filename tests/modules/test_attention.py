@@ -207,6 +207,11 @@ def test_a_dead_teammate_is_not_read_by_the_actor_and_the_critic():
         first, second = (network(each.copy())["agents", key] for each in (batch, poisoned))
         torch.testing.assert_close(first[:, [0, 2]], second[:, [0, 2]])
         assert bool(second.isfinite().all())
+        # As environments write it.
+        batch["agents", "alive"] = ABSENT.unsqueeze(-1)
+        again = network(batch.copy())["agents", key]
+        torch.testing.assert_close(again, first, rtol=0, atol=0)
+        batch["agents", "alive"] = ABSENT
 
 
 def test_each_critic_sees_the_joint_action_that_is_its_own():

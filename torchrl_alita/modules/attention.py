@@ -297,7 +297,14 @@ class _Actor(nn.Module):
 
     def forward(self, observation: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         agent_id = self.agent_id.expand(*observation.shape[:-1], -1)
-        return self.net(torch.cat([observation, agent_id], -1), mask)
+        return self.net(torch.cat([observation, agent_id], -1), _of_agents(mask, observation))
+
+
+def _of_agents(mask: torch.Tensor | None, observation: torch.Tensor) -> torch.Tensor | None:
+    """``[*B, N]`` of a mask that may be ``[*B, N, 1]``, as the layout has it."""
+    if mask is not None and mask.ndim == observation.ndim and mask.shape[-1] == 1:
+        return mask.squeeze(-1)
+    return mask
 
 
 class _Critic(nn.Module):
@@ -320,6 +327,7 @@ class _Critic(nn.Module):
     ) -> torch.Tensor:
         agent_id = self.agent_id.expand(*observation.shape[:-1], -1)
         of_each_critic = action.ndim == observation.ndim + 1
+        mask = _of_agents(mask, observation)
         seen = torch.cat([observation, agent_id], -1)
         if of_each_critic:
             seen = seen.unsqueeze(-3).expand(*action.shape[:-1], -1)
@@ -356,7 +364,8 @@ def make_attention_actor(
         num_rounds: see :class:`AttentionNet`.
         scores: see :class:`AgentAttention`.
         temperature: of the gradient of one-hot actions, positive.
-        alive: key read, bool ``[*B, N]``, True for agents that are there. Default: all are.
+        alive: key read, bool ``[*B, N]`` or ``[*B, N, 1]``, as ``("agents", "alive")`` is: True
+            for agents that are there. Default: all are.
         device: of the parameters. Default: the environment's.
 
     Returns:
@@ -414,7 +423,8 @@ def make_attention_critic(
         num_heads: see :class:`AgentAttention`.
         num_rounds: see :class:`AttentionNet`.
         scores: see :class:`AgentAttention`.
-        alive: key read, bool ``[*B, N]``, True for agents that are there. Default: all are.
+        alive: key read, bool ``[*B, N]`` or ``[*B, N, 1]``, as ``("agents", "alive")`` is: True
+            for agents that are there. Default: all are.
         device: of the parameters. Default: the environment's.
 
     Returns:
