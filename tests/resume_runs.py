@@ -71,8 +71,9 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
         **{name: {"algorithm": name} for name in ("a2c", "reinforce", "trpo", "acktr")},
     },
+    # What an algorithm keeps does not depend on the environment: one that has it all is enough.
     "push_box": {
-        **ALGORITHMS,
+        "alita centralized": ALGORITHMS["alita centralized"],
         "alita, team": {**TEAM, "optimum": "enumerated"},
         "masked, team": {"algorithm": "maddpg", **TEAM},
         "masked, still random": {"algorithm": "maddpg", "random_frames": 105},
@@ -89,7 +90,10 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "iql": {"algorithm": "iql", "recurrent": False, **VALUE_BASED},
     },
-    "secret_room": {**ALGORITHMS, "alita, team": {**TEAM, "others_actions": "policy"}},
+    "secret_room": {
+        "alita clones": ALGORITHMS["alita clones"],
+        "alita, team": {**TEAM, "others_actions": "policy"},
+    },
     "games": {name: options | GRID for name, options in ALGORITHMS.items()},
 }  # fmt: skip
 if find_spec("jaxmarl"):

@@ -222,7 +222,7 @@ def test_a_run_that_is_resumed_with_another_version_says_so(tmp_path, capsys):
         ({"algorithms": ["maddpg", "maddpg"]}, "algorithms has 'maddpg' twice"),
         ({"seeds": [0, 1, 0]}, "seeds has 0 twice"),
         ({"seeds": [0, True]}, "seeds must be a whole number, got True"),
-        ({"seeds": True}, "seeds must be a whole number, got True"),
+        ({"seeds": True}, "seeds must be a sequence, got True"),
         ({"grid": {"maddpg.gamma": [0.9, "0.90"]}}, "maddpg.gamma has '0.90' twice"),
         ({"grid": {"maddpg.num_cells": [[8, 8], ("8", "8")]}}, "num_cells has .* twice"),
         ({"grid": {"maddpg.actor-lr": [1], "maddpg.actor_lr": [2]}}, "grid has .* twice"),

@@ -251,7 +251,6 @@ def test_the_estimators_situations_are_those_of_the_sides_own_influencer():
             "good": ALITASettings(n_steps=3, **STORED, **INFLUENCE),
             "adversary": DDPGSettings(n_steps=2, **STORED),
         },
-        {"good": MAPPOSettings(**ROLLED), "adversary": IPPOSettings(**ROLLED, recurrent=True)},
         {
             "good": OnPolicyALITASettings(
                 visit_coeff=0,

@@ -24,8 +24,8 @@ from torchrl_alita.team import Team
 
 __all__ = ["InfluenceAttentionLoss"]
 
-# Values that are all alike are not blown up.
-_LEAST_DEVIATION = 1e-6
+# Values whose deviation is a smaller share of their size are alike but for rounding.
+_ALIKE = 1e-6
 
 
 @house_loss
@@ -37,9 +37,9 @@ class InfluenceAttentionLoss(LossModule):
 
     over the K influencers k, where :math:`y_k` is made of k's own observation and of its
     influencees', each with the weight :math:`\alpha_{ki}(s)` that Eq. 4 of
-    https://arxiv.org/abs/2108.12581 then uses. Mean and deviation are those of the batch. An
-    influencee has a large weight where the influencer must look at it to know what its own
-    situation is worth.
+    https://arxiv.org/abs/2108.12581 then uses. Mean and deviation are those of the batch; where
+    all values are alike the target is 0. An influencee has a large weight where the influencer
+    must look at it to know what its own situation is worth.
 
     What must not train these weights is F itself: they sum to 1, and the sum of
     :math:`\alpha_i g_i^2` is least with all weight on the influencee that misses least. Here
@@ -154,7 +154,7 @@ class InfluenceAttentionLoss(LossModule):
         with torch.no_grad():
             weights = team.attention_to(written.get(ATTENTION).detach())
             count = shown.sum().clamp_min(1)
-            mean = weights.where(shown[..., None, None], 0).flatten(0, -3).sum(0) / count
+            mean = _sum_of_rows(weights.where(shown[..., None, None], 0), 2) / count
         loss = self._reduce_loss(error, tensordict=batch)
         return TensorDict({"loss_attention": loss, "attention": mean})
 
@@ -162,7 +162,14 @@ class InfluenceAttentionLoss(LossModule):
 def _standardized(values: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """Values ``[*B, K]`` of mean 0 and deviation 1 over the shown rows."""
     shown = shown.unsqueeze(-1)
-    count, rows = shown.sum().clamp_min(1), tuple(range(values.ndim - 1))
-    centered = values - values.where(shown, 0).sum(rows) / count
-    variance = centered.where(shown, 0).square().sum(rows) / count
-    return centered / variance.sqrt().clamp_min(_LEAST_DEVIATION)
+    count = shown.sum().clamp_min(1)
+    mean = _sum_of_rows(values.where(shown, 0), 1) / count
+    centered = values - mean
+    deviation = (_sum_of_rows(centered.where(shown, 0).square(), 1) / count).sqrt()
+    told = deviation > _ALIKE * (1 + mean.abs())
+    return torch.where(told, centered / deviation.where(told, 1), 0)
+
+
+def _sum_of_rows(values: torch.Tensor, ndim: int) -> torch.Tensor:
+    """Sum over all but so many last dimensions, of which a batch may have none more."""
+    return values.reshape(-1, *values.shape[-ndim:]).sum(0)
