@@ -12,6 +12,7 @@ no method pays for its compilation.
 
 from __future__ import annotations
 
+import runpy
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from torchrl_alita.algorithms import get_algorithm
 from torchrl_alita.training import Config as RunConfig
 from torchrl_alita.training.loop import Run, start
 
+RECIPE = runpy.run_path(str(ROOT / "recipes" / "starcraft.py"))
 MILLION = 1_000_000
 # Of each method that stores: what is drawn costs the same from a larger one.
 BUFFER = 20_000
@@ -65,13 +67,8 @@ class Config(pages.Config):
 
 def run_config(config: Config, name: str, folder: Path) -> RunConfig:
     """An endless run of a method that evaluates and saves nothing."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        import starcraft
-    finally:
-        sys.path.pop(0)
     algorithm, changes = METHODS[name]
-    known = starcraft.defaults(config.task)
+    known = RECIPE["defaults"](config.task)
     settings = known[algorithm].algorithm if algorithm in known else None
     settings = settings or get_algorithm(algorithm).Settings()
     eager = {
@@ -80,7 +77,7 @@ def run_config(config: Config, name: str, folder: Path) -> RunConfig:
         if hasattr(settings, option)
     }
     training = replace(
-        starcraft.TRAINING, total_frames=NEVER, evaluation_interval=NEVER, checkpoint_interval=NEVER,
+        RECIPE["TRAINING"], total_frames=NEVER, evaluation_interval=NEVER, checkpoint_interval=NEVER,
         evaluation_episodes=1, progress=False, threads=config.threads, run_dir=folder / name,
     )  # fmt: skip
     return RunConfig(

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import pages
 import tyro
 from pages import ROOT, Measurement, made_by, table
-from timing import Contender, contend
+from timing import Contender, measured_in_turns
 
 WORKER = Path(__file__).with_name("robot_speed_worker.py")
 PEER = "stable-baselines3"
@@ -52,7 +51,7 @@ class Config(pages.Config):
     """Of each contender."""
 
 
-def start(side: str, algorithm: str, robot: str, config: Config, folder: Path) -> Contender:
+def start(side: str, folder: Path, *, algorithm: str, robot: str, config: Config) -> Contender:
     """One of the contenders."""
     work = {
         "library": side == PEER,
@@ -77,16 +76,13 @@ def measure(config: Config) -> dict[str, Any]:
     found, versions = [], {}
     for algorithm in config.algorithms:
         for robot in config.robots:
-            with ExitStack() as stack:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                contenders = {}
-                for side in SIDES:
-                    contenders[side] = start(side, algorithm, robot, config, folder)
-                    stack.callback(contenders[side].close)
-                versions = {side: one.report() for side, one in contenders.items()}
-                contend(contenders, WARM_UP)
-                say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-                turns = contend(contenders, config.turns, say)
+            versions, turns = measured_in_turns(
+                SIDES,
+                partial(start, algorithm=algorithm, robot=robot, config=config),
+                config.turns,
+                warm_up=WARM_UP,
+                say=lambda text: print(text, file=sys.stderr, flush=True),
+            )
             found.append({"algorithm": algorithm, "robot": robot, "turns": turns})
     return {"runs": found, "library": versions[PEER]}
 

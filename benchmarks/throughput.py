@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,7 +31,7 @@ import torch
 import tyro
 from pages import ROOT, Measurement, made_by, table
 from peer import TITLE, peer_python, requirements
-from timing import ALGORITHMS, WORK, Contender, contend
+from timing import ALGORITHMS, WORK, Contender, measured_in_turns
 
 WORKER = Path(__file__).with_name("throughput_worker.py")
 PEER, PEER_WITHOUT_NORM = "peer", "peer_without_norm"
@@ -90,17 +88,13 @@ def measure_team(
     n_agents: int, config: Config, python: Path
 ) -> tuple[dict[str, dict], dict[str, list[Turn]]]:
     """Versions and turns of every contender."""
-    with ExitStack() as stack:
-        # The runs' files. Processes end before their folder goes.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        contenders = {}
-        for name in TITLES:
-            contenders[name] = start(name, n_agents, config, python, folder)
-            stack.callback(contenders[name].close)
-        versions = {name: contender.report() for name, contender in contenders.items()}
-        contend(contenders, 2)  # They import and compile.
-        say = lambda text: print(f"N={n_agents}, {text}", file=sys.stderr, flush=True)  # noqa: E731
-        return versions, contend(contenders, config.turns, say)
+    return measured_in_turns(
+        TITLES,
+        lambda name, folder: start(name, n_agents, config, python, folder),
+        config.turns,
+        warm_up=2,
+        say=lambda text: print(f"N={n_agents}, {text}", file=sys.stderr, flush=True),
+    )
 
 
 def measure(config: Config) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -231,3 +232,32 @@ def contend(
         reports[name].append(contenders[name].report())
         say(f"turn {turn + 1}, {name}: {reports[name][-1]['seconds']:.2f} s")
     return reports
+
+
+def measured_in_turns(
+    names: Iterable[str],
+    start: Callable[[str, Path], Contender],
+    turns: int,
+    *,
+    warm_up: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, float]]]]:
+    """What contenders report first, and the turns of each after some that do not count.
+
+    Args:
+        names: of the contenders.
+        start: starts one, with a folder for its files.
+        turns: of each that count.
+        warm_up: turns before, in which they import and compile.
+        say: gets a line for each turn that counts.
+    """
+    with ExitStack() as stack:
+        # The runs' files. Processes end before their folder goes.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        contenders = {}
+        for name in names:
+            contenders[name] = start(name, folder)
+            stack.callback(contenders[name].close)
+        first = {name: contender.report() for name, contender in contenders.items()}
+        contend(contenders, warm_up)
+        return first, contend(contenders, turns, say)

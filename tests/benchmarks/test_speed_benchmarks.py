@@ -175,6 +175,26 @@ for turn, _ in enumerate(sys.stdin):
         assert contender.process.returncode == -signal.SIGKILL
 
 
+def test_contenders_report_first_and_the_turns_of_their_warm_up_do_not_count():
+    code = """
+import sys
+print('{"version": 7}', flush=True)
+for turn, _ in enumerate(sys.stdin):
+    print('{"seconds": %d}' % turn, flush=True)
+"""
+    started, said = [], []
+
+    def start(name: str, folder: Path):
+        started.append(child(code, folder))
+        return started[-1]
+
+    first, turns = timing.measured_in_turns("ab", start, 2, warm_up=3, say=said.append)
+    assert first == {name: {"version": 7} for name in "ab"}
+    assert turns == {name: [{"seconds": 3}, {"seconds": 4}] for name in "ab"}
+    assert len(said) == 4
+    assert all(one.process.returncode == -signal.SIGKILL for one in started)
+
+
 def test_a_process_that_ends_says_why(tmp_path):
     contender = child("raise ValueError('no such task')", tmp_path)
     contender.process.wait()
