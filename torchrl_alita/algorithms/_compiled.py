@@ -39,13 +39,17 @@ class Compiled:
             # What is wrong with the inputs is no fault of the compiler.
             result = self.then(self.function(*inputs))
             self.compiled = None
-            reason = str(error).strip().splitlines() or [""]
-            warnings.warn(
-                f"torch.compile failed, the update goes on without it: "
-                f"{type(error).__name__}: {reason[0]}",
-                stacklevel=3,
-            )
+            warn_not_compiled(error)
             return result
+
+
+def warn_not_compiled(error: Exception) -> None:
+    """Say once why a function goes on eager; to be called where it is called."""
+    reason = str(error).strip().splitlines() or [""]
+    warnings.warn(
+        f"torch.compile failed, the update goes on without it: {type(error).__name__}: {reason[0]}",
+        stacklevel=4,
+    )
 
 
 def _compile(function: Function, mode: str) -> Function:

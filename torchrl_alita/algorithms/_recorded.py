@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from torchrl_alita.algorithms._compiled import warn_not_compiled
 
 Tensors = list[torch.Tensor]
 
@@ -60,12 +61,7 @@ class Recorded:
             # What is wrong with the batches is no fault of the compiler. Nothing has been changed.
             result = self.function(*batches)
             self.failed = True
-            reason = str(error).strip().splitlines() or [""]
-            warnings.warn(
-                f"torch.compile failed, the update goes on without it: "
-                f"{type(error).__name__}: {reason[0]}",
-                stacklevel=3,
-            )
+            warn_not_compiled(error)
             return result
 
     def _record(
