@@ -12,10 +12,12 @@ import torch
 from fakes import TargetEnv, build, by_name, random_batch
 from tensordict import TensorDict
 
-from torchrl_alita import SAC, TD3, TwinALITA
+from torchrl_alita import ALITA, DDPG, MADDPG, SAC, TD3, TwinALITA
+from torchrl_alita.algorithms import DQN, IPPO, MAPPO, VDN, JointDQN
 from torchrl_alita.algorithms._recorded import Recorded
 
 ENV = TargetEnv(n_agents=1)
+TEAM, ONE_HOT = TargetEnv(), TargetEnv(discrete=True)
 SMALL = {"num_cells": (13,), "batch_size": 7}
 
 
@@ -24,16 +26,21 @@ def _graphs_as_they_are(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
 
-def make(kind=TD3, **options):
+def make(kind=TD3, env=ENV, **options):
     torch.manual_seed(0)
-    return build(kind, ENV, **SMALL, **options)
+    sizes = {name: value for name, value in SMALL.items() if hasattr(kind.Settings, name)}
+    return build(kind, env, **sizes, **options)
 
 
 def batches_for(algorithm, seed: int, size: int = 7) -> dict[str, TensorDict]:
     batch = random_batch(batch_size=(size,), seed=seed)
-    alone = batch.apply(lambda value: value[..., :1, :] if value.ndim == 3 else value)
-    alone.pop(("next", "agents", "novelty"))
-    return by_name(algorithm, alone.set("turn", torch.arange(size).unsqueeze(-1) % 2))
+    agents = algorithm.layout.num_agents
+    own = batch.apply(lambda value: value[..., :agents, :] if value.ndim == 3 else value)
+    own.pop(("next", "agents", "novelty"))
+    if algorithm.layout.discrete:
+        action = own["agents", "action"].argmax(-1)
+        own["agents", "action"] = torch.nn.functional.one_hot(action).float()
+    return by_name(algorithm, own.set("turn", torch.arange(size).unsqueeze(-1) % 2))
 
 
 def tensors(algorithm) -> list[torch.Tensor]:
@@ -50,12 +57,28 @@ class Total(torch.nn.Module):
         self.register_buffer("value", torch.zeros(()))
 
 
-@pytest.mark.parametrize("kind", [TD3, SAC, TwinALITA])
-def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(kind):
+UNITS = {"influence_unit": "own_gradient", "lr_decay_frames": 10_000}
+KINDS = {
+    "td3": (TD3, ENV, {"policy_delay": 1, "max_grad_norm": 0.5}),
+    "sac": (SAC, ENV, {"max_grad_norm": 0.5}),
+    "twin_alita": (TwinALITA, ENV, {"policy_delay": 1, "estimator": "marginal"}),
+    "maddpg": (MADDPG, TEAM, {"lr_decay_frames": 300, "frames_per_update": 100}),
+    "ddpg, one-hot": (DDPG, ONE_HOT, {"max_grad_norm": 0.5}),
+    "alita": (ALITA, TEAM, {"estimator": "marginal", **UNITS}),
+    "alita, one-hot": (ALITA, ONE_HOT, {"estimator": "marginal", "optimum": "enumerated"}),
+    "alita, clones": (ALITA, TEAM, {"estimator": "clones", "estimator_updates": 2}),
+    "alita, attention": (ALITA, TEAM, {"estimator": "marginal", "weights": "attention"}),
+    "dqn": (DQN, ONE_HOT, {"target_update_interval": 1}),
+    "joint_dqn": (JointDQN, ONE_HOT, {"n_steps": 1}),
+    "vdn": (VDN, ONE_HOT, {"recurrent": False, "optimizer": "adam"}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(name):
     """The last batch has another form, and is none of the graph's."""
-    options = {"policy_delay": 1} if kind in (TD3, TwinALITA) else {}
-    options |= {"estimator": "marginal"} if kind is TwinALITA else {"max_grad_norm": 0.5}
-    eager, recorded = (make(kind, **options, compile=choice) for choice in (False, True))
+    kind, env, options = KINDS[name]
+    eager, recorded = (make(kind, env, **options, compile=choice) for choice in (False, True))
     for seed, size in enumerate((7, 7, 5)):
         batches = batches_for(eager, seed, size)
         logs = []
@@ -67,12 +90,30 @@ def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(kind):
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5, msg=key)
             assert not found[key].requires_grad
-    assert [(g.failed, g.graph is None) for g in recorded._graphs.values()] == [(False, False)]
+    assert recorded._graphs
+    assert not any(g.failed or g.graph is None for g in recorded._graphs.values())
     for found, expected in zip(tensors(recorded), tensors(eager), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     # The optimizers have other tensors then.
     recorded.load_state_dict(recorded.state_dict())
     assert not recorded._graphs
+
+
+@pytest.mark.parametrize("kind, discrete", [(MAPPO, False), (IPPO, True)])
+def test_recorded_minibatches_are_the_eager_ones(kind, discrete):
+    """Steps that shrink over the frames are tensors of the graph."""
+    env = TargetEnv(discrete=discrete, seed=0)
+    options = {"minibatch_size": 7, "entropy_coeff": 0.1, "lr_decay_frames": 60}
+    eager, recorded = (make(kind, env, **options, compile=choice) for choice in (False, True))
+    for seed in range(2):
+        rollout = env.rollout(4, eager.actor, break_when_any_done=False).detach()
+        for algorithm in (eager, recorded):
+            torch.manual_seed(seed)
+            logs = algorithm.update({"rollout": rollout})
+    assert [(g.failed, g.graph is None) for g in recorded._graphs.values()] == [(False, False)]
+    assert not logs["loss_objective"].requires_grad
+    for found, expected in zip(tensors(recorded), tensors(eager), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_bad_batch_is_an_error_of_the_batch_and_the_next_is_recorded():

@@ -129,9 +129,10 @@ class OffPolicySettings(LearnerSettings):
     noise_frames: int = 125_000
     """Environment steps over which the noise falls."""
     compile: bool | None = None
-    """Compile the losses and their gradient. The first update takes tens of seconds, the
-    others less than without. Results agree up to rounding. Default: only in runs that have
-    enough updates to save time."""
+    """Compile updates: on a CPU and without a memory as one graph with optimizers and targets,
+    otherwise the losses and their gradient. The first update takes tens of seconds, the others
+    less than without. Results agree up to rounding. Default: only in runs that have enough
+    updates to save time."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     """Mode of torch.compile; reduce-overhead uses CUDA graphs."""
     cuda_graph: bool = False
@@ -140,8 +141,6 @@ class OffPolicySettings(LearnerSettings):
 
     eager_updates: ClassVar[int] = 2_000
     """A run of so many updates does not gain by compiling, see docs/speed.md."""
-    compiles_whole_updates: ClassVar[bool] = False
-    """Whether ``compile`` means optimizers and targets too. Nothing but tensors may change."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -215,7 +214,7 @@ def _keep_capturable(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
         if "capturable" in group:
             saved["capturable"] = group["capturable"]
         if isinstance(group.get("lr"), torch.Tensor):
-            saved["lr"] = torch.as_tensor(saved["lr"], device=group["lr"].device)
+            saved["lr"] = torch.as_tensor(saved["lr"]).to(group["lr"])
         elif isinstance(saved.get("lr"), torch.Tensor):
             saved["lr"] = float(saved["lr"])
 
@@ -495,8 +494,7 @@ class Learner:
         """The function, or what was recorded of it under this name: a CUDA graph, or one compiled."""
         settings = self.settings
         cuda_graph = getattr(settings, "cuda_graph", False)
-        whole = getattr(settings, "compile", None) and settings.compiles_whole_updates
-        if not cuda_graph and (not whole or self.device.type != "cpu"):
+        if not cuda_graph and not (getattr(settings, "compile", None) and self._fits_one_graph()):
             return function
         if name not in self._graphs:
             self._graphs[name] = (
@@ -505,6 +503,13 @@ class Learner:
                 else Recorded(function, self.modules.values(), self.optimizers.values())
             )
         return self._graphs[name]
+
+    def _fits_one_graph(self) -> bool:
+        """Whether a whole update can be compiled: no loop over time, no step that is read back."""
+        adam = all(
+            isinstance(optimizer, torch.optim.Adam) for optimizer in self.optimizers.values()
+        )
+        return adam and not self.recurrent and self.device.type == "cpu"
 
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers.values():

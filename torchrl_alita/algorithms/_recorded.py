@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,11 @@ class Recorded:
         self, batches: Sequence[TensorDictBase], values: Tensors
     ) -> Callable[..., dict[str, torch.Tensor]]:
         """The compiled graph of a call."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                # What changes while it learns must be a tensor, and of a float's precision.
+                if not isinstance(group["lr"], torch.Tensor):
+                    group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
         keys = [list(_entries(batch)) for batch in batches]
         sizes = [batch.batch_size for batch in batches]
 
@@ -86,7 +92,9 @@ class Recorded:
             # What optimizers and statistics keep is made by a first call.
             with self._undone():
                 on_tensors(*values)
-            with self._undone(), _as_compiled():
+            with self._undone(), _as_compiled(), warnings.catch_warnings():
+                # TensorDict's, on what it does not check of a compiled function.
+                warnings.filterwarnings("ignore", message="Using lock_")
                 module = make_fx(on_tensors, decomposition_table=_DECOMPOSITIONS)(*values)
         return _compile(module)
 
@@ -163,7 +171,7 @@ def _adam(
     largest: Tensors,
     steps: Tensors,
     *,
-    lr: float,
+    lr: float | torch.Tensor,
     beta1: float,
     beta2: float,
     weight_decay: float,
@@ -185,4 +193,4 @@ def _adam(
         param.sub_(lr / (1 - beta1**count) * mean / (square.sqrt() / scale + eps))
 
 
-_DECOMPOSITIONS = {torch.ops.aten._fused_adam_.default: _adam}
+_DECOMPOSITIONS = {torch.ops.aten._fused_adam_.tensor_lr: _adam}

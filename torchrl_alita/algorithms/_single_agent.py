@@ -51,7 +51,6 @@ class SingleOffPolicySettings(SingleAgentSettings, OffPolicySettings):
     noise_start = 0.1
     noise_end = 0.1
     eager_updates = 10_000
-    compiles_whole_updates = True
     tau: float = 0.005
     """Share by which the targets move at each of their updates, in (0, 1]."""
 

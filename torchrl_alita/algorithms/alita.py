@@ -449,15 +449,12 @@ class ALITA(MADDPG):
 
     def _train_estimator(
         self, estimator: InfluenceEstimatorLoss, batch: TensorDictBase
-    ) -> dict[str, torch.Tensor]:
+    ) -> TensorDict:
         name = _name("estimator", estimator.team)
         train = self._recorded(name, partial(self._follow_estimator, name))
-        loss, norm = train(batch)
-        return {f"loss_{name}": loss, f"grad_norm_{name}": norm}
+        return train(batch)
 
-    def _follow_estimator(
-        self, name: str, batch: TensorDictBase
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _follow_estimator(self, name: str, batch: TensorDictBase) -> TensorDict:
         """All updates of an estimator on a batch; the last one's loss and gradient's norm."""
         targeted, gradient = self._estimations[name]
         batch = targeted(batch)
@@ -466,7 +463,7 @@ class ALITA(MADDPG):
             optimizer.zero_grad(set_to_none=True)
             loss = gradient(batch)["loss_estimator"]
             norm = self._clip_and_step(optimizer)
-        return loss, norm
+        return TensorDict({f"loss_{name}": loss, f"grad_norm_{name}": norm})
 
 
 def _name(part: str, team: Team) -> str:

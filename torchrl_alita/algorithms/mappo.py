@@ -134,8 +134,8 @@ class MAPPOSettings(GoalSettings, LearnerSettings):
     bonuses_end: bool = False
     """The bonuses' returns end with an episode, as the reward's does."""
     compile: bool = False
-    """Compile the losses and their gradient; the first update takes a
-    minute or more, and on the CPU the others are slower than without."""
+    """Compile the steps of the minibatches. The first takes tens of seconds, the others less
+    than without, see docs/speed.md. Results agree up to rounding."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     """Mode of torch.compile."""
 
@@ -170,6 +170,24 @@ class IPPOSettings(MAPPOSettings):
     """Settings of :class:`IPPO`: those of MAPPO, and values that see their own agent alone."""
 
     value_input = "own"
+
+
+class _ClosedEntropy:
+    """Entropies that have a closed form, and are finite.
+
+    TorchRL reads back whether they are: a GPU is waited for, and no graph can hold it.
+    """
+
+    def _get_entropy(self, dist: torch.distributions.Distribution, adv_shape: torch.Size):
+        return dist.entropy().unsqueeze(-1)
+
+
+class _MAPPOLoss(_ClosedEntropy, MAPPOLoss):
+    """TorchRL's loss."""
+
+
+class _IPPOLoss(_ClosedEntropy, IPPOLoss):
+    """TorchRL's loss."""
 
 
 class MAPPO(Learner):
@@ -224,7 +242,7 @@ class MAPPO(Learner):
             lr_decay_frames=1_000_000,
         )
     }
-    _loss_class: ClassVar[type[MAPPOLoss]] = MAPPOLoss
+    _loss_class: ClassVar[type[MAPPOLoss]] = _MAPPOLoss
 
     stochastic: ClassVar[bool] = True
     on_policy: ClassVar[bool] = True
@@ -361,15 +379,14 @@ class MAPPO(Learner):
             raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")
         self._decay_lr(self.frames, over=self.settings.lr_decay_frames)
         logs, rows = self._learnable(batch)
+        follow = self._recorded("minibatch", self._follow_minibatch)
         for minibatch in self._minibatches(rows):
-            self._zero_grad()
-            losses = self._gradient(minibatch)
-            norms = self._follow_all(name for name in self.optimizers if name not in self.separate)
+            losses = follow(minibatch)
         self.updates += 1
         self.frames += batch.numel()
         if self.exploration is not None:
             self.exploration.step(batch.numel())
-        return logs.update(losses).update(norms)
+        return logs.update(losses)
 
     @torch.no_grad()
     def _learnable(self, batch: TensorDictBase) -> tuple[TensorDict, TensorDictBase]:
@@ -427,6 +444,12 @@ class MAPPO(Learner):
                     batch_size=chosen.shape + rows.batch_size[1:],
                 )
 
+    def _follow_minibatch(self, rows: TensorDictBase) -> TensorDict:
+        self._zero_grad()
+        losses = self._gradient(rows)
+        names = (name for name in self.optimizers if name not in self.separate)
+        return losses.update(self._follow_all(names))
+
     def _losses(self, rows: TensorDictBase) -> TensorDictBase:
         losses = self.loss(rows)
         # What else it returns is of each agent, or a diagnosis that an epoch makes stale.
@@ -477,4 +500,4 @@ class IPPO(MAPPO):
 
     Settings: ClassVar[type[IPPOSettings]] = IPPOSettings
     presets: ClassVar[Mapping[str, IPPOSettings]] = {}
-    _loss_class: ClassVar[type[MAPPOLoss]] = IPPOLoss
+    _loss_class: ClassVar[type[MAPPOLoss]] = _IPPOLoss

@@ -14,6 +14,16 @@ from torchrl_alita.layout import ACTION, ACTION_MASK, LOGITS
 __all__ = ["GumbelOneHot", "StraightThroughOneHot"]
 
 
+def one_hot(index: torch.Tensor, size: int, *, dtype: torch.dtype = torch.float) -> torch.Tensor:
+    """One-hot rows of indices, ``[*B] -> [*B, size]``.
+
+    Torch's own reads the largest index back, for which a GPU is waited for, and which no graph
+    of operations can hold.
+    """
+    hot = torch.zeros(*index.shape, size, dtype=dtype, device=index.device)
+    return hot.scatter_(-1, index.unsqueeze(-1), 1)
+
+
 class StraightThroughOneHot(OneHotCategorical):
     r"""Distribution over L one-hot actions with a differentiable draw, ``[*B, L]``.
 
@@ -68,9 +78,10 @@ class StraightThroughOneHot(OneHotCategorical):
         # An exponential variable's negative logarithm is Gumbel's.
         return self._straight_through(scores - torch.empty_like(scores).exponential_().log())
 
+    @torch.no_grad()
     def sample(self, sample_shape: tuple[int, ...] = ()) -> torch.Tensor:
         """As :meth:`rsample`, without gradient."""
-        return self.rsample(sample_shape).detach()
+        return self.rsample(sample_shape)
 
     @property
     def deterministic_sample(self) -> torch.Tensor:
@@ -78,8 +89,10 @@ class StraightThroughOneHot(OneHotCategorical):
         return self._straight_through(self.logits)
 
     def _straight_through(self, scores: torch.Tensor) -> torch.Tensor:
+        hard = one_hot(scores.argmax(-1), scores.shape[-1], dtype=scores.dtype)
+        if not (torch.is_grad_enabled() and scores.requires_grad):
+            return hard
         soft = torch.softmax(scores / self.temperature, dim=-1)
-        hard = torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(soft.dtype)
         return hard + (soft - soft.detach())
 
 

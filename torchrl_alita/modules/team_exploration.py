@@ -12,6 +12,7 @@ from torchrl.envs import ExplorationType, exploration_type
 
 from torchrl_alita._checks import check_at_least_one, check_number, check_share, require_keys
 from torchrl_alita.layout import ACTION
+from torchrl_alita.modules.one_hot import one_hot
 
 __all__ = ["TeamExploration"]
 
@@ -302,7 +303,7 @@ class TeamExploration(TensorDictModuleBase):
         index = torch.where(allowed.gather(-1, index.unsqueeze(-1)).squeeze(-1), index, own)
         tensordict.set((_STATE, "index"), index)
         tensordict.set((_STATE, "common"), mode)
-        return torch.nn.functional.one_hot(index, action.shape[-1]).to(action.dtype)
+        return one_hot(index, action.shape[-1], dtype=action.dtype)
 
     def _noise(
         self, tensordict: TensorDictBase, action: torch.Tensor, begun: torch.Tensor

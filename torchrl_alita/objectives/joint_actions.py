@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from torchrl_alita._checks import check_at_least_one
+from torchrl_alita.modules.one_hot import one_hot
 
 __all__ = [
     "best_candidate",
@@ -68,7 +69,7 @@ def uniform_joint_actions(
     drawn = torch.rand(count, *like.shape, dtype=like.dtype, device=like.device)
     if low is None or high is None:
         drawn = drawn if allowed is None else drawn.masked_fill(~allowed, -1)
-        return torch.nn.functional.one_hot(drawn.argmax(-1), like.shape[-1]).to(like.dtype)
+        return one_hot(drawn.argmax(-1), like.shape[-1], dtype=like.dtype)
     low, high = low.to(like), high.to(like)
     return low + (high - low) * drawn
 
@@ -93,7 +94,7 @@ def enumerate_joint_actions(
     place = num_actions ** torch.arange(num_agents - 1, -1, -1, device=device)
     number = torch.arange(num_actions**num_agents, device=device)
     index = number.unsqueeze(-1) // place % num_actions
-    return torch.nn.functional.one_hot(index, num_actions).float()
+    return one_hot(index, num_actions)
 
 
 def coordinate_ascent(
