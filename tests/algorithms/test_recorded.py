@@ -99,7 +99,7 @@ def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(name):
     assert not recorded._graphs
 
 
-@pytest.mark.parametrize("kind, discrete", [(MAPPO, False), (IPPO, True)])
+@pytest.mark.parametrize(("kind", "discrete"), [(MAPPO, False), (IPPO, True)])
 def test_recorded_minibatches_are_the_eager_ones(kind, discrete):
     """Steps that shrink over the frames are tensors of the graph."""
     env = TargetEnv(discrete=discrete, seed=0)
