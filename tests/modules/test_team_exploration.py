@@ -31,7 +31,7 @@ COUNT, STEPS = 2003, 31
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.manual_seed(0)
+    torch.manual_seed(1)
 
 
 def step(

@@ -20,6 +20,8 @@ from torchrl_alita.layout import (
 
 __all__ = ["rollout_advantages"]
 
+_ROWS_AT_ONCE = 4_096
+
 
 def rollout_advantages(
     batch: TensorDictBase,
@@ -44,8 +46,7 @@ def rollout_advantages(
     """
     rewards = torch.cat([batch.get(next_key(key)) for key in reward_keys], -1)
     done, terminated = (batch.get(next_key(flag)) for flag in (DONE, TERMINATED))
-    # A copy without what is not read: a network must not write into the batch.
-    values = critic(batch.select(*critic.in_keys)).get(STATE_VALUE)
+    values = _values(batch, critic)
     following = _next_values(batch.get("next").select(*critic.in_keys), critic, values, done)
     own = batch.get(next_key(AGENT_TERMINATED), None)
     if own is not None:
@@ -57,6 +58,17 @@ def rollout_advantages(
     if alive is None:
         return advantages, targets
     return advantages * alive, torch.where(alive, targets, values)
+
+
+def _values(batch: TensorDictBase, critic: TensorDictModuleBase) -> torch.Tensor:
+    """Values of all rows, ``[B, T, N, H]``."""
+    # A copy without what is not read: a network must not write into the batch.
+    rows = batch.select(*critic.in_keys)
+    if batch.get(critic.in_keys[0]).device.type != "cpu":
+        return critic(rows).get(STATE_VALUE)
+    # In parts whose hidden layers fit into a processor's cache.
+    parts = rows.split(max(1, _ROWS_AT_ONCE // rows.shape[1]))
+    return torch.cat([critic(part).get(STATE_VALUE) for part in parts])
 
 
 def _next_values(

@@ -287,20 +287,25 @@ class TeamExploration(TensorDictModuleBase):
     ) -> torch.Tensor:
         """One-hot ``[*B, N, A]``."""
         if self.action_mask_key is None:
-            allowed = torch.ones_like(action, dtype=torch.bool)
+            allowed = None
+            own, common = (
+                torch.randint(action.shape[-1], shape, device=action.device)
+                for shape in (action.shape[:-1], begun.shape)
+            )
         else:
             allowed = tensordict.get(self.action_mask_key)
-        own = _uniform_index(allowed)
+            own, common = map(_uniform_index, (allowed, allowed.any(-2, keepdim=True)))
         index, mode = _team_values(
             _state(tensordict, "index", torch.zeros_like(own)),
             own,
-            _uniform_index(allowed.any(-2, keepdim=True)),
+            common,
             _state(tensordict, "common", torch.zeros_like(begun)),
             begun,
             keep=self.persistence,
             agreement=self.agreement,
         )
-        index = torch.where(allowed.gather(-1, index.unsqueeze(-1)).squeeze(-1), index, own)
+        if allowed is not None:
+            index = torch.where(allowed.gather(-1, index.unsqueeze(-1)).squeeze(-1), index, own)
         tensordict.set((_STATE, "index"), index)
         tensordict.set((_STATE, "common"), mode)
         return one_hot(index, action.shape[-1], dtype=action.dtype)
