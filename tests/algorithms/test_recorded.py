@@ -57,7 +57,7 @@ class Total(torch.nn.Module):
         self.register_buffer("value", torch.zeros(()))
 
 
-UNITS = {"influence_unit": "own_gradient", "lr_decay_frames": 10_000}
+UNITS = {"influence_unit": "own_gradient", "bonus_unit": "own_return"}
 KINDS = {
     "td3": (TD3, ENV, {"policy_delay": 1, "max_grad_norm": 0.5}),
     "sac": (SAC, ENV, {"max_grad_norm": 0.5}),
@@ -81,8 +81,10 @@ def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(name):
     eager, recorded = (make(kind, env, **options, compile=choice) for choice in (False, True))
     for seed, size in enumerate((7, 7, 5)):
         batches = batches_for(eager, seed, size)
-        logs = []
+        rollout, logs = env.rollout(3, break_when_any_done=False), []
         for algorithm in (eager, recorded):
+            # What it keeps of a rollout, as the scales of the bonuses, is read by the graph.
+            algorithm.observe(rollout)
             torch.manual_seed(seed)
             logs.append(algorithm.update(batches))
         expected, found = logs
