@@ -105,14 +105,15 @@ def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(name):
 def test_recorded_minibatches_are_the_eager_ones(kind, discrete):
     """Steps that shrink over the frames are tensors of the graph."""
     env = TargetEnv(discrete=discrete, seed=0)
-    options = {"minibatch_size": 7, "entropy_coeff": 0.1, "lr_decay_frames": 60}
+    options = {"minibatch_size": 6, "entropy_coeff": 0.1, "lr_decay_frames": 60}
     eager, recorded = (make(kind, env, **options, compile=choice) for choice in (False, True))
     for seed in range(2):
         rollout = env.rollout(4, eager.actor, break_when_any_done=False).detach()
         for algorithm in (eager, recorded):
             torch.manual_seed(seed)
             logs = algorithm.update({"rollout": rollout})
-    assert [(g.failed, g.graph is None) for g in recorded._graphs.values()] == [(False, False)]
+    # Of 28 transitions minibatches are of 6 and of 5.
+    assert [(g.failed, g.graph is None) for g in recorded._graphs.values()] == [(False, False)] * 2
     assert not logs["loss_objective"].requires_grad
     for found, expected in zip(tensors(recorded), tensors(eager), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -379,8 +379,9 @@ class MAPPO(Learner):
             raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")
         self._decay_lr(self.frames, over=self.settings.lr_decay_frames)
         logs, rows = self._learnable(batch)
-        follow = self._recorded("minibatch", self._follow_minibatch)
         for minibatch in self._minibatches(rows):
+            # A graph has one size, and those of minibatches can differ by one.
+            follow = self._recorded(f"minibatch of {len(minibatch)}", self._follow_minibatch)
             losses = follow(minibatch)
         self.updates += 1
         self.frames += batch.numel()
