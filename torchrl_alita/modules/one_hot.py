@@ -78,10 +78,10 @@ class StraightThroughOneHot(OneHotCategorical):
         # An exponential variable's negative logarithm is Gumbel's.
         return self._straight_through(scores - torch.empty_like(scores).exponential_().log())
 
-    @torch.no_grad()
     def sample(self, sample_shape: tuple[int, ...] = ()) -> torch.Tensor:
         """As :meth:`rsample`, without gradient."""
-        return self.rsample(sample_shape)
+        with torch.no_grad():
+            return self.rsample(sample_shape)
 
     @property
     def deterministic_sample(self) -> torch.Tensor:

@@ -121,9 +121,9 @@ class TeamExploration(TensorDictModuleBase):
         >>> greedy = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]).expand(4, 3, 5)
         >>> batch = exploration(TensorDict({"agents": {"action": greedy}}, [4]))
         >>> batch["agents", "action"].argmax(-1)
-        tensor([[4, 4, 4],
+        tensor([[2, 2, 2],
+                [1, 1, 1],
                 [0, 0, 0],
-                [3, 3, 3],
                 [0, 0, 0]])
         >>> batch["agents", "exploring"].squeeze(-1).all(-1)
         tensor([ True,  True,  True, False])
