@@ -73,7 +73,8 @@ def kept():
 
 @pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize(
-    ("kind", "options"), [(ALITA, {"estimator": "clones"}), (MADDPG, {"n_steps": 3})]
+    ("kind", "options"),
+    [(ALITA, {"estimator": "clones", "estimator_updates": 1}), (MADDPG, {"n_steps": 3})],
 )
 def test_compiled_and_eager_updates_agree(kind, options):
     """With clones, an update has all there is: three compiled functions, draws, bonuses."""
