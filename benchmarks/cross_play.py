@@ -47,12 +47,22 @@ class Config(pages.Config):
 
 
 def policies(config: Config, seed: int, side: str) -> dict[str, str]:
-    """What can play a side, by its title."""
+    """What can play a side, by its title: the runs that there are, and scripts.
+
+    Raises:
+        ValueError: if there is no run of this seed.
+    """
     of_runs = {
-        name.upper(): str(config.runs / f"{name}_against_{name}" / f"seed{seed}" / "run")
+        name.upper(): config.runs / f"{name}_against_{name}" / f"seed{seed}" / "run"
         for name in ALGORITHMS
     }
-    return of_runs | SCRIPTS[side]
+    there = {name: str(path) for name, path in of_runs.items() if path.is_dir()}
+    if not there:
+        raise ValueError(
+            f"{config.runs} has no run of seed {seed}: "
+            "python benchmarks/study.py physical_deception --train makes them."
+        )
+    return there | SCRIPTS[side]
 
 
 def measure(config: Config) -> dict[str, Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 from scripts import load
 
 played = load("benchmarks", "cross_play")
 
 
-def test_a_seeds_policies_are_its_own_runs_and_the_scripts():
-    found = played.policies(played.Config(), 3, "adversary")
-    assert list(found) == ["ALITA", "MADDPG", "DDPG", "MAPPO", *played.SCRIPTS["adversary"]]
-    assert found["DDPG"].endswith("mpe_adversary/ddpg_against_ddpg/seed3/run")
+def test_a_seeds_policies_are_its_own_runs_and_the_scripts(tmp_path):
+    config = played.Config(runs=tmp_path)
+    for algorithm, seed in (("ddpg", 3), ("mappo", 3), ("alita", 2)):
+        (tmp_path / f"{algorithm}_against_{algorithm}" / f"seed{seed}" / "run").mkdir(parents=True)
+    found = played.policies(config, 3, "adversary")
+    assert list(found) == ["DDPG", "MAPPO", *played.SCRIPTS["adversary"]]
+    assert found["DDPG"] == str(tmp_path / "ddpg_against_ddpg" / "seed3" / "run")
+    with pytest.raises(ValueError, match=r"has no run of seed 4: python benchmarks/study.py"):
+        played.policies(config, 4, "good")
 
 
 def test_scripts_meet_a_random_team(monkeypatch):
-    monkeypatch.setattr(played, "ALGORITHMS", ())
+    monkeypatch.setattr(played, "policies", lambda config, seed, side: played.SCRIPTS[side])
     rows = played.measure(played.Config(episodes=3, seeds=(0, 1)))["rows"]
     assert [(row["seed"], row["good"], row["adversary"]) for row in rows] == [
         (seed, "random", script) for seed in (0, 1) for script in played.SCRIPTS["adversary"]
