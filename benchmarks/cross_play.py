@@ -18,7 +18,7 @@ from typing import Any
 
 import pages
 import tyro
-from pages import ROOT, Measurement, made_by, table
+from pages import Measurement, made_by, table
 
 from torchrl_alita.training import cross_play
 
@@ -38,8 +38,8 @@ METRICS = ("good_reach_0.16", "adversary_reach_0.16")
 class Config(pages.Config):
     """What to play."""
 
-    runs: Path = ROOT / "runs" / "physical_deception" / "runs" / "mpe_adversary"
-    """Where the study's runs are."""
+    runs: Path = Path("runs") / "physical_deception" / "runs" / "mpe_adversary"
+    """Where the study's runs are, from the repository's root."""
     seeds: tuple[int, ...] = (0,)
     """Of the runs; the first states are the same for all."""
     episodes: int = 100
