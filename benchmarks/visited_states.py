@@ -22,7 +22,7 @@ from studies.sparse_onpolicy import STUDY
 
 from torchrl_alita.data import count_codes_of
 from torchrl_alita.envs import make_env
-from torchrl_alita.layout import OBSERVATION, next_key
+from torchrl_alita.layout import OBSERVATION, REWARD, next_key
 from torchrl_alita.saving import seed_everything
 from torchrl_alita.training import make_config
 from torchrl_alita.training.collection import Collection
@@ -81,7 +81,7 @@ def explored(task: str, method: str, config: Config) -> dict[str, Any]:
     for batch in Collection(run, learner.prepare(env), learner, run.find_task()):
         learner.update({"rollout": batch})
         visits.add(batch[next_key(OBSERVATION)])
-        paid += float(batch["next", "agents", "reward"][..., 0, :].sum())
+        paid += float(batch[next_key(REWARD)][..., 0, :].sum())
     return {
         "task": task,
         "method": method,
@@ -107,12 +107,12 @@ def visits_table(rows: list[dict[str, Any]]) -> str:
     """Joint states and rewards of each method, in each game."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     by = {(row["method"], row["task"]): row for row in rows}
+    columns = [(task, name) for task in tasks for name in ("joint_states", "rewards")]
     lines = [
-        [method, *(f"{by[method, task][name]:,}" for task in tasks for name in names)]
-        for names in [("joint_states", "rewards")]
+        [method, *(f"{by[method, task][name]:,}" for task, name in columns)]
         for method in dict.fromkeys(row["method"] for row in rows)
     ]
-    titles = [f"{task}: {title}" for task in tasks for title in ("joint states", "rewards")]
+    titles = [f"{task}: {name.replace('_', ' ')}" for task, name in columns]
     return table(["team", *titles], lines)
 
 

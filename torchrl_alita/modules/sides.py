@@ -13,6 +13,7 @@ from torchrl.data import TensorSpec
 from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import check_callable, check_kind
 from torchrl_alita.layout import ACTION, ACTION_MASK
+from torchrl_alita.modules.one_hot import one_hot
 
 __all__ = ["AllAgents", "RandomPolicy", "SidesPolicy", "side_of"]
 
@@ -340,5 +341,5 @@ class RandomPolicy(TensorDictModuleBase):
             return tensordict.set(ACTION, self.spec.rand(tensordict.batch_size))
         mask = tensordict.get(ACTION_MASK)
         scores = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
-        drawn = nn.functional.one_hot(scores.argmax(-1), mask.shape[-1])
-        return tensordict.set(ACTION, drawn.to(self.spec.dtype))
+        drawn = one_hot(scores.argmax(-1), mask.shape[-1], dtype=self.spec.dtype)
+        return tensordict.set(ACTION, drawn)

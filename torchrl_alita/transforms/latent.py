@@ -11,6 +11,7 @@ from torchrl.envs import Transform
 from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_same_shape, sizes
 from torchrl_alita.layout import LATENT, LATENT_LOG_PROB
+from torchrl_alita.modules.one_hot import one_hot
 from torchrl_alita.transforms import _transition
 
 __all__ = ["EpisodeLatent"]
@@ -81,8 +82,7 @@ class EpisodeLatent(Transform):
             return tensordict_reset.update(drawn.float())
         # The least of exponential draws is each one's equally often.
         best = torch.empty(shape, device=self.parent.device).exponential_().argmin(-1)
-        drawn = torch.nn.functional.one_hot(best, self.num_latents)
-        return tensordict_reset.set(self.out_keys[0], drawn.float())
+        return tensordict_reset.set(self.out_keys[0], one_hot(best, self.num_latents))
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         _transition.check_trained_here(self)
