@@ -1,6 +1,7 @@
-"""ALITA, its ablations, MADDPG and QMIX in StarCraft's battles, with recurrent policies.
+"""ALITA, its ablations and the methods beside it in StarCraft's battles.
 
 python recipes/starcraft.py --task smax/2s3z            # JaxMARL's battles, without the game
+python recipes/starcraft.py mappo --task smax/2s3z      # wins most battles, and soonest
 python recipes/starcraft.py --task smac/2s3z            # where StarCraft and SMAC are installed
 python recipes/starcraft.py alita --task smax/5m_vs_6m --algorithm.influencers all
 python recipes/starcraft.py qmix --task smax/2s3z
@@ -9,11 +10,15 @@ python recipes/starcraft.py qmix --task smax/2s3z
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 from torchrl_alita.algorithms import (
     ALITASettings,
+    IPPOSettings,
     IQLSettings,
     MADDPGSettings,
+    MAPPOSettings,
+    OnPolicyALITASettings,
     QMIXSettings,
     VDNSettings,
 )
@@ -68,12 +73,24 @@ def defaults(task: str) -> dict[str, Config]:
         influencers="random",
         conditional_batch_size=512,
     )
+    # The paper's parts on MAPPO; the action values of the influence have no memory.
+    on_policy = OnPolicyALITASettings(
+        **asdict(MAPPOSettings()),
+        **coeffs,
+        diversity_coeff=0.01,
+        visit_coeff=0.0,
+        team_visit_coeff=0.0,
+        transition_coeff=0.0,
+    )
     settings = {
         "alita": alita,
         "maddpg": MADDPGSettings(**LEARNING),
         "qmix": QMIXSettings(),
         "vdn": VDNSettings(),
         "iql": IQLSettings(),
+        "mappo": MAPPOSettings(recurrent=True),
+        "ippo": IPPOSettings(recurrent=True),
+        "on_policy_alita": on_policy,
     }
     return {
         name: Config(task=task, training=TRAINING, algorithm=chosen)

@@ -13,12 +13,13 @@ WON = "evaluation/win_rate"
 BATTLES = {"evaluation_episodes": 64}
 # The paper's code of 3 numbers leaves a novelty that never vanishes.
 WIDER_CODE = {"algorithm.autoencoder_cells": [128, 64, 32, 64, 128]}
+NO_MEMORY = {"algorithm.recurrent": False}
 
 STUDY = Study(
     name="smax",
     page="docs/starcraft.md",
     tasks={
-        "smax/2s3z": (200_000, {"evaluation_interval": 10_000}),
+        "smax/2s3z": (1_000_000, {"evaluation_interval": 50_000}),
         "smax/5m_vs_6m": (100_000, {"evaluation_interval": 5_000}),
     },
     recipes={"": "recipes/starcraft.py"},
@@ -32,6 +33,12 @@ STUDY = Study(
         "QMIX": Variant(algorithm="qmix"),
         "VDN": Variant(algorithm="vdn"),
         "IQL": Variant(algorithm="iql"),
+        "MAPPO": Variant(algorithm="mappo"),
+        "IPPO": Variant(algorithm="ippo"),
+        "MAPPO, no memory": Variant(algorithm="mappo", settings=NO_MEMORY),
+        "ALITA on MAPPO, no memory": Variant(algorithm="on_policy_alita"),
+        "the same, no F": Variant(algorithm="on_policy_alita", settings=NO_F),
+        "the same, no IM": Variant(algorithm="on_policy_alita", settings=NO_IM),
     },
     columns={
         "": (
@@ -43,7 +50,8 @@ STUDY = Study(
         )
     },
     panels={"": {WON: "battles won, greedy", RETURN: "return, greedy"}},
-    settings=BATTLES,
+    settings={**BATTLES, "checkpoint_interval": 1_000_000, "pictures": False},
+    seeds=range(5),
     keep=("evaluation/", "training/reward_mean", "training/novelty", "training/saturated_share"),
     note="64 greedy battles from the same starts.",
 )
