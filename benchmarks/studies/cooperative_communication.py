@@ -59,6 +59,7 @@ STUDY = Study(
     columns={"": goal_columns(0.1, 0.115, 0.16, digits=3)},
     panels={"": {**GOAL_CURVES, "evaluation/reach_0.1": "within 0.1"}},
     settings={"checkpoint_interval": EPISODES_OF_25, "pictures": False},
+    seconds=True,
     seeds=range(10),
     note=f"100 greedy episodes from the same states. {copied('cooperative communication')}",
 )

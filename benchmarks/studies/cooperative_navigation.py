@@ -41,6 +41,7 @@ STUDY = Study(
     columns={"": COLUMNS},
     panels={"": {RETURN: "return", DISTANCE: "sum of distances", COLLISIONS: "collisions"}},
     settings={"checkpoint_interval": EPISODES_OF_25, "pictures": False},
+    seconds=True,
     seeds=range(10),
     note=f"100 greedy episodes from the same states. {PAPER}",
 )

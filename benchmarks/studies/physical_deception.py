@@ -69,6 +69,7 @@ STUDY = Study(
         }
     },
     settings={"checkpoint_interval": EPISODES_OF_25, "pictures": False},
+    seconds=True,
     seeds=range(10),
     note=f"100 greedy episodes from the same states. {copied('physical deception')}",
     first="agents against adversary",

@@ -19,6 +19,7 @@ from torchrl_alita.experiments import (
     sections,
     study_text,
 )
+from torchrl_alita.experiments.pictures import seconds_at
 
 
 def test_figures_of_a_run_by_hand():
@@ -130,3 +131,30 @@ def test_a_recipes_values_count_where_nothing_else_is_said():
         "push_box/a/seed7": "python recipes/push_box.py maddpg",
         "push_box/b/seed7": "python outside.py td3",
     }
+
+
+def test_curves_against_processor_seconds_have_their_own_picture(tmp_path):
+    """Two runs of 4 and 8 processor seconds, whose clocks ran twice as long; one without."""
+    curve = [{"frames": at, "wall_seconds": at, "metrics": {SHARE: 1.0}} for at in (0, 4, 8)]
+    slower = [{**point, "wall_seconds": 2 * point["wall_seconds"]} for point in curve]
+    runs = [
+        make_row(task="games", curve=curve, wall_seconds=8.0, process_seconds=4.0, frames=8),
+        make_row(task="games", curve=slower, wall_seconds=16.0, process_seconds=8.0, frames=8),
+        make_row(task="games", curve=curve, wall_seconds=8.0, process_seconds=None, frames=8),
+    ]
+    assert seconds_at(runs) == {0: 0.0, 4: 3.0, 8: 6.0}
+    assert seconds_at(runs[2:]) == {}
+    study = Study(
+        name="s",
+        page="page.md",
+        tasks={"games": (8, {})},
+        variants={"a": Variant(algorithm="maddpg")},
+        columns={"": (Column("share", SHARE, 1),)},
+        panels={"": {SHARE: "share"}},
+        seconds=True,
+        note="Note.",
+    )
+    text = study_text(study, runs, tmp_path, link="pictures")
+    assert "![The same against processor seconds](pictures/s_games_8_seconds.png)" in text
+    drawn = [(tmp_path / f"s_games_8{end}.png").read_bytes() for end in ("", "_seconds")]
+    assert drawn[0] != drawn[1]

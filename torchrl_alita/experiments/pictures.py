@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torchrl_alita._extras import import_extra
 from torchrl_alita.experiments.results import Row
@@ -25,6 +25,7 @@ __all__ = [
     "draw_profiles",
     "plot_estimates",
     "references_of",
+    "seconds_at",
 ]
 
 # Okabe and Ito's, without the yellow that is lost on white, and three darker ones.
@@ -84,12 +85,51 @@ def curve(rows: Sequence[Row], metric: str) -> dict[int, Estimate]:
     return {frames: estimate([run[frames] for run in runs]) for frames in common}
 
 
+def seconds_at(rows: Sequence[Row]) -> dict[int, float]:
+    """Processor seconds after which runs were evaluated, their mean.
+
+    A run's processor seconds are known at its end; before, they are taken to pass as its wall
+    time does, which other programs stretch.
+
+    Args:
+        rows: of one variant and task.
+
+    Returns:
+        The seconds at each number of frames at which all runs were evaluated; nothing where the
+        processor seconds of none are known.
+
+    Examples:
+        >>> curve = [
+        ...     {"frames": 50, "wall_seconds": 3.0, "metrics": {}},
+        ...     {"frames": 100, "wall_seconds": 6.0, "metrics": {}},
+        ... ]
+        >>> row = Row(
+        ...     study="s", variant="v", task="t", algorithm="a", seed=0, frames=100, settings={},
+        ...     command="c", commit=None, versions={}, machine={}, wall_seconds=8.0,
+        ...     process_seconds=4.0, curve=curve, final={},
+        ... )
+        >>> seconds_at([row])
+        {50: 1.5, 100: 3.0}
+    """
+    runs = []
+    for row in rows:
+        if row.process_seconds is not None and row.wall_seconds:
+            share = row.process_seconds / row.wall_seconds
+            times = {point["frames"]: point["wall_seconds"] for point in row.curve}
+            runs.append({at: share * time for at, time in times.items() if time is not None})
+    if not runs:
+        return {}
+    common = sorted(set.intersection(*(set(run) for run in runs)))
+    return {frames: sum(run[frames] for run in runs) / len(runs) for frames in common}
+
+
 def draw_curves(
     path: str | Path,
     rows: Sequence[Row],
     panels: Mapping[str, str],
     *,
     references: Mapping[str, Mapping[str, float | None]] | None = None,
+    against: Literal["frames", "seconds"] = "frames",
     legend: bool = True,
     width: float = 3.6,
     dpi: int = 110,
@@ -102,6 +142,8 @@ def draw_curves(
         panels: titles by metric.
         references: metrics of teams that were not trained, drawn as dashed lines. Default:
             those of the rows.
+        against: what is on the x axis, environment frames or processor seconds, see
+            :func:`seconds_at`.
         legend: whether the picture has one.
         width: of a panel, in inches.
         dpi: dots per inch.
@@ -115,7 +157,12 @@ def draw_curves(
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (metric, title) in zip(all_axes, panels.items(), strict=True):
         for place, (variant, runs) in enumerate(variants.items()):
-            if points := curve(runs, metric):
+            points: dict[float, Estimate] = {**curve(runs, metric)}
+            if against == "seconds":
+                times = seconds_at(runs)
+                points = {times[at]: points[at] for at in points.keys() & times.keys()}
+                points = dict(sorted(points.items()))
+            if points:
                 style: dict[str, Any] = {"color": chosen[variant], "lw": 1.5}
                 # Where a color comes again, the line is another.
                 style["linestyle"] = ("-", ":", "-.")[place // len(COLORS) % 3]
@@ -124,7 +171,8 @@ def draw_curves(
             if metrics.get(metric) is not None:
                 style = {"linestyle": (0, dashes), "color": "gray", "lw": 1}
                 axes.axhline(metrics[metric], label=name, **style)
-        _finish(axes, title, "environment frames", frames=True)
+        label = {"frames": "environment frames", "seconds": "processor seconds"}[against]
+        _finish(axes, title, label, frames=True)
     if legend:
         named = dict(
             pair for axes in all_axes for pair in zip(*reversed(_labels(axes)), strict=True)
@@ -152,7 +200,7 @@ def _labels(axes: Any) -> tuple[list, list[str]]:
 
 
 def plot_estimates(
-    axes: Any, points: Mapping[int, Estimate], *, band: float = 0.18, **style: Any
+    axes: Any, points: Mapping[float, Estimate], *, band: float = 0.18, **style: Any
 ) -> None:
     """Interquartile means, with 95 % bands or the line of every run of few.
 

@@ -68,6 +68,8 @@ class Study:
     """By the beginning of a task's name; ``""`` is of every other."""
     panels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Titles of the curves by metric, by the beginning of a task's name."""
+    seconds: bool = False
+    """Draw the curves against processor seconds, too."""
     seeds: Sequence[int] = (0, 1, 2)
     """Of every variant."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -173,9 +175,13 @@ def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link:
         block += [markdown_table(titles, cells), _caption(study, of_section)]
         block += _checked(study, of_section, columns)
         if panels := _of_task(study.panels, task, {}):
-            picture = f"{study.name}_{task.rpartition('/')[2]}_{frames}.png"
-            draw_curves(Path(pictures) / picture, of_section, panels)
-            block.append(f"![Curves of {task}, {frames:,} frames]({link}/{picture})")
+            picture = f"{study.name}_{task.rpartition('/')[2]}_{frames}"
+            draw_curves(Path(pictures) / f"{picture}.png", of_section, panels)
+            block.append(f"![Curves of {task}, {frames:,} frames]({link}/{picture}.png)")
+            if study.seconds:
+                picture = f"{picture}_seconds.png"
+                draw_curves(Path(pictures) / picture, of_section, panels, against="seconds")
+                block.append(f"![The same against processor seconds]({link}/{picture})")
         parts.append("\n\n".join(block))
     return "\n\n".join(parts)
 
