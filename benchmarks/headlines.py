@@ -1,4 +1,4 @@
-"""The table of the README: what teams reach on three tasks.
+"""The table of the README: what teams reach on four tasks.
 
 python benchmarks/headlines.py
 """
@@ -38,6 +38,15 @@ HEADLINES = (
             "MAPPO with `GoalAttention`": ("navigation", "MAPPO, goal attention"),
             "ALITA with `GoalAttention`": ("navigation_off_policy", "ALITA"),
             "MADDPG with `GoalAttention`": ("navigation_off_policy", "MADDPG"),
+        },
+    ),
+    Headline(
+        "smax/2s3z",
+        Column("battles won: best script 0.69", "evaluation/win_rate"),
+        "docs/starcraft.md",
+        {
+            "MAPPO with a memory": ("smax", "MAPPO"),
+            "QMIX": ("smax", "QMIX"),
         },
     ),
     Headline(

@@ -5,9 +5,10 @@ steps; those of SMAX are others, and win rates cannot be compared. The rows of t
 learn nothing, are made by benchmarks/scripted_teams.py.
 """
 
+from columns import SECONDS
 from studies.spread import NO_F, NO_IM
 
-from torchrl_alita.experiments import RETURN, Column, Study, Variant, best, last
+from torchrl_alita.experiments import Column, Study, Variant, best, last
 
 WON = "evaluation/win_rate"
 BATTLES = {"evaluation_episodes": 64}
@@ -44,12 +45,11 @@ STUDY = Study(
         "": (
             Column("won at the end", WON, 2),
             Column("won at best", best(WON), 2),
-            Column("return (at most 20)", RETURN, 1),
-            Column("reward of a step in training", last("training/reward_mean"), 3),
+            SECONDS,
             Column("novelty of a step", last("training/novelty"), 1),
         )
     },
-    panels={"": {WON: "battles won, greedy", RETURN: "return, greedy"}},
+    panels={"": {WON: "battles won, greedy"}},
     settings={**BATTLES, "checkpoint_interval": 1_000_000, "pictures": False},
     seeds=range(5),
     keep=("evaluation/", "training/reward_mean", "training/novelty", "training/saturated_share"),
