@@ -434,10 +434,11 @@ def test_eiti_is_its_formula_from_counts(options):
     assert float(bonus(batch)[INFLUENCE][:, 0].max()) > 0.5
 
 
-def test_an_agent_that_changes_nothing_has_no_transition_influence():
-    """Agent 1 neither helps nor hinders agent 0, whose moves are certain."""
+@pytest.mark.parametrize("slots", [1000, 36])
+def test_an_agent_that_changes_nothing_has_no_transition_influence(slots):
+    """Agent 1 does not change agent 0's moves; 72 pairs in 36 entries do not hide it."""
     batch = line_world()
-    bonus = TransitionInfluence(grid_counts())
+    bonus = TransitionInfluence(grid_counts(slots=slots))
     bonus.update(batch)
     assert float(bonus(batch)[INFLUENCE][:, 1].abs().max()) == 0
 
@@ -458,6 +459,27 @@ def test_transition_influence_from_hashed_tables_that_are_too_small_stays_in_its
     paid = bonus(batch)[INFLUENCE]
     assert float(paid.min()) >= -1
     assert float(paid.max()) < 1
+
+
+def test_three_pushers_are_paid_for_the_influence_of_all():
+    """The box moves in one of four attempts; two who wait for the third are not punished."""
+    env = PushBox(4, num_agents=3, pushes_needed=3, seed=0)
+    step = env.reset()
+    env.agent_cells[:], env.box_cells[:] = torch.tensor([5, 6]), torch.tensor([5, 7])
+    step.update(env._entries(*env._codes(), *[torch.zeros(4, 1, dtype=torch.bool)] * 2))
+    acted = torch.tensor([[1, 1, 1]] + [[1, 1, 4]] * 3)
+    step["agents", "action"] = torch.nn.functional.one_hot(acted, 5).float()
+    codes = env.count_codes()
+    counts = TransitionCounts(
+        codes.own,
+        codes.outcome,
+        num_agents=3,
+        num_actions=5,
+        influencer_state=codes.part,
+        deterministic=codes.deterministic,
+    )
+    paid = TransitionInfluence(counts).observe(env.step(step))[INFLUENCE].squeeze(-1)
+    torch.testing.assert_close(paid[:2], torch.tensor([[0.75, 0.75, 1.5], [0.25, 0.25, 0.5]]))
 
 
 def test_transition_counts_of_three_agents_are_of_pairs():

@@ -319,7 +319,7 @@ class CountCodes:
         team: of the whole state, ``[*B, N, O] -> [*B]``.
         outcome: of what became of each agent, ``[*B, N, O], [*B, N, O] -> [*B, N]``.
         part: of what an agent's own state has beside what others' have. Default: ``own``.
-        deterministic: two agents' own states and actions determine both outcomes.
+        deterministic: all agents' own states and actions determine all outcomes.
     """
 
     own: nn.Module

@@ -24,7 +24,8 @@ class TransitionCounts(nn.Module):
 
     Source: the tables of the code of https://arxiv.org/abs/1910.05512. With more than two
     agents the others are left out, pair by pair. What was never counted has the probability
-    1. A hashed table may count too much, never too little; a probability stays at most 1.
+    1. A hashed table may count too much, never too little. What was counted without i's part
+    bounds it, if those tables are exact: an outcome that is certain without i stays certain.
 
     Args:
         state: code of each agent's own state, ``[*B, N, O] -> [*B, N]`` with a
@@ -35,9 +36,10 @@ class TransitionCounts(nn.Module):
         num_actions: A, of each agent; actions are one-hot.
         influencer_state: code of i's part. Default: ``state``. Where j's own state has what
             both see, as a box, i's need not have it again.
-        deterministic: the next state is a function of both agents' states and actions,
-            so the probability given i's part is 1 and needs no table. Push-Box is such a
-            game; Secret Room, whose doors are not seen, is not.
+        deterministic: the next state is a function of all agents' states and actions, so
+            the probability given all of them is 1 and needs no table. It then stands in the
+            place of the one given i's part; with two agents they are the same. Push-Box is
+            such a game; Secret Room, whose doors are not seen, is not.
         slots: entries of a table that would have more codes; it is then hashed. Default:
             2**24.
 
@@ -181,20 +183,37 @@ class TransitionCounts(nn.Module):
         Returns:
             Two tensors ``[*B, N, N]``, i before j; 1 where i is j.
         """
-        alone = self._share("alone", codes).unsqueeze(-2)
-        alone = alone.expand(*alone.shape[:-2], self.num_agents, -1)
+        names = ("alone", "alone_outcome")
+        times, outcome = (self.tables[name].count(codes[name]).unsqueeze(-2) for name in names)
+        alone = _share(outcome, times).expand(*times.shape[:-2], self.num_agents, -1)
         own = torch.eye(self.num_agents, dtype=torch.bool, device=alone.device)
         alone = alone.masked_fill(own, 1.0)
         if self.deterministic:
             return alone, torch.ones_like(alone)
         others = self._others(alone.device)
+        others = others.expand(*codes["together"].shape)
         together = torch.ones_like(alone)
-        given = self._share("together", codes)
-        return alone, together.scatter(-1, others.expand(given.shape), given)
+        bounds = [of.expand_as(alone).gather(-1, others) for of in (times, outcome)]
+        return alone, together.scatter(-1, others, self._share_together(codes, *bounds))
 
-    def _share(self, name: str, codes: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Of the times that a condition was met, those with this outcome."""
-        times = self.tables[name].count(codes[name])
-        outcome = self.tables[f"{name}_outcome"].count(codes[f"{name}_outcome"])
-        share = outcome / times.clamp_min(1)
-        return torch.where(outcome == 0, 1.0, share.clamp_max(1.0))
+    def _share_together(
+        self, codes: dict[str, torch.Tensor], most: torch.Tensor, most_outcome: torch.Tensor
+    ) -> torch.Tensor:
+        """With i's part, ``[*B, N, N - 1]``, and what was counted without it.
+
+        A hashed table counts too much. Nothing was met more often with i's part than without
+        it, neither this outcome nor any other: where the smaller tables are exact, they set
+        the share right. Most outcomes are certain without i's part, and stay so.
+        """
+        times = self.tables["together"].count(codes["together"])
+        outcome = self.tables["together_outcome"].count(codes["together_outcome"])
+        if all(self.tables[name].slots is None for name in ("alone", "alone_outcome")):
+            outcome = torch.minimum(outcome, most_outcome)
+            times = torch.minimum(times, outcome + (most - most_outcome)).minimum(most)
+        return _share(outcome, times)
+
+
+def _share(outcome: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """Of the times that a condition was met, those with this outcome; 1 if there were none."""
+    share = outcome / times.clamp_min(1)
+    return torch.where(outcome == 0, 1.0, share.clamp_max(1.0))

@@ -80,7 +80,7 @@ def count_codes(size: int, num_agents: int, *, box: bool, deterministic: bool) -
         size: rows, and columns.
         num_agents: N.
         box: an agent's own state has the box's cell beside its own.
-        deterministic: two agents' own states and actions determine both outcomes.
+        deterministic: all agents' own states and actions determine all outcomes.
     """
     blocks = [size] * (2 * num_agents + 2 * box)
     cells = [(2 * agent, 2 * agent + 1) for agent in range(num_agents)]

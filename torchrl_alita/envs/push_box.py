@@ -177,8 +177,7 @@ class PushBox(_grid.GridState, EnvBase):
 
     def count_codes(self) -> CountCodes:
         """What is counted in it: each agent's cell with the box's, all cells, and moves."""
-        few = self.num_agents == 2
-        return _grid.count_codes(self.size, self.num_agents, box=True, deterministic=few)
+        return _grid.count_codes(self.size, self.num_agents, box=True, deterministic=True)
 
     def _set_seed(self, seed: int | None) -> None:
         _grid.set_seed(self.generator, seed)

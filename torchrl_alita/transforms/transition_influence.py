@@ -44,6 +44,11 @@ class TransitionInfluence(Transform):
     nothing after a terminal step. EDTI's other part, j's reward of the step, is the team's
     own where agents are paid alike, and is left out.
 
+    Given i's part, the mean of c over the outcomes is 0 if each outcome can still happen, as
+    where a third agent decides. A game whose agents together determine the outcome is
+    better counted with ``deterministic``: then c is the influence of all on j, is never
+    negative, and is paid to each of them.
+
     It is written under ``("next", "agents", "transition_influence")``, and the reward stays
     as it is. :meth:`update` counts the transitions of a rollout, a call on a batch pays by
     today's counts and changes nothing, and :meth:`observe` does both. Appended to an
