@@ -49,10 +49,12 @@ __all__ = [
     "influence_score",
     "joint_features",
     "joint_parts",
+    "kl_from_standard_normal",
     "lambda_return",
     "min_max",
     "n_step_return",
     "novelty",
+    "present_agents",
     "q_logarithm",
     "replace_own_action",
     "social_influence",
@@ -945,6 +947,71 @@ def transition_influence(alone: torch.Tensor, together: torch.Tensor) -> torch.T
         tensor([ 0.0000,  0.8000, -1.0000])
     """
     return 1 - alone / together
+
+
+def present_agents(
+    observation: torch.Tensor,
+    alive: torch.Tensor | None = None,
+    action_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Whether each agent is in its episode, ``[*B, N, O] -> [*B, N]``.
+
+    Without ``alive``, the dead of a battle are those that see nothing and have no choice.
+
+    Args:
+        observation: ``[*B, N, O]``.
+        alive: bool ``[*B, N, 1]``, where the environment says it.
+        action_mask: bool ``[*B, N, A]``, True where an action is allowed.
+
+    Returns:
+        Bool ``[*B, N]``.
+
+    Raises:
+        TypeError: if a flag or the mask is not bool.
+        ValueError: if it is not of the same agents.
+
+    Examples:
+        >>> observation = torch.tensor([[1.0, 0.5], [0.0, 0.0]])
+        >>> mask = torch.tensor([[True, True], [True, False]])
+        >>> present_agents(observation, action_mask=mask)
+        tensor([ True, False])
+    """
+    for name, entry in (("alive", alive), ("action_mask", action_mask)):
+        if entry is None:
+            continue
+        _check_bool(**{name: entry})
+        if entry.shape[:-1] != observation.shape[:-1]:
+            raise ValueError(
+                f"{name} must be of the agents {tuple(observation.shape[:-1])}, got "
+                f"{tuple(entry.shape)}."
+            )
+    if alive is not None:
+        return alive.squeeze(-1)
+    if action_mask is None:
+        return torch.ones(observation.shape[:-1], dtype=torch.bool, device=observation.device)
+    return (observation != 0).any(-1) | (action_mask.sum(-1) > 1)
+
+
+def kl_from_standard_normal(loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    r"""Divergence of normal distributions from N(0, 1), ``[*B], [*B] -> [*B]``.
+
+    .. math:: D_{KL}(N(\mu, \sigma^2) \,\|\, N(0, 1))
+        = \tfrac{1}{2} (\mu^2 + \sigma^2 - 1) - \log \sigma
+
+    Source: https://arxiv.org/abs/1312.6114, appendix B.
+
+    Args:
+        loc: means.
+        scale: standard deviations, positive.
+
+    Returns:
+        At least 0.
+
+    Examples:
+        >>> kl_from_standard_normal(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
+        tensor([0., 2.])
+    """
+    return (loc.square() + scale.square() - 1) / 2 - scale.log()
 
 
 def social_influence(conditional: torch.Tensor, policy: torch.Tensor) -> torch.Tensor:

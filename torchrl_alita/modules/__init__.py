@@ -40,6 +40,7 @@ from torchrl_alita.modules.sides import AllAgents, RandomPolicy, SidesPolicy, si
 from torchrl_alita.modules.stacked_linear import StackedLinear
 from torchrl_alita.modules.stochastic import make_stochastic_actor, make_team_value
 from torchrl_alita.modules.team_exploration import TeamExploration
+from torchrl_alita.modules.transition_model import TransitionModel
 
 __all__ = [
     "AgentAttention",
@@ -62,6 +63,7 @@ __all__ = [
     "StackedLinear",
     "TeamExploration",
     "TrajectoryDiscriminator",
+    "TransitionModel",
     "joint_action_number",
     "make_actor",
     "make_attention_actor",

@@ -15,6 +15,7 @@ from torchrl_alita.objectives.meta_gradient import meta_weight
 from torchrl_alita.objectives.model_of_others import ModelOfOthersLoss
 from torchrl_alita.objectives.novelty import NoveltyLoss
 from torchrl_alita.objectives.optimum import AtPolicy, BestOf, Enumerated, TDTarget
+from torchrl_alita.objectives.transition_model import TransitionModelLoss
 from torchrl_alita.objectives.trust_region import TRPOLoss
 from torchrl_alita.objectives.tsallis import TsallisLoss
 from torchrl_alita.objectives.unit import OwnGradient
@@ -41,6 +42,7 @@ __all__ = [
     "TDTarget",
     "TRPOLoss",
     "Trained",
+    "TransitionModelLoss",
     "TsallisLoss",
     "ValueDecompositionLoss",
     "meta_weight",
