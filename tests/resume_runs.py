@@ -101,6 +101,15 @@ if find_spec("jaxmarl"):
         "alita marginal": ALGORITHMS["alita marginal"],
         "alita, recurrent": {**ALGORITHMS["alita marginal"], **MEMORY, "critic_input": "state"},
         "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED},
+        "edti": {
+            "algorithm": "on_policy_alita",
+            "recurrent": True,
+            "share_params": True,
+            "visit_coeff": 0.0,
+            "team_visit_coeff": 0.0,
+            "transition_estimator": "model",
+            "transition_values": True,
+        },
     }
 
 

@@ -13,17 +13,19 @@ from torchrl.objectives import LossModule
 from torchrl.objectives.rnd import RNDLoss
 
 from torchrl_alita.layout import OBSERVATION, Layout, next_key
-from torchrl_alita.modules import Autoencoder, ModelOfOthers
+from torchrl_alita.modules import Autoencoder, ModelOfOthers, TransitionModel
 from torchrl_alita.modules._mlp import multi_agent_mlp
-from torchrl_alita.objectives import ModelOfOthersLoss, NoveltyLoss
+from torchrl_alita.objectives import ModelOfOthersLoss, NoveltyLoss, TransitionModelLoss
 from torchrl_alita.team import Team
-from torchrl_alita.transforms import NoveltyReward, RNDBonus, SocialInfluence
+from torchrl_alita.transforms import NoveltyReward, RNDBonus, SocialInfluence, TransitionInfluence
 
-__all__ = ["LearnedBonus", "novelty_bonus", "rnd_bonus", "social_bonus"]
+__all__ = ["LearnedBonus", "novelty_bonus", "rnd_bonus", "social_bonus", "transition_bonus"]
 
 _CELLS, _NUM_FEATURES = (64, 64), 32
 # Of the rows of a rollout: https://arxiv.org/abs/1810.12894.
 _SHARE = 4
+# Of a model of transitions: passes over a rollout, and transitions of a step, the source's.
+_PASSES, _MOST_ROWS = 2, 512
 
 
 class LearnedBonus:
@@ -35,6 +37,7 @@ class LearnedBonus:
         reads: keys that the loss reads.
         lr: Adam's learning rate.
         sequences: the loss reads sequences.
+        first: a rollout is learned from before it is paid, all of it.
     """
 
     def __init__(
@@ -45,14 +48,16 @@ class LearnedBonus:
         *,
         lr: float,
         sequences: bool = False,
+        first: bool = False,
     ):
         self.transform, self.loss, self.sequences = transform, loss, sequences
+        self.first = first
         self.reads = list(reads)
         params = [param for param in loss.parameters() if param.requires_grad]
         self.optimizer = torch.optim.Adam(params, lr=lr, fused=True)
 
     def train(self, rollout: TensorDictBase, minibatch_size: int) -> TensorDict:
-        """A quarter of a rollout ``[B, T]``, once.
+        """A quarter of a rollout ``[B, T]``, once; or all of it, if that comes first.
 
         Args:
             rollout: with what the loss reads.
@@ -61,16 +66,25 @@ class LearnedBonus:
         Returns:
             The last step's losses, detached.
         """
-        rows = rollout.select(*self.reads)
+        rows = rollout.select(*self.reads, strict=False)
         rows = rows if self.sequences else rows.reshape(-1)
         size = max(1, minibatch_size // (rollout.shape[1] if self.sequences else 1))
-        chosen = torch.randperm(len(rows), device=rows.device)[: max(1, len(rows) // _SHARE)]
-        for part in chosen.split(size):
+        parts = [] if self.first else list(self._order(rows, 1 / _SHARE).split(size))
+        if self.first:
+            size = min(size, _MOST_ROWS)
+            parts = [part for _ in range(_PASSES) for part in self._order(rows).split(size)]
+        for part in parts:
             self.optimizer.zero_grad(set_to_none=True)
             losses = self.loss(rows[part])
             sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
             self.optimizer.step()
         return losses.detach()
+
+    @staticmethod
+    def _order(rows: TensorDictBase, share: float = 1.0) -> torch.Tensor:
+        """Numbers of a share of the rows, drawn."""
+        count = max(1, int(len(rows) * share))
+        return torch.randperm(len(rows), device=rows.device)[:count]
 
 
 def novelty_bonus(
@@ -126,3 +140,28 @@ def social_bonus(layout: Layout, *, lr: float, device: torch.device) -> LearnedB
     )
     bonus, loss = SocialInfluence(model).to(device), ModelOfOthersLoss(model)
     return LearnedBonus(bonus, loss, loss.in_keys, lr=lr, sequences=True)
+
+
+def transition_bonus(
+    layout: Layout,
+    *,
+    features: Sequence[int] | None,
+    share_params: bool,
+    value: NestedKey | None,
+    gamma: float,
+    lr: float,
+    device: torch.device,
+) -> LearnedBonus:
+    """Influence on what becomes of the others, by a model of it: EITI, or EDTI with values."""
+    model = TransitionModel(
+        layout.num_agents,
+        observation_size=layout.observation_size,
+        action_size=layout.action_size,
+        features=features,
+        share_params=share_params,
+        device=device,
+    )
+    bonus = TransitionInfluence(model, value=value, gamma=gamma).to(device)
+    loss = TransitionModelLoss(model)
+    reads = [*loss.in_keys, *loss.optional_keys]
+    return LearnedBonus(bonus, loss, reads, lr=lr, first=True)

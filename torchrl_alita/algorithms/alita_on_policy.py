@@ -23,6 +23,7 @@ from torchrl_alita.algorithms._learned_bonuses import (
     novelty_bonus,
     rnd_bonus,
     social_bonus,
+    transition_bonus,
 )
 from torchrl_alita.algorithms._learner import make_optimizer, soft_update
 from torchrl_alita.algorithms.alita import MOST_OTHER_ACTIONS
@@ -75,6 +76,12 @@ class OnPolicyALITASettings(MAPPOSettings):
     """Weight of the bonus for changing what becomes of the others (EITI)."""
     transition_values: bool = False
     """Weigh that influence by what the others can still earn (EDTI)."""
+    transition_estimator: Literal["counts", "model"] = "counts"
+    """Where its probabilities come from: counts, or a model where transitions cannot be
+    counted, see ``TransitionModel``."""
+    transition_features: tuple[int, ...] = ()
+    """With a model: the features of the others' observations whose change counts, from the end
+    where negative. Default: all."""
     social_coeff: float = 0.0
     """Weight of the bonus for what the others do next because of one's action (Social
     Influence), by a learned model of them."""
@@ -101,7 +108,7 @@ class OnPolicyALITASettings(MAPPOSettings):
     autoencoder_lr: float = 1e-3
     """Adam's learning rate of the novelty's autoencoder."""
     model_lr: float = 1e-3
-    """Adam's learning rate of RND's predictor, and of the model of others."""
+    """Adam's learning rate of RND's predictor, and of the models of others and of transitions."""
     critic_lr: float = 1e-3
     """Adam's learning rate of the action values of the influence."""
     tau: float = 0.05
@@ -133,6 +140,11 @@ class OnPolicyALITASettings(MAPPOSettings):
         if self.recurrent and self.influence_coeff:
             raise ValueError(
                 "The action values of the influence have no memory: recurrent must be False."
+            )
+        if self.transition_features and self.transition_estimator == "counts":
+            raise ValueError(
+                "What is counted is the environment's code: transition_features needs "
+                f"transition_estimator='model', got {self.transition_features}."
             )
         if self.bonuses not in ((), _OWN_HEAD):
             raise ValueError(
@@ -267,8 +279,8 @@ class OnPolicyALITA(MAPPO):
 
     def _bonuses(self, env: EnvBase, settings: OnPolicyALITASettings) -> dict[str, nn.Module]:
         """What is counted, by name."""
-        of_counts = settings.visit_coeff, settings.team_visit_coeff, settings.transition_coeff
-        if not any(of_counts):
+        counted = settings.transition_coeff and settings.transition_estimator == "counts"
+        if not any((settings.visit_coeff, settings.team_visit_coeff, counted)):
             return {}
         codes, made = count_codes_of(env), {}
         num_agents, slots = self.layout.num_agents, settings.slots
@@ -282,7 +294,7 @@ class OnPolicyALITA(MAPPO):
             made["team_visits"] = VisitBonus(
                 codes.team, slots=slots if many else None, visit_bonus=TEAM_VISIT_BONUS
             )
-        if settings.transition_coeff:
+        if counted:
             counts = TransitionCounts(
                 codes.own,
                 codes.outcome,
@@ -305,6 +317,16 @@ class OnPolicyALITA(MAPPO):
             if not layout.discrete:
                 raise ValueError(f"social_coeff is for one-hot actions, got {self.action_spec}.")
             made["model_of_others"] = social_bonus(layout, lr=settings.model_lr, device=self.device)
+        if settings.transition_coeff and settings.transition_estimator == "model":
+            made["transition_model"] = transition_bonus(
+                layout,
+                features=settings.transition_features or None,
+                share_params=settings.share_params,
+                value=REWARD_VALUE if settings.transition_values else None,
+                gamma=settings.gamma,
+                lr=settings.model_lr,
+                device=self.device,
+            )
         if settings.rnd_coeff:
             joint = settings.rnd_input == "team"
             made["rnd"] = rnd_bonus(layout, joint=joint, lr=settings.model_lr, device=self.device)
@@ -365,10 +387,16 @@ class OnPolicyALITA(MAPPO):
             KeyError: if the batch lacks a key.
             ValueError: if it is no batch ``[B, T]``.
         """
-        rollout, paid = self._paid(self._check_names(batches)["rollout"])
+        rollout = self._check_names(batches)["rollout"]
+        size = self.settings.minibatch_size
+        firsts = [b.train(rollout, size) for b in self.learned.values() if b.first]
+        rollout, paid = self._paid(rollout)
         logs = super().update({"rollout": rollout})
+        for losses in firsts:
+            logs.update(losses)
         for bonus in self.learned.values():
-            logs.update(bonus.train(rollout, self.settings.minibatch_size))
+            if not bonus.first:
+                logs.update(bonus.train(rollout, size))
         if self.influence is not None:
             logs.update(self._train_action_values(rollout))
         if self.exploration is not None:
