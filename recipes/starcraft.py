@@ -14,10 +14,14 @@ from dataclasses import asdict
 
 from torchrl_alita.algorithms import (
     ALITASettings,
+    COMASettings,
     IPPOSettings,
     IQLSettings,
+    LICASettings,
+    LIIRSettings,
     MADDPGSettings,
     MAPPOSettings,
+    MAVENSettings,
     OnPolicyALITASettings,
     QMIXSettings,
     VDNSettings,
@@ -91,6 +95,10 @@ def defaults(task: str) -> dict[str, Config]:
         "mappo": MAPPOSettings(recurrent=True),
         "ippo": IPPOSettings(recurrent=True),
         "on_policy_alita": on_policy,
+        "coma": COMASettings(),
+        "lica": LICASettings(),
+        "liir": LIIRSettings(),
+        "maven": MAVENSettings(),
     }
     return {
         name: Config(task=task, training=TRAINING, algorithm=chosen)

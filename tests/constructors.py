@@ -42,6 +42,7 @@ from torchrl_alita.data import BinCode, JointCode, TransitionCounts
 from torchrl_alita.modules import (
     InfluenceAttention,
     ModelOfOthers,
+    TransitionModel,
     make_counterfactual_critic,
     make_discriminator,
     make_gaussian_actor,
@@ -60,6 +61,7 @@ from torchrl_alita.objectives import (
     LIIRLoss,
     MAVENLoss,
     ModelOfOthersLoss,
+    TransitionModelLoss,
 )
 from torchrl_alita.transforms import (
     BonusScale,
@@ -266,6 +268,7 @@ LOSSES = {
     "matd3": lambda **kw: maddpg(num_critics=2, others_actions="policy", **kw),
     "maddpg_all": maddpg_all,
     "novelty": novelty,
+    "transition_model": lambda **kw: TransitionModelLoss(transition_model(), **kw),
     "clones": lambda **kw: estimator("clones", **kw),
     "centralized": lambda **kw: estimator("centralized", **kw),
     "influence_marginal": influence,
@@ -301,6 +304,7 @@ BONUSES = {
     ),
     "scale": lambda: updated(BonusScale({("agents", "novelty"): 0.5}), (B, T)),
     "transition_influence": lambda: updated(TransitionInfluence(transition_counts())),
+    "transition_influence_learned": lambda: TransitionInfluence(transition_model()),
     "rnd": lambda: RNDBonus(*(random_network(seed) for seed in (3, 4))),
     "rnd_of_the_team": lambda: updated(
         RNDBonus(*(random_network(seed, team=True) for seed in (3, 4)), num_features=O)
@@ -333,6 +337,16 @@ def random_network(seed: int, *, team: bool = False) -> nn.Sequential:
 def model_of_others() -> ModelOfOthers:
     torch.manual_seed(3)
     return ModelOfOthers(N, observation_size=O, num_actions=A, num_cells=SMALL)
+
+
+def transition_model() -> TransitionModel:
+    """Its weights hardly vary, so that two draws of them say the same."""
+    torch.manual_seed(3)
+    model = TransitionModel(N, observation_size=O, action_size=A, num_cells=SMALL)
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            param.fill_(-20.0) if name.endswith("rho") else param.uniform_(-0.3, 0.3)
+    return model
 
 
 def transition_counts() -> TransitionCounts:

@@ -1454,6 +1454,8 @@ def test_every_public_constructor_meets_hostile_arguments():
         "ModelOfOthers",
         "ModelOfOthersLoss",
         "PoliciesOfOthers",
+        "TransitionModel",
+        "TransitionModelLoss",
     }
     # Their bad input stands in tests of their own.
     others |= {"AllAgents", "RandomPolicy", "SideView", "SidesPolicy"}

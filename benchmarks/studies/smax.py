@@ -16,6 +16,17 @@ BATTLES = {"evaluation_episodes": 64}
 WIDER_CODE = {"algorithm.autoencoder_cells": [128, 64, 32, 64, 128]}
 NO_MEMORY = {"algorithm.recurrent": False}
 
+# Influence on the others' health, place and cooldown, and nothing else.
+EITI = {
+    "algorithm.recurrent": True,
+    "algorithm.novelty_coeff": 0.0,
+    "algorithm.diversity_coeff": 0.0,
+    "algorithm.influence_coeff": 0.0,
+    "algorithm.transition_coeff": 0.1,
+    "algorithm.transition_estimator": "model",
+    "algorithm.transition_features": [-10, -9, -8, -7],
+}
+
 STUDY = Study(
     name="smax",
     page="docs/starcraft.md",
@@ -36,6 +47,14 @@ STUDY = Study(
         "IQL": Variant(algorithm="iql"),
         "MAPPO": Variant(algorithm="mappo"),
         "IPPO": Variant(algorithm="ippo"),
+        "COMA": Variant(algorithm="coma"),
+        "LICA": Variant(algorithm="lica"),
+        "LIIR": Variant(algorithm="liir"),
+        "MAVEN": Variant(algorithm="maven"),
+        "EITI": Variant(algorithm="on_policy_alita", settings=EITI),
+        "EDTI": Variant(
+            algorithm="on_policy_alita", settings=EITI | {"algorithm.transition_values": True}
+        ),
         "MAPPO, no memory": Variant(algorithm="mappo", settings=NO_MEMORY),
         "ALITA on MAPPO, no memory": Variant(algorithm="on_policy_alita"),
         "the same, no F": Variant(algorithm="on_policy_alita", settings=NO_F),

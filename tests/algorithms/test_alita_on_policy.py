@@ -10,10 +10,11 @@ import torch
 from fakes import TargetEnv
 from tensordict import TensorDict
 from tensordict.nn import TensorDictSequential
-from torchrl.envs import ExplorationType, set_exploration_type
+from torchrl.envs import ExplorationType, TransformedEnv, set_exploration_type
 
 from torchrl_alita.algorithms import OnPolicyALITA, OnPolicyALITASettings
 from torchrl_alita.envs import PushBox, SecretRoom
+from torchrl_alita.transforms import recurrent_transforms
 
 SMALL = OnPolicyALITASettings(
     num_cells=(8,), value_num_cells=(8,), minibatch_size=30, exploration_frames=1000
@@ -242,3 +243,31 @@ def test_bad_settings_are_refused_in_one_sentence(change, message):
 def test_an_environment_that_does_not_say_what_is_counted_is_refused():
     with pytest.raises(ValueError, match=re.escape("TargetEnv does not say what is counted in it")):
         made(SMALL, TargetEnv(discrete=True))
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_what_cannot_be_counted_is_paid_by_a_model_that_learns_it_first(values):
+    """EITI and EDTI of recurrent policies; the environment has no codes."""
+    settings = replace(
+        NOTHING,
+        recurrent=True,
+        share_params=True,
+        transition_coeff=1.0,
+        transition_estimator="model",
+        transition_features=(-1, 0),
+        transition_values=values,
+    )
+    algorithm = made(settings, TargetEnv(discrete=True))
+    env = TransformedEnv(TargetEnv(discrete=True), recurrent_transforms(algorithm.actor))
+    model = algorithm.learned["transition_model"].transform.counts
+    assert model.untrained
+    logs = algorithm.update({"rollout": rollout(algorithm, env)})
+    assert not model.untrained
+    assert float(logs["bonus_transition_influence"]) != 0
+    assert logs["loss_transition_model"].isfinite()
+
+
+def test_features_of_what_is_counted_are_refused():
+    message = "transition_features needs transition_estimator='model', got (0,)."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        OnPolicyALITASettings(transition_features=(0,))
