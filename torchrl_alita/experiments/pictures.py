@@ -156,16 +156,16 @@ def draw_curves(
         references = references_of(rows)
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (metric, title) in zip(all_axes, panels.items(), strict=True):
-        for place, (variant, runs) in enumerate(variants.items()):
-            points: dict[float, Estimate] = {**curve(runs, metric)}
+        for number, (variant, runs) in enumerate(variants.items()):
+            estimates = curve(runs, metric)
+            places = {at: float(at) for at in estimates}
             if against == "seconds":
-                times = seconds_at(runs)
-                points = {times[at]: points[at] for at in points.keys() & times.keys()}
-                points = dict(sorted(points.items()))
+                places = seconds_at(runs)
+            points = {places[at]: found for at, found in estimates.items() if at in places}
             if points:
                 style: dict[str, Any] = {"color": chosen[variant], "lw": 1.5}
                 # Where a color comes again, the line is another.
-                style["linestyle"] = ("-", ":", "-.")[place // len(COLORS) % 3]
+                style["linestyle"] = ("-", ":", "-.")[number // len(COLORS) % 3]
                 plot_estimates(axes, points, label=variant, **style)
         for dashes, (name, metrics) in zip(DASHES, references.items(), strict=False):
             if metrics.get(metric) is not None:
