@@ -165,6 +165,19 @@ class TransitionModel(nn.Module):
         return self._table(alone[..., second]), self._table(together)
 
     def _check(self, *entries: torch.Tensor) -> None:
+        weight = self.alone.layers[0].loc
+        for entry in entries:
+            if entry.device != weight.device:
+                raise ValueError(
+                    f"The network is on {weight.device}, its inputs on {entry.device}."
+                )
+        # One-hot actions may be whole numbers.
+        for entry in (entries[0], entries[2]):
+            if entry.dtype != weight.dtype:
+                raise TypeError(
+                    f"The network's parameters are {weight.dtype}, its inputs {entry.dtype}: cast "
+                    f"the batch or the network."
+                )
         lead = entries[0].shape[:-2]
         widths = (self.observation_size, self.action_size, self.observation_size)
         names = ("observation", "action", "next observation")
