@@ -93,12 +93,14 @@ def test_learned_densities_come_near_those_of_a_linear_gaussian_system():
     acted = batch["agents", "action"][..., 1]
     move = (batch["next", "agents", "observation"] - batch["agents", "observation"]).squeeze(-1)
     of_both = Normal(acted[:, 1] + PUSH * acted[:, 0], NOISE).log_prob(move[:, 1])
-    assert float((together[:, 0, 1] - of_both).abs().mean()) < 0.1
+    assert float((together[:, 0, 1] - of_both).abs().mean()) < 0.2
     # A mixture of two; a normal with its mean and deviation is what the model can say.
     spread = math.hypot(NOISE, PUSH / 2)
     of_one = Normal(acted[:, 1] + PUSH / 2, spread).log_prob(move[:, 1])
-    assert float((alone[:, 0, 1] - of_one).abs().mean()) < 0.1
-    assert float((together[:, 1, 0] - alone[:, 1, 0]).abs().mean()) < 0.1
+    assert float((alone[:, 0, 1] - of_one).abs().mean()) < 0.2
+    # The two differ by more than what is allowed.
+    assert float((of_both - of_one).abs().mean()) > 0.5
+    assert float((together[:, 1, 0] - alone[:, 1, 0]).abs().mean()) < 0.2
     assert float(alone.diagonal(dim1=-2, dim2=-1).abs().max()) == 0
 
 
