@@ -24,6 +24,7 @@ from typing import Any
 import pages
 import tyro
 from pages import ROOT, Measurement, made_by, table
+from studies import smax
 from timing import NEVER, Stopwatch, restart_with_allocator
 
 from torchrl_alita.algorithms import get_algorithm
@@ -34,12 +35,8 @@ RECIPE = runpy.run_path(str(ROOT / "recipes" / "starcraft.py"))
 MILLION = 1_000_000
 # Of each method that stores: what is drawn costs the same from a larger one.
 BUFFER = 20_000
-# Nothing but the influence on the others' health, place and cooldown, which a model learns.
-EITI = {
-    "recurrent": True, "share_params": True, "visit_coeff": 0.0, "team_visit_coeff": 0.0,
-    "novelty_coeff": 0.0, "diversity_coeff": 0.0, "influence_coeff": 0.0, "transition_coeff": 0.1,
-    "transition_estimator": "model", "transition_features": (-10, -9, -8, -7),
-}  # fmt: skip
+# As the study has it.
+EITI = {name.removeprefix("algorithm."): value for name, value in smax.EITI.items()}
 # Name, algorithm, and what differs from its settings.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "QMIX": ("qmix", {}),

@@ -42,11 +42,12 @@ HEADLINES = (
     ),
     Headline(
         "smax/2s3z",
-        Column("battles won: best script 0.69", "evaluation/win_rate"),
+        Column("battles won", "evaluation/win_rate"),
         "docs/starcraft.md",
         {
             "MAPPO with a memory": ("smax", "MAPPO"),
             "QMIX": ("smax", "QMIX"),
+            "a script, nothing learned": ("smax", "a script: the last enemy in reach"),
         },
     ),
     Headline(

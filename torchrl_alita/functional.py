@@ -49,7 +49,6 @@ __all__ = [
     "influence_score",
     "joint_features",
     "joint_parts",
-    "kl_from_standard_normal",
     "lambda_return",
     "min_max",
     "n_step_return",
@@ -990,28 +989,6 @@ def present_agents(
     if action_mask is None:
         return torch.ones(observation.shape[:-1], dtype=torch.bool, device=observation.device)
     return (observation != 0).any(-1) | (action_mask.sum(-1) > 1)
-
-
-def kl_from_standard_normal(loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    r"""Divergence of normal distributions from N(0, 1), ``[*B], [*B] -> [*B]``.
-
-    .. math:: D_{KL}(N(\mu, \sigma^2) \,\|\, N(0, 1))
-        = \tfrac{1}{2} (\mu^2 + \sigma^2 - 1) - \log \sigma
-
-    Source: https://arxiv.org/abs/1312.6114, appendix B.
-
-    Args:
-        loc: means.
-        scale: standard deviations, positive.
-
-    Returns:
-        At least 0.
-
-    Examples:
-        >>> kl_from_standard_normal(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
-        tensor([0., 2.])
-    """
-    return (loc.square() + scale.square() - 1) / 2 - scale.log()
 
 
 def social_influence(conditional: torch.Tensor, policy: torch.Tensor) -> torch.Tensor:

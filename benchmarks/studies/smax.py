@@ -24,7 +24,7 @@ EITI = {
     "algorithm.influence_coeff": 0.0,
     "algorithm.transition_coeff": 0.1,
     "algorithm.transition_estimator": "model",
-    "algorithm.transition_features": [-10, -9, -8, -7],
+    "algorithm.transition_features": (-10, -9, -8, -7),
 }
 
 STUDY = Study(

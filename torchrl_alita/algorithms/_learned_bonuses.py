@@ -69,22 +69,17 @@ class LearnedBonus:
         rows = rollout.select(*self.reads, strict=False)
         rows = rows if self.sequences else rows.reshape(-1)
         size = max(1, minibatch_size // (rollout.shape[1] if self.sequences else 1))
-        parts = [] if self.first else list(self._order(rows, 1 / _SHARE).split(size))
+        passes, count = 1, max(1, len(rows) // _SHARE)
         if self.first:
-            size = min(size, _MOST_ROWS)
-            parts = [part for _ in range(_PASSES) for part in self._order(rows).split(size)]
+            passes, count, size = _PASSES, len(rows), min(size, _MOST_ROWS)
+        drawn = [torch.randperm(len(rows), device=rows.device)[:count] for _ in range(passes)]
+        parts = [part for order in drawn for part in order.split(size)]
         for part in parts:
             self.optimizer.zero_grad(set_to_none=True)
             losses = self.loss(rows[part])
             sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
             self.optimizer.step()
         return losses.detach()
-
-    @staticmethod
-    def _order(rows: TensorDictBase, share: float = 1.0) -> torch.Tensor:
-        """Numbers of a share of the rows, drawn."""
-        count = max(1, int(len(rows) * share))
-        return torch.randperm(len(rows), device=rows.device)[:count]
 
 
 def novelty_bonus(

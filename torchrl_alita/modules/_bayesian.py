@@ -8,8 +8,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-
-from torchrl_alita import functional
+from torch.distributions import Normal, kl_divergence
 
 # Of a weight at the start, in units of the bound of its mean.
 _FIRST_SCALE = 0.1
@@ -55,7 +54,9 @@ class BayesianLinear(nn.Module):
 
     def kl(self) -> torch.Tensor:
         """Divergence of the weights from N(0, 1), ``[]``."""
-        return functional.kl_from_standard_normal(self.loc, self.scale).sum()
+        weights = Normal(self.loc, self.scale, validate_args=False)
+        prior = Normal(torch.zeros_like(self.loc), torch.ones_like(self.loc), validate_args=False)
+        return kl_divergence(weights, prior).sum()
 
     def forward(self, inputs: torch.Tensor, *, sample: bool = False) -> torch.Tensor:
         weight = self.loc
