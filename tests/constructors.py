@@ -289,6 +289,7 @@ LOSSES = {
     "qmix": value_decomposition,
     "vdn": lambda **kw: value_decomposition("vdn", recurrent=False, **kw),
     "iql": lambda **kw: value_decomposition(None, double_q=False, **kw),
+    "qmix_lambda": lambda **kw: value_decomposition(**{"lmbda": 0.6, **kw}),
     "influence_in_turns": alone,
     "influence_in_turns_next": lambda **kw: alone("clones", optimum=BestOf(at="next"), **kw),
     "influence_in_turns_td_target": lambda **kw: alone(optimum=TDTarget(), **kw),

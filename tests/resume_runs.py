@@ -100,7 +100,7 @@ if find_spec("jaxmarl"):
     SUITES["smax"] = {
         "alita marginal": ALGORITHMS["alita marginal"],
         "alita, recurrent": {**ALGORITHMS["alita marginal"], **MEMORY, "critic_input": "state"},
-        "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED},
+        "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "lmbda": 0.5},
         "edti": {
             "algorithm": "on_policy_alita",
             "recurrent": True,

@@ -27,7 +27,7 @@ from torchrl_alita import BestOf
 def test_loss_keeps_its_promise(name, promise):
     if name in ("influence_score", "maddpg_all"):
         batch = one_hot_episodes()
-    elif name.startswith("recurrent") or name in ("qmix", "vdn", "iql", *ROLLOUTS):
+    elif name.startswith("recurrent") or name in ("qmix", "qmix_lambda", "vdn", "iql", *ROLLOUTS):
         # Few steps: a compiled graph has them all.
         batch = sequences(batch_size=(B, 3))
     else:

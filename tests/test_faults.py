@@ -78,7 +78,7 @@ from torchrl_alita.training import evaluate
 
 def batch_of(name: str) -> TensorDict:
     """What a loss or transform of this name takes."""
-    if name.startswith("recurrent") or name in ("qmix", "vdn", "iql", *ROLLOUTS):
+    if name.startswith("recurrent") or name in ("qmix", "qmix_lambda", "vdn", "iql", *ROLLOUTS):
         return sequences(batch_size=(B, 2))
     if name in ("influence_score", "maddpg_all"):
         return one_hot_episodes()

@@ -173,7 +173,7 @@ MAKERS = {f"loss_{name}": seeded(make) for name, make in LOSSES.items()} | {
 # Of batches with a dimension of time.
 IN_ORDER = (
     *("loss_influence_score", "loss_recurrent_maddpg", "loss_recurrent_influence"),
-    *("loss_recurrent_clones", "loss_qmix", "loss_iql"),
+    *("loss_recurrent_clones", "loss_qmix", "loss_qmix_lambda", "loss_iql"),
     *(f"loss_{name}" for name in ROLLOUTS),
 )
 EVERY = pytest.mark.parametrize("name", MAKERS)
@@ -185,7 +185,7 @@ AGENTS = ("observation", "action", "reward", "novelty")
 
 def batch_for(name: str, batch_size: tuple[int, ...] | None = None) -> TensorDict:
     """An ordinary batch of a loss or transform; some have steps in order."""
-    of_sequences = ("qmix", "vdn", "iql", *ROLLOUTS)
+    of_sequences = ("qmix", "qmix_lambda", "vdn", "iql", *ROLLOUTS)
     if name.startswith("loss_recurrent") or name.removeprefix("loss_") in of_sequences:
         usual = (B,) if name == "loss_vdn" else (B, 2)
         return sequences(batch_size=usual if batch_size is None else batch_size)
@@ -1211,7 +1211,7 @@ ARGUMENTS = {
         "hidden_size": "whole",
     },
     _qnetwork: {"hidden_size": "whole"},
-    _value_decomposition: {"gamma": "share", "reduction": "name"},
+    _value_decomposition: {"gamma": "share", "lmbda": "share", "reduction": "name"},
     _qmix: {
         "hidden_size": "whole",
         "mixing_embed_dim": "whole",

@@ -118,7 +118,9 @@ def test_deep_q_networks_discount_as_many_steps_as_a_transition_has(kind):
 @pytest.mark.parametrize("make", [value_decomposition, maven])
 def test_a_memory_that_would_miss_the_steps_between_is_refused(make):
     batch = sequences(batch_size=(B, 3)).set(STEPS, torch.ones(B, 3, 1, dtype=torch.long))
-    with pytest.raises(ValueError, match="memory take transitions of one step"):
+    with pytest.raises(
+        ValueError, match="memory, and lambda returns, take transitions of one step"
+    ):
         make()(batch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from constructors import value_decomposition
 from fakes import A, B, H, N, O, S, TargetEnv, by_name, random_batch, sequences
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
@@ -201,6 +202,53 @@ def test_the_target_at_an_episodes_end_does_not_see_the_next_episode():
         assert bool((first != second).any()) == differs
 
 
+@pytest.mark.parametrize("mixer", [None, vdn_mixer, qmixer])
+@pytest.mark.parametrize("double_q", [False, True])
+def test_a_target_that_looks_ahead_is_the_recursion_over_each_episode(mixer, double_q):
+    """G_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}), from one-step targets alone."""
+    torch.manual_seed(0)
+    batch, gamma, lmbda = sequences(), 0.9, 0.6
+    network = make_qnetwork(STATE, hidden_size=H)
+    options = {"gamma": gamma, "double_q": double_q, "reduction": "none"}
+    mixer = mixer and mixer()
+    ours = ValueDecompositionLoss(network, mixer, lmbda=lmbda, **options)
+    one_step = ValueDecompositionLoss(network, mixer, **options)
+    for loss in (ours, one_step):
+        SoftUpdate(loss, tau=0.5)
+    # One that is cut within the sequence, one that ends there.
+    batch["next", "done"][:2, 2] = True
+    batch["next", "terminated"][1, 2] = True
+    done = batch["next", "done"]
+    local = one_step._local(batch, one_step.local_value_network_params)
+    # A reward of 0 leaves gamma times the value that follows, 0 after a terminal step.
+    unpaid = batch.clone()
+    unpaid["next", "agents", "reward"][:] = 0
+    following = one_step._target(unpaid, local)
+    expected = one_step._target(batch, local).clone()
+    shape = (*done.shape[:2], *[1] * (expected.ndim - 2))
+    goes_on = ~done.view(shape)
+    for t in range(done.shape[1] - 2, -1, -1):
+        further = gamma * expected[:, t + 1] * goes_on[:, t]
+        expected[:, t] += lmbda * goes_on[:, t] * (further - following[:, t])
+    torch.testing.assert_close(ours._target(batch, local), expected)
+    assert ours(batch)["target_value"].mean() != one_step(batch)["target_value"].mean()
+
+
+def test_qmix_learns_on_sequences_what_a_later_reward_is_worth():
+    """With lambda 1 and no value that moves, the values are the returns of what was done."""
+    torch.manual_seed(0)
+    batch = sequences()
+    for name in ("done", "terminated"):
+        batch["next", name][:] = False
+        batch["next", name][:, -1] = True
+    batch["next", "agents", "reward"][:] = 1.0
+    loss = ValueDecompositionLoss(table([[9.0, 9.0]] * N), vdn_mixer(), gamma=0.5, lmbda=1.0)
+    SoftUpdate(loss, tau=0.5)
+    steps = batch.shape[1]
+    returns = 2 - 0.5 ** torch.arange(steps - 1, -1, -1.0)
+    torch.testing.assert_close(loss(batch)["target_value"], returns.mean())
+
+
 @pytest.mark.parametrize(("kind", "solves"), [(VDN, True), (QMIX, True), (IQL, True)])
 def test_a_game_whose_agents_pay_each_for_itself_is_solved(kind, solves):
     """Action 1 pays each agent, whatever the other does: the best joint action is (1, 1)."""
@@ -287,6 +335,23 @@ def test_rmsprop_is_pymarls():
         (lambda: QMIX(STATE, QMIX.Settings(max_grad_norm=0)), ValueError, "max_grad_norm"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), gamma=1.5), ValueError, "gamma"),
         (lambda: ValueDecompositionLoss(table([[0.0]]), reduction="x"), ValueError, "reduction"),
+        (lambda: ValueDecompositionLoss(table([[0.0]]), lmbda=-0.1), ValueError, "lmbda"),
+        (lambda: QMIX.Settings(lmbda=1.1), ValueError, "lmbda"),
+        (lambda: QMIX.Settings(lmbda=0.5, recurrent=False), ValueError, "lmbda"),
+        (
+            lambda: value_decomposition(None, recurrent=False, lmbda=0.5)(
+                one_hot_batch(batch_size=())
+            ),
+            ValueError,
+            "sequences",
+        ),
+        (
+            lambda: VDN(STATE, VDN.Settings(lmbda=0.5)).update(
+                {"batch": sequences().exclude(("next", "done"))}
+            ),
+            KeyError,
+            "done",
+        ),
         (
             lambda: VDN(STATE).update({"batch": sequences().exclude("is_init")}),
             KeyError,

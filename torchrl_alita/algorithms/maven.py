@@ -270,6 +270,7 @@ class MAVEN(QMIX):
             mutual_information_coeff=settings.mutual_information_coeff,
             gamma=settings.gamma,
             double_q=settings.double_q,
+            lmbda=settings.lmbda,
         )
 
     def _mixer(self, env: EnvBase) -> TensorDictModule:

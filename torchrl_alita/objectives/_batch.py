@@ -84,18 +84,18 @@ def transition_discount(
         gamma: of a step.
         batch: transitions ``[*B]``.
         key: of the number of steps, read where the batch has it.
-        memory: whether what follows is computed by a network with a memory.
+        memory: whether what follows is computed by a network with a memory, or is a return.
 
     Raises:
-        ValueError: if transitions are of several steps and a memory would miss those between.
+        ValueError: if transitions are of several steps and those between would be missed.
     """
     steps = batch.get(key, None)
     if steps is None:
         return gamma
     if memory:
         raise ValueError(
-            f"Networks with a memory take transitions of one step, the batch has {key}: they do "
-            f"not see the steps between."
+            f"Networks with a memory, and lambda returns, take transitions of one step, the batch "
+            f"has {key}: they do not see the steps between."
         )
     return gamma ** steps.reshape(*batch.batch_size, 1, 1)
 

@@ -48,6 +48,7 @@ class MAVENLoss(ValueDecompositionLoss):
             of StarCraft; 0 leaves QMIX with a noise.
         gamma: see :class:`ValueDecompositionLoss`.
         double_q: see :class:`ValueDecompositionLoss`.
+        lmbda: see :class:`ValueDecompositionLoss`.
         reduction: see :class:`ValueDecompositionLoss`.
 
     Returns, from ``forward``, a TensorDict with ``loss_qvalue``, ``loss_discriminator``,
@@ -119,10 +120,16 @@ class MAVENLoss(ValueDecompositionLoss):
         mutual_information_coeff: float = 1.0,
         gamma: float = 0.99,
         double_q: bool = True,
+        lmbda: float = 0.0,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__(
-            local_value_network, mixer_network, gamma=gamma, double_q=double_q, reduction=reduction
+            local_value_network,
+            mixer_network,
+            gamma=gamma,
+            double_q=double_q,
+            lmbda=lmbda,
+            reduction=reduction,
         )
         check_non_negative(mutual_information_coeff=mutual_information_coeff)
         self.convert_to_functional(

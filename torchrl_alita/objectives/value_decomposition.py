@@ -22,6 +22,7 @@ from torchrl_alita.layout import (
     ACTION,
     ACTION_VALUE,
     CHOSEN_ACTION_VALUE,
+    DONE,
     REWARD,
     STEPS,
     TERMINATED,
@@ -61,6 +62,11 @@ class ValueDecompositionLoss(LossModule):
     action is the present networks' best and the targets' value of it counts, as in double
     Q-learning (https://arxiv.org/abs/1509.06461).
 
+    With ``lmbda`` above 0 batches are sequences and the target is Peng's Q(lambda)
+    (https://arxiv.org/abs/2103.00107), the :func:`torchrl_alita.functional.lambda_return` of
+    the best actions' values. A reward reaches the values of many earlier steps at once.
+    Returns go on through steps of exploration, so that the values are partly the behaviour's.
+
     The mixers are TorchRL's. Its QMixerLoss has no double Q-learning, and mixes the memory
     of two episodes where one ends and the next begins within a sequence.
 
@@ -75,14 +81,17 @@ class ValueDecompositionLoss(LossModule):
             ``"chosen_action_value"`` ``[*B, 1]``. Default: none.
         gamma: discount factor of a step, in [0, 1]. Default: 0.99, PyMARL's.
         double_q: the present networks choose the next action; otherwise the targets do.
+        lmbda: how far the target looks ahead along a sequence ``[*B, T]``, in [0, 1].
+            Default: 0, one step, and batches of any order.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_qvalue`` and, detached,
     ``pred_value`` and ``target_value``.
 
     Raises:
-        ValueError: if gamma is outside [0, 1] or the reduction unknown; when called, if the
-            batch is empty or its entries do not fit each other.
+        ValueError: if gamma or lmbda is outside [0, 1] or the reduction unknown; when called,
+            if the batch is empty or its entries do not fit each other, or with lmbda has no
+            dimension of time.
         TypeError: if an argument is no number.
         KeyError: when called, if the batch lacks a key, or a network does not write one.
 
@@ -119,6 +128,8 @@ class ValueDecompositionLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]``; without a mixer it may be
                 ``[*B, N, 1]``. Default: ``"terminated"``.
+            done (NestedKey): read in "next" if lmbda is above 0, ``[*B, T, 1]``. Default:
+                ``"done"``.
             steps_to_next_obs (NestedKey): read where the batch has it, as of MultiStepTransform.
             priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
             priority (NestedKey): written into a batch that has priority weights. Default:
@@ -131,6 +142,7 @@ class ValueDecompositionLoss(LossModule):
         global_value: NestedKey = "chosen_action_value"
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
+        done: NestedKey = DONE
         steps_to_next_obs: NestedKey = STEPS
         priority_weight: NestedKey = "priority_weight"
         priority: NestedKey = "td_error"
@@ -155,10 +167,11 @@ class ValueDecompositionLoss(LossModule):
         *,
         gamma: float = 0.99,
         double_q: bool = True,
+        lmbda: float = 0.0,
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
-        check_share(gamma=gamma)
+        check_share(gamma=gamma, lmbda=lmbda)
         check_choice("reduction", reduction, REDUCTIONS)
         self.convert_to_functional(
             local_value_network, "local_value_network", create_target_params=True
@@ -168,6 +181,7 @@ class ValueDecompositionLoss(LossModule):
             self.convert_to_functional(mixer_network, "mixer_network", create_target_params=True)
         self.register_coeff_buffer("gamma", float(gamma))
         self.double_q = double_q
+        self.lmbda = float(lmbda)
         self.reduction = reduction
 
     @property
@@ -180,6 +194,7 @@ class ValueDecompositionLoss(LossModule):
         network = self.local_value_network
         following = following_keys(network, self._read())
         target = [*following, next_key(keys.reward), next_key(keys.terminated)]
+        target += [next_key(keys.done)] if self.lmbda else []
         return unique([keys.action, *self._read(), *target])
 
     def _read(self) -> list[NestedKey]:
@@ -197,6 +212,11 @@ class ValueDecompositionLoss(LossModule):
         own = not self.mixed and batch.get(next_key(keys.terminated)).ndim > len(agents)
         flags = agents if own else agents[:-1]
         check_same_shape(batch, next_key(keys.terminated), (*flags, 1))
+        if self.lmbda and len(agents) == 1:
+            raise ValueError(
+                f"With lmbda the batch must be sequences [*B, T], got actions "
+                f"{tuple(batch.get(keys.action).shape)}."
+            )
         local = self._local(batch, self.local_value_network_params)
         check_same_shape(batch, keys.action, local.get(keys.action_value).shape)
         return self._losses(tensordict, batch, local)
@@ -259,7 +279,10 @@ class ValueDecompositionLoss(LossModule):
         keys, network = self.tensor_keys, self.local_value_network
         params = self.target_local_value_network_params
         memory = bool(memory_keys(network))
-        gamma = transition_discount(self.gamma, batch, keys.steps_to_next_obs, memory=memory)
+        # Neither a memory nor a return sees the steps between.
+        gamma = transition_discount(
+            self.gamma, batch, keys.steps_to_next_obs, memory=memory or self.lmbda > 0
+        )
         unrolled = self._local(batch, params) if memory else None
         following = following_inputs(network, self._read(), batch, unrolled)
         values = self._local(following, params, recurrent=False)
@@ -271,10 +294,12 @@ class ValueDecompositionLoss(LossModule):
         value = self._mixed(following, taken(values.get(keys.action_value), best), target=True)
         reward = batch.get(next_key(keys.reward))
         reward = reward if reward.is_floating_point() else reward.to(value.dtype)
+        if self.mixed:
+            reward, value = reward.mean(-2, keepdim=True), value.unsqueeze(-2)
         terminated = batch.get(next_key(keys.terminated))
-        if not self.mixed:
-            return functional.td_target(reward, terminated, value, gamma)
-        team = functional.td_target(
-            reward.mean(-2, keepdim=True), terminated, value.unsqueeze(-2), gamma
-        )
-        return team.squeeze(-2)
+        if self.lmbda:
+            done = batch.get(next_key(keys.done))
+            target = functional.lambda_return(reward, terminated, done, value, gamma, self.lmbda)
+        else:
+            target = functional.td_target(reward, terminated, value, gamma)
+        return target.squeeze(-2) if self.mixed else target
