@@ -557,6 +557,40 @@ def test_the_difference_of_two_checkpoints_is_the_largest_of_every_number(tmp_pa
     assert checkpoint_difference(paths["same"], more) == {"part": 0.0, "new": math.inf}
 
 
+class _Counted(torch.nn.BatchNorm1d):
+    """Counts of which few are not 0, beside others, and a module whose state has a version."""
+
+    def __init__(self):
+        super().__init__(3)
+        for name, filled in (("few", 100), ("many", 2**17), ("flags", 7)):
+            values = torch.zeros(2**18, dtype=torch.bool if name == "flags" else torch.long)
+            values[torch.randperm(2**18)[:filled]] = True if name == "flags" else 5
+            self.register_buffer(name, values.view(2, -1))
+        self.register_buffer("zeros", torch.zeros(2**18))
+
+
+def test_counts_that_are_mostly_0_take_the_place_of_those_that_are_not(tmp_path):
+    torch.manual_seed(0)
+    module = _Counted()
+    expected = {name: value.clone() for name, value in module.state_dict().items()}
+    parts = {"numbers": {"few": module.few, "inner": [(module.flags,)]}}
+    path = Checkpoints(tmp_path / "few", keep_last=1).save(parts, frames=0)
+    assert sum(file.stat().st_size for file in path.rglob("state.pt")) < 8_000
+    inner = read_component(path, "numbers")["inner"]
+    torch.testing.assert_close(inner, [(module.flags,)], rtol=0, atol=0)
+    checkpoints = Checkpoints(tmp_path / "all", keep_last=1)
+    checkpoints.save({"module": module}, frames=0)
+    for value in module.state_dict().values():
+        value.fill_(1)
+    checkpoints.load({"module": module})
+    for name, value in module.state_dict().items():
+        assert not value.is_sparse
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    # A state without its version makes BatchNorm miss what later versions added.
+    stored = read_component(checkpoints.latest(), "module")
+    assert stored._metadata[""]["version"] == module._version
+
+
 def test_no_secret_of_the_environment_reaches_what_resume_reads(tmp_path, monkeypatch):
     secret = "0123456789abcdef0123456789abcdef01234567"
     for name in ("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SOME_TOKEN"):

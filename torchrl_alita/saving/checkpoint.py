@@ -3,11 +3,13 @@
 A checkpoint is a directory of TorchRL's :class:`torchrl.checkpoint.Checkpoint`. What TorchRL
 would read with pickle, such as the extra fields of a saved tensordict, is not read here:
 each component is one file of tensors, numbers, strings and containers of these, which
-``torch.load(..., weights_only=True)`` reads, with its size and SHA-256 beside it.
+``torch.load(..., weights_only=True)`` reads, with its size and SHA-256 beside it. Large tables
+of whole numbers that are mostly 0, such as counts of visits, are written as sparse tensors.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -15,7 +17,7 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ _STATE, _SEAL, _MANIFEST = "state.pt", "sha256.json", "manifest.json"
 _NAME = re.compile(r"checkpoint-\d{12}")
 _PLAIN = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
+# A table of so many whole numbers, of which at most this share is not 0, is written sparse.
+_LARGE, _FILLED = 2**16, 0.25
 
 
 class _PlainData(CheckpointAdapter):
@@ -51,7 +55,7 @@ class _PlainData(CheckpointAdapter):
         path.mkdir(parents=True)
         file = path / _STATE
         try:
-            torch.save(state, file)
+            torch.save(_each_tensor(_thinned, state), file)
         except RuntimeError as error:
             # That is how torch says that the disk is full.
             raise OSError(f"{file} cannot be written: {error}") from error
@@ -316,7 +320,29 @@ def _read(file: Path, device: Any) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{file} is refused: it holds a {type(state).__name__}, not a dict.")
-    return state
+    return _each_tensor(lambda tensor: tensor.to_dense() if tensor.is_sparse else tensor, state)
+
+
+def _each_tensor(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Plain data with every tensor changed."""
+    if isinstance(value, _TENSORS):
+        return change(value)
+    if isinstance(value, dict):
+        # A copy has the versions of its modules, which states keep beside their items.
+        changed = copy.copy(value)
+        changed.update((key, _each_tensor(change, item)) for key, item in value.items())
+        return changed
+    if type(value) in (list, tuple):
+        return type(value)(_each_tensor(change, item) for item in value)
+    return value
+
+
+def _thinned(tensor: torch.Tensor) -> torch.Tensor:
+    """A large table of whole numbers that is mostly 0 as a sparse tensor, others as they are."""
+    if tensor.numel() < _LARGE or tensor.is_floating_point() or tensor.is_complex():
+        return tensor
+    filled = int(tensor.count_nonzero()) / tensor.numel()
+    return tensor.to_sparse() if filled <= _FILLED else tensor
 
 
 def _check_plain(value: Any, path: str) -> None:
