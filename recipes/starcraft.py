@@ -65,6 +65,14 @@ LEARNING = {
     "noise_end": 0.05,
     "noise_frames": 50_000,
 }
+# In place of PyMARL's RMSprop and targets of one step, see docs/starcraft.md.
+Q_LEARNING = {
+    "optimizer": "adam",
+    "critic_lr": 1e-3,
+    "lr_decay_frames": 1_000_000,
+    "batch_size": 16 * 40,
+    "lmbda": 0.6,
+}
 
 
 def defaults(task: str) -> dict[str, Config]:
@@ -89,16 +97,16 @@ def defaults(task: str) -> dict[str, Config]:
     settings = {
         "alita": alita,
         "maddpg": MADDPGSettings(**LEARNING),
-        "qmix": QMIXSettings(),
-        "vdn": VDNSettings(),
-        "iql": IQLSettings(),
+        "qmix": QMIXSettings(**Q_LEARNING),
+        "vdn": VDNSettings(**Q_LEARNING),
+        "iql": IQLSettings(**Q_LEARNING),
         "mappo": MAPPOSettings(recurrent=True),
         "ippo": IPPOSettings(recurrent=True),
         "on_policy_alita": on_policy,
         "coma": COMASettings(),
         "lica": LICASettings(),
         "liir": LIIRSettings(),
-        "maven": MAVENSettings(),
+        "maven": MAVENSettings(**Q_LEARNING),
     }
     return {
         name: Config(task=task, training=TRAINING, algorithm=chosen)

@@ -282,6 +282,7 @@ LOSSES = {
         team=Team(N, influencers=(2, 0), weights=attention_network()), **kw
     ),
     "recurrent_maddpg": recurrent,
+    "recurrent_maddpg_lambda": lambda **kw: recurrent(**{"lmbda": 0.6, **kw}),
     "recurrent_influence": lambda **kw: InfluenceLoss(
         (partner := recurrent()).actor_network, partner, optimum=BestOf(at="next"), **kw
     ),

@@ -99,7 +99,12 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
 if find_spec("jaxmarl"):
     SUITES["smax"] = {
         "alita marginal": ALGORITHMS["alita marginal"],
-        "alita, recurrent": {**ALGORITHMS["alita marginal"], **MEMORY, "critic_input": "state"},
+        "alita, recurrent": {
+            **ALGORITHMS["alita marginal"],
+            **MEMORY,
+            "critic_input": "state",
+            "lmbda": 0.5,
+        },
         "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "lmbda": 0.5},
         "edti": {
             "algorithm": "on_policy_alita",

@@ -609,6 +609,8 @@ def lambda_return(
             f"done must have the shape {(*reward.shape[:-2], 1)}, got {tuple(done.shape)}."
         )
     _check_bool(done=done)
+    dtype = torch.promote_types(reward.dtype, next_value.dtype)
+    reward, next_value = reward.to(dtype), next_value.to(dtype)
     terminated = _for_each_agent(terminated, reward)
     next_value = torch.where(terminated, torch.zeros_like(next_value), next_value).detach()
     one_step = reward + gamma * next_value

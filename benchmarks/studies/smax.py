@@ -14,6 +14,14 @@ WON = "evaluation/win_rate"
 BATTLES = {"evaluation_episodes": 64}
 # The paper's code of 3 numbers leaves a novelty that never vanishes.
 WIDER_CODE = {"algorithm.autoencoder_cells": [128, 64, 32, 64, 128]}
+# One-step targets and RMSprop; the recipe has lambda returns and Adam.
+PYMARL = {
+    "algorithm.optimizer": "rmsprop",
+    "algorithm.critic_lr": 5e-4,
+    "algorithm.lr_decay_frames": 0,
+    "algorithm.batch_size": 32 * 40,
+    "algorithm.lmbda": 0.0,
+}
 NO_MEMORY = {"algorithm.recurrent": False}
 
 # Influence on the others' health, place and cooldown, and nothing else.
@@ -45,6 +53,9 @@ STUDY = Study(
         "QMIX": Variant(algorithm="qmix"),
         "VDN": Variant(algorithm="vdn"),
         "IQL": Variant(algorithm="iql"),
+        "QMIX, PyMARL's settings": Variant(algorithm="qmix", settings=PYMARL),
+        "VDN, PyMARL's settings": Variant(algorithm="vdn", settings=PYMARL),
+        "IQL, PyMARL's settings": Variant(algorithm="iql", settings=PYMARL),
         "MAPPO": Variant(algorithm="mappo"),
         "IPPO": Variant(algorithm="ippo"),
         "COMA": Variant(algorithm="coma"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from constructors import ENV, GAMMA, partner, touched, weights_of
+from constructors import ENV, GAMMA, partner, recurrent, touched, weights_of
 from fakes import (
     A,
     B,
@@ -14,6 +14,7 @@ from fakes import (
     constant_actor,
     linear_critic,
     random_batch,
+    sequences,
     table_actor,
     table_critic,
 )
@@ -103,6 +104,37 @@ def test_a_time_limit_bootstraps():
     torch.testing.assert_close(losses["target_value"], torch.tensor(GAMMA * N * A))
 
 
+def test_targets_that_look_ahead_are_the_recursion_over_each_episode():
+    """G_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}), from one-step targets alone."""
+    lmbda, batch = 0.6, sequences()
+    # One that is cut within the sequence, one that ends there.
+    batch["next", "done"][:2, 2] = True
+    batch["next", "terminated"][1, 2] = True
+    one_step = recurrent(reduction="none")
+
+    def target(batch: TensorDict, lmbda: float = 0.0) -> torch.Tensor:
+        return one_step.critics.td_target(
+            batch,
+            keys=one_step.tensor_keys,
+            gamma=one_step.gamma,
+            exploration=one_step.deterministic_sampling_mode,
+            lmbda=lmbda,
+        )
+
+    unpaid = batch.clone()
+    unpaid["next", "agents", "reward"][:] = 0
+    following, expected = target(unpaid), target(batch).clone()
+    goes_on = ~batch["next", "done"].unsqueeze(-2)
+    for t in range(batch.shape[1] - 2, -1, -1):
+        further = one_step.gamma * expected[:, t + 1] - following[:, t]
+        expected[:, t] += lmbda * goes_on[:, t] * further
+    torch.testing.assert_close(target(batch, lmbda), expected)
+    ahead = recurrent(lmbda=lmbda)
+    assert ("next", "done") in ahead.in_keys
+    assert ("next", "done") not in one_step.in_keys
+    torch.testing.assert_close(ahead(batch)["target_value"], expected.mean())
+
+
 def test_two_critics_bootstrap_from_their_least():
     critic = make_critic(ENV, num_cells=(11,), num_critics=2)
     loss, batch = partner(critic=critic), random_batch()
@@ -175,6 +207,12 @@ def test_large_logits_cost_their_mean_square(own_actions):
         losses[coeff] = loss(batch)["loss_actor"]
     torch.testing.assert_close(losses[0.1] - losses[0.0], torch.tensor(0.1 * 5 * N))
     losses[0.1].backward()
+
+
+@pytest.mark.parametrize("settings", [{"lmbda": 1.5, "recurrent": True}, {"lmbda": 0.5}])
+def test_lambda_returns_out_of_range_or_without_sequences_are_refused(settings):
+    with pytest.raises(ValueError, match="lmbda"):
+        MADDPG.Settings(**settings)
 
 
 def test_a_negative_weight_of_the_logits_is_refused():

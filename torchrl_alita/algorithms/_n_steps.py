@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from tensordict import TensorDictBase
 
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, check_share
 from torchrl_alita._settings import Settings
 
-__all__ = ["NStepSettings", "check_runs"]
+__all__ = ["LambdaSettings", "NStepSettings", "check_runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,24 @@ class NStepSettings(Settings):
             raise ValueError(
                 f"n_steps must be 1 for policies with a memory, whose batches are sequences of "
                 f"single steps, got {self.n_steps}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LambdaSettings(Settings):
+    """Lambda returns along sequences; for classes of settings that add a learner's."""
+
+    lmbda: float = 0.0
+    """How far targets look ahead along the sequences of networks with a memory, in [0, 1];
+    with 0 it is one step, as in the papers."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_share(lmbda=self.lmbda)
+        if self.lmbda and not getattr(self, "recurrent", False):
+            raise ValueError(
+                "lmbda is of networks with a memory, which learn from sequences: with "
+                f"recurrent=False it must be 0, got {self.lmbda}."
             )
 
 

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase, ExplorationType
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive, check_tau
 from torchrl_alita.algorithms._goals import GoalSettings
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer, soft_update
-from torchrl_alita.algorithms._n_steps import NStepSettings, check_runs
+from torchrl_alita.algorithms._n_steps import LambdaSettings, NStepSettings, check_runs
 from torchrl_alita.data import Replay, n_step_transitions
 from torchrl_alita.layout import DONE, LOGITS, PARAM, next_key, terminated_key_of
 from torchrl_alita.modules import (
@@ -29,7 +29,7 @@ __all__ = ["DDPG", "MADDPG", "DDPGSettings", "MADDPGSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MADDPGSettings(GoalSettings, NStepSettings, TeamSettings):
+class MADDPGSettings(GoalSettings, NStepSettings, LambdaSettings, TeamSettings):
     """Settings of :class:`MADDPG`.
 
     Raises:
@@ -162,6 +162,7 @@ class MADDPG(Learner):
             self.actor,
             self._make_critic(env),
             gamma=settings.gamma,
+            lmbda=settings.lmbda,
             others_actions=settings.others_actions,
             own_actions=settings.own_actions,
             logits_coeff=settings.logits_coeff,

@@ -12,8 +12,9 @@ from torchrl.envs import EnvBase
 from torchrl.modules import QMixer, VDNMixer
 from torchrl.objectives import HardUpdate
 
-from torchrl_alita._checks import check_at_least_one, check_positive, check_share
+from torchrl_alita._checks import check_at_least_one, check_positive
 from torchrl_alita.algorithms._learner import Learner, TeamSettings, make_optimizer
+from torchrl_alita.algorithms._n_steps import LambdaSettings
 from torchrl_alita.layout import (
     CHOSEN_ACTION_VALUE,
     OBSERVATION,
@@ -29,7 +30,7 @@ __all__ = ["IQL", "QMIX", "VDN", "IQLSettings", "QMIXSettings", "VDNSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLSettings(TeamSettings):
+class IQLSettings(LambdaSettings, TeamSettings):
     """Settings of :class:`IQL`.
 
     The defaults are those of PyMARL (https://arxiv.org/abs/1902.04043): one recurrent network
@@ -61,20 +62,12 @@ class IQLSettings(TeamSettings):
     """Whether recurrent networks read their agent's last action."""
     double_q: bool = True
     """Double Q-learning: the present network chooses the next action, the target values it."""
-    lmbda: float = 0.0
-    """How far targets look ahead along a sequence, in [0, 1] (PyMARL: 0, one step)."""
     target_update_interval: int = 200
     """Updates between two updates of the targets (PyMARL: 200, one for each episode)."""
 
     def __post_init__(self):
         super().__post_init__()
         check_at_least_one(target_update_interval=self.target_update_interval)
-        check_share(lmbda=self.lmbda)
-        if self.lmbda and not self.recurrent:
-            raise ValueError(
-                "lmbda is of networks with a memory, which learn from sequences: with "
-                f"recurrent=False it must be 0, got {self.lmbda}."
-            )
 
 
 class IQL(Learner):

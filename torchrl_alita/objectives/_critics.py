@@ -144,11 +144,16 @@ class PartnerCritics:
         keys: LossModule._AcceptedKeys,
         gamma: torch.Tensor | float,
         exploration: InteractionType,
+        lmbda: float = 0.0,
     ) -> torch.Tensor:
-        """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``, also of several steps."""
+        """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``, also of several steps.
+
+        With ``lmbda`` lambda returns along sequences ``[*B, T]``.
+        """
         network, params = self.actor_network, self.partner.target_actor_network_params
         memory = bool(memory_keys(network))
-        gamma = transition_discount(gamma, inputs, self.steps_key, memory=memory)
+        several = memory or lmbda > 0
+        gamma = transition_discount(gamma, inputs, self.steps_key, memory=several)
         unrolled = unroll(network, params, inputs, exploration)
         following = following_inputs(network, self.in_keys(keys.action), inputs, unrolled)
         next_value = self.value(
@@ -157,12 +162,12 @@ class PartnerCritics:
             keys=keys,
             params=getattr(self.partner, f"target_{self.name}_params"),
         )
-        return functional.td_target(
-            inputs.get(next_key(self.reward_key(keys))),
-            inputs.get(next_key(self.terminated_key(keys))),
-            next_value,
-            gamma,
-        )
+        reward = inputs.get(next_key(self.reward_key(keys)))
+        terminated = inputs.get(next_key(self.terminated_key(keys)))
+        if not lmbda:
+            return functional.td_target(reward, terminated, next_value, gamma)
+        done = inputs.get(next_key(keys.done))
+        return functional.lambda_return(reward, terminated, done, next_value, gamma, lmbda)
 
 
 def memory_keys(network: TensorDictModuleBase) -> list[NestedKey]:

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import REDUCTIONS, check_choice, check_non_negative, check_share
-from torchrl_alita.layout import ACTION, LOGITS, REWARD, STEPS, TERMINATED, VALUE
+from torchrl_alita.layout import ACTION, DONE, LOGITS, REWARD, STEPS, TERMINATED, VALUE, next_key
 from torchrl_alita.modules._acting import action_range, run_network
 from torchrl_alita.objectives._batch import (
     batch_mean,
@@ -66,6 +66,8 @@ class MADDPGLoss(LossModule):
         qvalue_network: their critics, as made by
             :func:`torchrl_alita.modules.make_critic`.
         gamma: discount factor of a step, in [0, 1]. Default: 0.95, Appendix D.1.
+        lmbda: how far the target looks ahead along sequences ``[*B, T]``, in [0, 1], see
+            :func:`torchrl_alita.functional.lambda_return`. Default: 0, the equation's.
         others_actions: what critic i sees of the other agents while agent i climbs:
             their actions of the ``"buffer"``, or those of their ``"policy"``, detached.
         own_actions: what of its own actions agent i climbs with: that of its
@@ -88,7 +90,7 @@ class MADDPGLoss(LossModule):
     the agents.
 
     Raises:
-        ValueError: if gamma is outside [0, 1], a noise is negative, the bounds are no
+        ValueError: if gamma or lmbda is outside [0, 1], a noise is negative, the bounds are no
             least and largest or, where there is noise, unknown, ``others_actions``,
             ``own_actions`` or the reduction is unknown, or the actor has no get_dist for
             ``own_actions="all"``; when called, if the batch is empty or its entries do not fit
@@ -122,6 +124,7 @@ class MADDPGLoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
+            done (NestedKey): read in "next" if lmbda is not 0, ``[*B, T, 1]``. Default: ``"done"``.
             steps_to_next_obs (NestedKey): read where the batch has it, as of MultiStepTransform.
             priority_weight (NestedKey): read where the batch has it, ``[*B]`` or ``[*B, 1]``.
             priority (NestedKey): written into a batch that has priority weights. Default:
@@ -133,6 +136,7 @@ class MADDPGLoss(LossModule):
         state_action_value: NestedKey = VALUE
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
+        done: NestedKey = DONE
         steps_to_next_obs: NestedKey = STEPS
         priority_weight: NestedKey = "priority_weight"
         priority: NestedKey = "td_error"
@@ -155,6 +159,7 @@ class MADDPGLoss(LossModule):
         qvalue_network: TensorDictModuleBase,
         *,
         gamma: float = 0.95,
+        lmbda: float = 0.0,
         others_actions: Literal["buffer", "policy"] = "buffer",
         own_actions: Literal["policy", "all"] = "policy",
         logits_coeff: float = 0.0,
@@ -165,7 +170,7 @@ class MADDPGLoss(LossModule):
         reduction: Literal["none", "mean", "sum"] = "mean",
     ):
         super().__init__()
-        check_share(gamma=gamma)
+        check_share(gamma=gamma, lmbda=lmbda)
         check_choice("reduction", reduction, REDUCTIONS)
         if others_actions not in ("buffer", "policy"):
             raise ValueError(
@@ -185,6 +190,7 @@ class MADDPGLoss(LossModule):
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.critics = PartnerCritics(self)
         self.register_coeff_buffer("gamma", float(gamma))
+        self.lmbda = float(lmbda)
         self.register_coeff_buffer("logits_coeff", float(logits_coeff))
         self.penalized = logits_coeff > 0
         self.target_noise = TargetNoise(policy_noise, noise_clip, low=low, high=high)
@@ -195,9 +201,8 @@ class MADDPGLoss(LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
-        return unique(
-            [keys.action, *self.critics.in_keys(keys.action), *self.critics.target_keys(keys)]
-        )
+        read = [keys.action, *self.critics.in_keys(keys.action), *self.critics.target_keys(keys)]
+        return unique([*read, next_key(keys.done)] if self.lmbda else read)
 
     def policy(self, tensordict: TensorDictBase) -> TensorDictBase:
         """What the actors write for a batch, with their gradient.
@@ -218,17 +223,13 @@ class MADDPGLoss(LossModule):
             KeyError: if the batch lacks a key.
 
         Examples:
-            >>> from torchrl.objectives import SoftUpdate
             >>> from torchrl_alita.envs import make_env
             >>> from torchrl_alita.modules import make_actor, make_critic
             >>> env = make_env("vmas/spread", num_envs=5, n_agents=3, seed=0)
             >>> maddpg = MADDPGLoss(make_actor(env), make_critic(env))
-            >>> updater = SoftUpdate(maddpg, tau=0.01)
-            >>> batch = env.rollout(4).reshape(-1)
-            >>> policy = maddpg.policy(batch)
+            >>> policy = maddpg.policy(env.rollout(4).reshape(-1))
             >>> policy["agents", "action"].shape
             torch.Size([20, 3, 2])
-            >>> losses = maddpg(batch, policy=policy)
         """
         return self._policy(check_batch(self, tensordict))
 
@@ -246,14 +247,10 @@ class MADDPGLoss(LossModule):
         """What ``forward`` gives of the critics alone, for an update in which the actors wait.
 
         Args:
-            tensordict: batch ``[*B]``, as for ``forward``.
+            tensordict: batch ``[*B]``, as for ``forward``, with the same errors.
 
         Returns:
             ``loss_qvalue``, ``pred_value`` and ``target_value``.
-
-        Raises:
-            ValueError: if the batch is empty or its entries do not fit each other.
-            KeyError: if the batch lacks a key.
         """
         optional = [self.tensor_keys.priority_weight]
         return self._critic_losses(check_batch(self, tensordict, optional=optional), tensordict)
@@ -264,6 +261,7 @@ class MADDPGLoss(LossModule):
             keys=self.tensor_keys,
             gamma=self.gamma,
             exploration=self.deterministic_sampling_mode,
+            lmbda=self.lmbda,
         )
         value = self._values(batch, self.qvalue_network_params)
         error = (value - target).square().sum((-1, -2))
