@@ -98,7 +98,6 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 if find_spec("jaxmarl"):
     SUITES["smax"] = {
-        "alita marginal": ALGORITHMS["alita marginal"],
         "alita, recurrent": {
             **ALGORITHMS["alita marginal"],
             **MEMORY,

@@ -9,6 +9,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from torchrl.objectives import LossModule
 
+from torchrl_alita import functional
 from torchrl_alita._checks import check_agents, require_keys
 from torchrl_alita.layout import STATE, next_key
 
@@ -98,6 +99,27 @@ def transition_discount(
             f"has {key}: they do not see the steps between."
         )
     return gamma ** steps.reshape(*batch.batch_size, 1, 1)
+
+
+def check_sequences(loss: LossModule, batch: TensorDictBase, lmbda: float) -> None:
+    """Raise a ValueError if lambda returns are asked for where there is no dimension of time."""
+    shape = tuple(batch.get(loss.tensor_keys.action).shape)
+    if lmbda and len(shape) < 3:
+        raise ValueError(f"With lmbda the batch must be sequences [*B, T], got actions {shape}.")
+
+
+def target_of(
+    reward: torch.Tensor,
+    terminated: torch.Tensor,
+    done: torch.Tensor | None,
+    next_value: torch.Tensor,
+    gamma: torch.Tensor | float,
+    lmbda: float,
+) -> torch.Tensor:
+    """What a critic's values are drawn to, ``[*B, N, 1]``; ``done`` is read with lambda alone."""
+    if done is None:
+        return functional.td_target(reward, terminated, next_value, gamma)
+    return functional.lambda_return(reward, terminated, done, next_value, gamma, lmbda)
 
 
 def _check_flags(

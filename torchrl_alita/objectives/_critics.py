@@ -11,10 +11,9 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import InteractionType, TensorDictModuleBase
 from torchrl.objectives import LossModule
 
-from torchrl_alita import functional
 from torchrl_alita.layout import IS_INIT, REWARD, STEPS, TERMINATED, next_key
 from torchrl_alita.modules._acting import run_network
-from torchrl_alita.objectives._batch import transition_discount, unique
+from torchrl_alita.objectives._batch import target_of, transition_discount, unique
 from torchrl_alita.objectives._functional_call import functional_call
 from torchrl_alita.objectives._loss import copy_tied
 from torchrl_alita.objectives._run import critics_values, lowest, run
@@ -164,10 +163,8 @@ class PartnerCritics:
         )
         reward = inputs.get(next_key(self.reward_key(keys)))
         terminated = inputs.get(next_key(self.terminated_key(keys)))
-        if not lmbda:
-            return functional.td_target(reward, terminated, next_value, gamma)
-        done = inputs.get(next_key(keys.done))
-        return functional.lambda_return(reward, terminated, done, next_value, gamma, lmbda)
+        done = inputs.get(next_key(keys.done)) if lmbda else None
+        return target_of(reward, terminated, done, next_value, gamma, lmbda)
 
 
 def memory_keys(network: TensorDictModuleBase) -> list[NestedKey]:

@@ -16,6 +16,7 @@ from torchrl_alita.modules._acting import action_range, run_network
 from torchrl_alita.objectives._batch import (
     batch_mean,
     check_batch,
+    check_sequences,
     row_weights,
     unique,
     write_priority,
@@ -256,6 +257,7 @@ class MADDPGLoss(LossModule):
         return self._critic_losses(check_batch(self, tensordict, optional=optional), tensordict)
 
     def _critic_losses(self, batch: TensorDictBase, tensordict: TensorDictBase) -> TensorDict:
+        check_sequences(self, batch, self.lmbda)
         target = self.critics.td_target(
             batch,
             keys=self.tensor_keys,

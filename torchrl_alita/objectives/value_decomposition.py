@@ -10,7 +10,6 @@ from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torchrl.objectives import LossModule
 
-from torchrl_alita import functional
 from torchrl_alita._checks import (
     REDUCTIONS,
     check_choice,
@@ -33,7 +32,9 @@ from torchrl_alita.modules._mlp import full_precision
 from torchrl_alita.objectives._batch import (
     batch_mean,
     check_batch,
+    check_sequences,
     row_weights,
+    target_of,
     transition_discount,
     unique,
     write_priority,
@@ -207,16 +208,12 @@ class ValueDecompositionLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.tensor_keys
         batch = check_batch(self, tensordict, optional=[keys.priority_weight])
+        check_sequences(self, batch, self.lmbda)
         agents = batch.get(keys.action).shape[:-1]
         check_same_shape(batch, next_key(keys.reward), (*agents, 1))
         own = not self.mixed and batch.get(next_key(keys.terminated)).ndim > len(agents)
         flags = agents if own else agents[:-1]
         check_same_shape(batch, next_key(keys.terminated), (*flags, 1))
-        if self.lmbda and len(agents) == 1:
-            raise ValueError(
-                f"With lmbda the batch must be sequences [*B, T], got actions "
-                f"{tuple(batch.get(keys.action).shape)}."
-            )
         local = self._local(batch, self.local_value_network_params)
         check_same_shape(batch, keys.action, local.get(keys.action_value).shape)
         return self._losses(tensordict, batch, local)
@@ -280,9 +277,8 @@ class ValueDecompositionLoss(LossModule):
         params = self.target_local_value_network_params
         memory = bool(memory_keys(network))
         # Neither a memory nor a return sees the steps between.
-        gamma = transition_discount(
-            self.gamma, batch, keys.steps_to_next_obs, memory=memory or self.lmbda > 0
-        )
+        several = memory or self.lmbda > 0
+        gamma = transition_discount(self.gamma, batch, keys.steps_to_next_obs, memory=several)
         unrolled = self._local(batch, params) if memory else None
         following = following_inputs(network, self._read(), batch, unrolled)
         values = self._local(following, params, recurrent=False)
@@ -297,9 +293,6 @@ class ValueDecompositionLoss(LossModule):
         if self.mixed:
             reward, value = reward.mean(-2, keepdim=True), value.unsqueeze(-2)
         terminated = batch.get(next_key(keys.terminated))
-        if self.lmbda:
-            done = batch.get(next_key(keys.done))
-            target = functional.lambda_return(reward, terminated, done, value, gamma, self.lmbda)
-        else:
-            target = functional.td_target(reward, terminated, value, gamma)
+        done = batch.get(next_key(keys.done)) if self.lmbda else None
+        target = target_of(reward, terminated, done, value, gamma, self.lmbda)
         return target.squeeze(-2) if self.mixed else target
