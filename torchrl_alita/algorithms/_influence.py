@@ -13,7 +13,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._settings import Settings
 
-__all__ = ["PAPER_INFLUENCE", "InfluenceSettings"]
+__all__ = ["PAPER_INFLUENCE", "InfluenceSettings", "MotivationSettings", "WeightSettings"]
 
 # What the paper says of the influence.
 PAPER_INFLUENCE: dict[str, Any] = {
@@ -27,8 +27,8 @@ PAPER_INFLUENCE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfluenceSettings(Settings):
-    """Influence, novelty and diversity; for classes of settings that add a learner's."""
+class MotivationSettings(Settings):
+    """What the three parts of ALITA weigh; for classes of settings that add a learner's."""
 
     influence_coeff: float = 0.1
     """Weight of the influence (the paper's lambda: 0.1); 0 is No F."""
@@ -40,12 +40,44 @@ class InfluenceSettings(Settings):
     omega: float | tuple[float, ...] = 0.01
     """How fast novelty lifts the penalty, one number or one for each influencee (the paper for
     MAPE: 0.01)."""
+    autoencoder_lr: float = 1e-3
+    """Adam's learning rate of the novelty's autoencoder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(autoencoder_lr=self.autoencoder_lr)
+        for omega in self.omega if isinstance(self.omega, tuple) else (self.omega,):
+            check_non_negative(omega=omega)
+        check_non_negative(
+            influence_coeff=self.influence_coeff,
+            novelty_coeff=self.novelty_coeff,
+            diversity_coeff=self.diversity_coeff,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSettings(Settings):
+    """Which influencees count how much; for classes of settings that add a learner's."""
+
+    weights: tuple[float, ...] | Literal["attention"] | None = None
+    """The paper's alpha, one for each influencee of an influencer; or attention, learned in each
+    state, see ``InfluenceAttentionLoss``. Default: equal."""
+    attention_lr: float = 1e-3
+    """Adam's learning rate of that attention."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(attention_lr=self.attention_lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfluenceSettings(MotivationSettings):
+    """Influence, novelty and diversity off-policy; for classes that add a learner's."""
+
     estimator_updates: int = 4
     """Updates of the estimator of the influenced values at each step (the paper: 4)."""
     estimator_lr: float = 1e-3
     """Adam's learning rate of the estimator."""
-    autoencoder_lr: float = 1e-3
-    """Adam's learning rate of the autoencoder."""
     optimum_at: Literal["current", "next"] = "current"
     """State of the teammates' best value: current is Eq. 4, next is Eq. 7."""
     num_optimum_samples: int = 4
@@ -67,9 +99,4 @@ class InfluenceSettings(Settings):
         sizes = ("estimator_updates", "conditional_batch_size", "recent_frames")
         check_at_least_one(**{name: getattr(self, name) for name in sizes})
         check_whole(0, num_optimum_samples=self.num_optimum_samples)
-        check_positive(estimator_lr=self.estimator_lr, autoencoder_lr=self.autoencoder_lr)
-        check_non_negative(
-            influence_coeff=self.influence_coeff,
-            novelty_coeff=self.novelty_coeff,
-            diversity_coeff=self.diversity_coeff,
-        )
+        check_positive(estimator_lr=self.estimator_lr)

@@ -14,9 +14,9 @@ from torchrl.envs import EnvBase
 from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import check_at_least_one, check_positive
+from torchrl_alita._checks import check_at_least_one
 from torchrl_alita.algorithms._compiled import differentiate
-from torchrl_alita.algorithms._influence import PAPER_INFLUENCE, InfluenceSettings
+from torchrl_alita.algorithms._influence import PAPER_INFLUENCE, InfluenceSettings, WeightSettings
 from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms.maddpg import MADDPG, PAPER, SPREAD, MADDPGSettings
 from torchrl_alita.data import ConditionalSampler, Replay
@@ -58,7 +58,7 @@ MOST_OTHER_ACTIONS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALITASettings(InfluenceSettings, MADDPGSettings):
+class ALITASettings(InfluenceSettings, WeightSettings, MADDPGSettings):
     """Settings of :class:`ALITA`.
 
     The ablations of Sec. 4.3 of the paper: ``influence_coeff=0`` is No F,
@@ -78,11 +78,6 @@ class ALITASettings(InfluenceSettings, MADDPGSettings):
     Symmetric."""
     influencees: tuple[int, ...] | None = None
     """Indices of the teammates that count. Default: all. An adversary is left out here."""
-    weights: tuple[float, ...] | Literal["attention"] | None = None
-    """The paper's alpha, one for each influencee of an influencer; or attention, learned in each
-    state, see ``InfluenceAttentionLoss``. Default: equal."""
-    attention_lr: float = 1e-3
-    """Adam's learning rate of that attention."""
     estimator: Literal["marginal", "clones", "centralized"] = "marginal"
     """How the influenced values are estimated: from the critics, by clones of them (Eq. 8), or
     by one network (Eq. 6)."""
@@ -102,7 +97,6 @@ class ALITASettings(InfluenceSettings, MADDPGSettings):
         super().__post_init__()
         cells = self.autoencoder_cells
         check_at_least_one(**{f"autoencoder_cells[{i}]": size for i, size in enumerate(cells)})
-        check_positive(attention_lr=self.attention_lr)
 
 
 class ALITA(MADDPG):

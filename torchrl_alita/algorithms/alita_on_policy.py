@@ -18,6 +18,7 @@ from torchrl_alita._checks import (
     check_tau,
     check_whole,
 )
+from torchrl_alita.algorithms._influence import MotivationSettings, WeightSettings
 from torchrl_alita.algorithms._learned_bonuses import (
     LearnedBonus,
     novelty_bonus,
@@ -65,8 +66,12 @@ REWARD_VALUE = ("agents", "reward_value")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPolicyALITASettings(MAPPOSettings):
-    """Settings of :class:`OnPolicyALITA`: by default those that solve both sparse games."""
+class OnPolicyALITASettings(MotivationSettings, WeightSettings, MAPPOSettings):
+    """Settings of :class:`OnPolicyALITA`: by default those that solve both sparse games.
+
+    Its influence is in units of the reward's return, by Theorem 1. By default there is none of
+    the paper's three parts.
+    """
 
     visit_coeff: float = 0.5
     """Weight of the bonus for an agent's own seldom visited states; 0 is none."""
@@ -89,24 +94,8 @@ class OnPolicyALITASettings(MAPPOSettings):
     """Weight of the bonus of random network distillation."""
     rnd_input: Literal["team", "own"] = "team"
     """What it sees: all observations, or each agent's own."""
-    novelty_coeff: float = 0.0
-    """Weight of the novelty of what the influencer does (the paper's lambda_pi)."""
-    diversity_coeff: float = 0.0
-    """Weight of the others' penalty for leaving their policies."""
-    omega: float = 0.01
-    """How fast novelty lifts that penalty (the paper: 0.01)."""
-    influence_coeff: float = 0.0
-    """Weight of the influencer's influence on the others' values (the paper's lambda), in units
-    of the reward's return, by Theorem 1."""
     influencer: int = 0
     """Whose novelty and influence count."""
-    weights: tuple[float, ...] | Literal["attention"] | None = None
-    """The paper's alpha, one for each of the others; or attention, learned in each state, see
-    ``InfluenceAttentionLoss``. Default: equal."""
-    attention_lr: float = 1e-3
-    """Adam's learning rate of that attention."""
-    autoencoder_lr: float = 1e-3
-    """Adam's learning rate of the novelty's autoencoder."""
     model_lr: float = 1e-3
     """Adam's learning rate of RND's predictor, and of the models of others and of transitions."""
     critic_lr: float = 1e-3
@@ -117,6 +106,9 @@ class OnPolicyALITASettings(MAPPOSettings):
     """What a step keeps of the running scale of each bonus."""
     slots: int = 2**24
     """Entries of a table of counts that would have more; it is then hashed."""
+    influence_coeff = 0.0
+    novelty_coeff = 0.0
+    diversity_coeff = 0.0
     exploration_start = 0.5
     exploration_frames = 3_000_000
     value_num_cells = (64, 64)
@@ -130,12 +122,10 @@ class OnPolicyALITASettings(MAPPOSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_non_negative(**{name: getattr(self, name) for name in _COEFFS}, omega=self.omega)
+        check_non_negative(**{name: getattr(self, name) for name in _COEFFS})
         check_whole(0, influencer=self.influencer)
         check_at_least_one(slots=self.slots)
-        check_positive(autoencoder_lr=self.autoencoder_lr, model_lr=self.model_lr)
-        check_positive(critic_lr=self.critic_lr, attention_lr=self.attention_lr)
-        check_non_negative(influence_coeff=self.influence_coeff)
+        check_positive(model_lr=self.model_lr, critic_lr=self.critic_lr)
         check_tau(self.tau)
         if self.recurrent and self.influence_coeff:
             raise ValueError(
