@@ -167,6 +167,21 @@ def padding_reaches_neither_value_nor_gradient(make: MakeLoss, batch: TensorDict
             _close(name, grad, expected)
 
 
+def what_is_hidden_at_a_sequences_end_is_not_there(make: MakeLoss, batch: TensorDictBase) -> None:
+    """As of sequences that were filled up; no episode need end where the filling begins."""
+    whole = batch if batch.ndim > 1 else torch.stack([batch] * 3, dim=1)
+    whole, short = whole.clone(), whole[:, :-2].clone()
+    mask = torch.ones(*whole.shape, 1, dtype=torch.bool)
+    mask[:, -2:] = False
+    for value in whole.values(True, True):
+        if value.is_floating_point():
+            value[:, -2:] = torch.nan
+    whole["next", "done"][:] = False
+    short["next", "done"][:] = False
+    whole.set(("collector", "mask"), mask)
+    assert_equal(make()(whole), make()(short))
+
+
 def compiles_without_a_break(make: MakeLoss, batch: TensorDictBase) -> None:
     """One graph, with the eager values and gradients."""
     torch._dynamo.reset()
@@ -229,6 +244,7 @@ LOSS_PROMISES = (
     unreduced_losses_have_the_batch_shape,
     takes_batches_with_a_time_dimension,
     padding_reaches_neither_value_nor_gradient,
+    what_is_hidden_at_a_sequences_end_is_not_there,
     compiles_without_a_break,
     gives_its_state_to_another,
     schedules_its_coefficients_in_place,

@@ -562,10 +562,13 @@ class _Counted(torch.nn.BatchNorm1d):
 
     def __init__(self):
         super().__init__(3)
-        for name, filled in (("few", 100), ("many", 2**17), ("flags", 7)):
-            values = torch.zeros(2**18, dtype=torch.bool if name == "flags" else torch.long)
-            values[torch.randperm(2**18)[:filled]] = True if name == "flags" else 5
+        for name, filled in (("few", 100), ("many", 2**17)):
+            values = torch.zeros(2**18, dtype=torch.long)
+            values[torch.randperm(2**18)[:filled]] = 5
             self.register_buffer(name, values.view(2, -1))
+        # As a buffer may hold: sparse they would be larger, or cannot be counted.
+        self.register_buffer("masks", torch.arange(2**18).view(-1, 2, 4) % 5 == 0)
+        self.register_buffer("pixels", torch.zeros(2**18, dtype=torch.uint16))
         self.register_buffer("zeros", torch.zeros(2**18))
 
 
@@ -573,13 +576,18 @@ def test_counts_that_are_mostly_0_take_the_place_of_those_that_are_not(tmp_path)
     torch.manual_seed(0)
     module = _Counted()
     expected = {name: value.clone() for name, value in module.state_dict().items()}
-    parts = {"numbers": {"few": module.few, "inner": [(module.flags,)]}}
+    sparse = torch.tensor([0, 1.5]).to_sparse()
+    parts = {"numbers": {"few": module.few, "inner": [(module.few,)], "sparse": sparse}}
     path = Checkpoints(tmp_path / "few", keep_last=1).save(parts, frames=0)
     assert sum(file.stat().st_size for file in path.rglob("state.pt")) < 8_000
-    inner = read_component(path, "numbers")["inner"]
-    torch.testing.assert_close(inner, [(module.flags,)], rtol=0, atol=0)
+    found = read_component(path, "numbers")
+    torch.testing.assert_close(found["inner"], [(module.few,)], rtol=0, atol=0)
+    assert found["sparse"].is_sparse
     checkpoints = Checkpoints(tmp_path / "all", keep_last=1)
-    checkpoints.save({"module": module}, frames=0)
+    written = checkpoints.save({"module": module}, frames=0)
+    dense = sum(value.nbytes for name, value in expected.items() if name != "few")
+    size = sum(file.stat().st_size for file in written.rglob("state.pt"))
+    assert dense < size < dense + 8_000
     for value in module.state_dict().values():
         value.fill_(1)
     checkpoints.load({"module": module})

@@ -23,6 +23,8 @@ def check_batch(
 ) -> TensorDictBase:
     """The entries that a loss reads, detached, with zeros where its mask hides a row.
 
+    Where the next row of a sequence is hidden, an episode is done: nothing is read beyond it.
+
     A rollout that was made with gradients has the graph of the policy in it, and a loss
     would climb through the stored actions too.
 
@@ -65,6 +67,10 @@ def check_batch(
         value = inputs.get(name)
         shown = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
         inputs = inputs.set(name, torch.where(shown, value, torch.zeros_like(value)))
+    done = next_key(loss.tensor_keys.done) if hasattr(loss.tensor_keys, "done") else None
+    if done in names:
+        last = torch.cat([~mask[..., 1:], torch.zeros_like(mask[..., :1])], -1)
+        inputs.set(done, inputs.get(done) | last.unsqueeze(-1))
     return inputs
 
 
@@ -102,10 +108,13 @@ def transition_discount(
 
 
 def check_sequences(loss: LossModule, batch: TensorDictBase, lmbda: float) -> None:
-    """Raise a ValueError if lambda returns are asked for where there is no dimension of time."""
-    shape = tuple(batch.get(loss.tensor_keys.action).shape)
-    if lmbda and len(shape) < 3:
-        raise ValueError(f"With lmbda the batch must be sequences [*B, T], got actions {shape}.")
+    """Raise a ValueError if lambda returns are asked for of what may be in any order."""
+    shape = tuple(batch.get(loss.tensor_keys.action).shape[:-2])
+    if lmbda and len(shape) < 2:
+        raise ValueError(
+            f"With lmbda the batch must be sequences in order of time, [*B, T] with at least one "
+            f"dimension before T, got {shape}: batch.reshape(-1, T) of what lies one after another."
+        )
 
 
 def target_of(

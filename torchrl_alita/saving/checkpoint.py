@@ -40,8 +40,8 @@ _STATE, _SEAL, _MANIFEST = "state.pt", "sha256.json", "manifest.json"
 _NAME = re.compile(r"checkpoint-\d{12}")
 _PLAIN = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
-# A table of so many whole numbers, of which at most this share is not 0, is written sparse.
-_LARGE, _FILLED = 2**16, 0.25
+# A table of at least so many counts is written sparse where that takes less than this share.
+_LARGE, _WORTH = 2**16, 0.5
 
 
 class _PlainData(CheckpointAdapter):
@@ -54,8 +54,9 @@ class _PlainData(CheckpointAdapter):
         _check_plain(state, path.name)
         path.mkdir(parents=True)
         file = path / _STATE
+        state = _each_tensor(_thinned, state)
         try:
-            torch.save(_each_tensor(_thinned, state), file)
+            torch.save(state, file)
         except RuntimeError as error:
             # That is how torch says that the disk is full.
             raise OSError(f"{file} cannot be written: {error}") from error
@@ -320,7 +321,7 @@ def _read(file: Path, device: Any) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{file} is refused: it holds a {type(state).__name__}, not a dict.")
-    return _each_tensor(lambda tensor: tensor.to_dense() if tensor.is_sparse else tensor, state)
+    return _each_tensor(_filled_up, state)
 
 
 def _each_tensor(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
@@ -337,12 +338,19 @@ def _each_tensor(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> 
     return value
 
 
+def _filled_up(tensor: torch.Tensor) -> torch.Tensor:
+    """What :func:`_thinned` was given."""
+    thinned = tensor.is_sparse and tensor.dtype == torch.int64 and tensor.numel() >= _LARGE
+    return tensor.to_dense() if thinned else tensor
+
+
 def _thinned(tensor: torch.Tensor) -> torch.Tensor:
-    """A large table of whole numbers that is mostly 0 as a sparse tensor, others as they are."""
-    if tensor.numel() < _LARGE or tensor.is_floating_point() or tensor.is_complex():
+    """A large table of counts that is mostly 0 as a sparse tensor, others as they are."""
+    if tensor.dtype != torch.int64 or tensor.numel() < _LARGE or tensor.layout != torch.strided:
         return tensor
-    filled = int(tensor.count_nonzero()) / tensor.numel()
-    return tensor.to_sparse() if filled <= _FILLED else tensor
+    # Each number that is not 0 comes with its place, which is as long for each dimension.
+    size = int(tensor.count_nonzero()) * (1 + tensor.ndim)
+    return tensor.to_sparse() if size < _WORTH * tensor.numel() else tensor
 
 
 def _check_plain(value: Any, path: str) -> None:
