@@ -15,7 +15,7 @@ from torchrl.data import (
     OneHot,
     Unbounded,
 )
-from torchrl.envs import EnvBase, GymEnv, SerialEnv
+from torchrl.envs import EnvBase, GymEnv, RenameTransform, SerialEnv, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
 from torchrl_alita import ALITA, MADDPG
@@ -34,8 +34,11 @@ class Groups(EnvBase):
     1000 then, and 1 before and after. ``masks``: at step t, agent k may not do t + k.
     """
 
-    def __init__(self, actions: dict, *, batch=(B,), flags=False, masks=False, shared=False):
+    def __init__(
+        self, actions: dict, *, batch=(B,), flags=False, masks=False, shared=False, named="action_mask"
+    ):
         super().__init__(batch_size=list(batch))
+        self.named = named
         self.flags, self.masks, self.shared = flags, masks, shared
         self.names = list(actions)
         lead = tuple(batch)
@@ -48,7 +51,7 @@ class Groups(EnvBase):
             leaves = {"observation": Unbounded((*lead, 1, number + 1))}
             if masks:
                 size = actions[group].shape[-1]
-                leaves["action_mask"] = Categorical(2, shape=(*lead, 1, size), dtype=torch.bool)
+                leaves[named] = Categorical(2, shape=(*lead, 1, size), dtype=torch.bool)
             seen[group] = Composite(**leaves, shape=(*lead, 1))
         self.full_observation_spec = Composite(seen, shape=lead)
         paid = Unbounded((*lead, 1, 1))
@@ -84,7 +87,7 @@ class Groups(EnvBase):
                 size = self.full_action_spec[group, "action"].shape[-1]
                 mask = torch.ones(*lead, 1, size, dtype=torch.bool)
                 mask[..., (self.steps + number) % size] = False
-                own["action_mask"] = mask
+                own[self.named] = mask
             ended = self.flags and self.steps >= number + 1
             if self.flags:
                 flag = torch.full((*lead, 1, 1), ended)
@@ -173,9 +176,10 @@ def test_agents_with_fewer_actions_are_masked():
     check_env_specs(env)
 
 
-def test_masks_of_the_environment_are_followed_at_every_step():
+@pytest.mark.parametrize("named", ["action_mask", "legal"])
+def test_masks_of_the_environment_are_followed_at_every_step(named):
     spec = {name: OneHot(size, shape=(B, 1, size)) for name, size in (("a", 3), ("b", 5))}
-    env = as_team(Groups(spec, masks=True))
+    env = as_team(Groups(spec, masks=True, named=named), action_mask=named)
     rollout = env.rollout(T)
     for step in range(T):
         mask = rollout[MASK][0, step]
@@ -331,6 +335,21 @@ def test_algorithms_learn_on_padded_agents(algorithm, discrete):
             {"state": "map"},
             KeyError,
             "The environment has no 'map'; it has",
+        ),
+        (
+            lambda: Groups({"a": Categorical(3, shape=(B, 1))}, masks=False),
+            {"action_mask": "legal"},
+            KeyError,
+            "No mask 'legal' in any group; the environment has",
+        ),
+        (
+            lambda: TransformedEnv(
+                Groups({"a": numbers(-1, 1, 2)}),
+                RenameTransform([], [], [("a", "action")], [("a", "force")]),
+            ),
+            {},
+            KeyError,
+            "a has no entry 'action' but ['force']: rename it",
         ),
     ],
 )

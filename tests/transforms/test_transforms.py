@@ -221,6 +221,18 @@ def test_the_brier_distance_of_an_even_policy_over_5_actions_is_four_fifths():
     torch.testing.assert_close(result, per_agent(0.0, -0.8, -0.8))
 
 
+def test_the_distance_is_by_default_that_of_the_actors_actions():
+    """Of a drawn or likeliest one-hot action the squared distance would be 0 or 2."""
+    batch = ones(action=one_hot(0, 3, 4, size=5))
+    actor = logits_actor(torch.zeros(N, 5))
+    brier, chosen = (
+        DiversityPenalty(actor, omega=0.0, **options)(batch.clone())[PENALTY]
+        for options in ({"distance": "brier"}, {})
+    )
+    torch.testing.assert_close(chosen, brier, rtol=0, atol=0)
+    assert penalty_of().distance == "squared"
+
+
 def test_a_policy_that_is_certain_pays_0_for_its_action_and_2_for_another():
     actor = logits_actor(1000.0 * one_hot(0, 1, 1, size=5)[0])
     penalty = DiversityPenalty(actor, omega=0.0, distance="brier")

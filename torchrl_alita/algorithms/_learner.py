@@ -251,6 +251,8 @@ class Learner:
     Settings: ClassVar[type[AlgorithmSettings]] = LearnerSettings
     presets: ClassVar[Mapping[str, AlgorithmSettings]] = {}
     """Settings with a name, as "paper" for the paper's literal ones."""
+    default_task: ClassVar[str] = "vmas/spread"
+    """What the command line trains on unless a task is named."""
     stochastic: ClassVar[bool] = False
     """The policy explores by itself: the loop adds no noise to its actions."""
     on_policy: ClassVar[bool] = False

@@ -35,8 +35,9 @@ class LambdaSettings(Settings):
     """Lambda returns along sequences; for classes of settings that add a learner's."""
 
     lmbda: float = 0.0
-    """How far targets look ahead along the sequences of networks with a memory, in [0, 1];
-    with 0 it is one step, as in the papers."""
+    """How far the values' targets look ahead along the sequences of networks with a memory, in
+    [0, 1]; with 0 it is one step, as in the papers. ALITA's estimators of influenced values have
+    one step."""
 
     def __post_init__(self):
         super().__post_init__()

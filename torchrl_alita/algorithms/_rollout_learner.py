@@ -27,6 +27,7 @@ from torchrl_alita.algorithms._learner import (
     soft_update,
 )
 from torchrl_alita.modules import make_actor, make_recurrent_actor
+from torchrl_alita.modules.actors import require_one_hot
 
 __all__ = ["RolloutLearner", "RolloutSettings"]
 
@@ -97,6 +98,7 @@ class RolloutLearner(Learner):
     """
 
     Settings: ClassVar[type[RolloutSettings]] = RolloutSettings
+    default_task: ClassVar[str] = "push_box"
     stochastic = True
     on_policy = True
     settings: RolloutSettings
@@ -109,10 +111,7 @@ class RolloutLearner(Learner):
         device: torch.device | str | None = None,
     ):
         super().__init__(env, settings, device=device)
-        if not self.layout.discrete:
-            raise ValueError(
-                f"{type(self).__name__} needs one-hot actions, got {self.action_spec}."
-            )
+        require_one_hot(env, f"Policies of {type(self).__name__}")
         self.actor = self.make_policy(env, self.settings, device=self.device)
 
     @classmethod

@@ -238,7 +238,6 @@ class ALITA(MADDPG):
             self.actor,
             self.team,
             omega=settings.omega,
-            distance="brier" if self.layout.discrete else "squared",
         ).to(self.device)
         coeffs = {NOVELTY: settings.novelty_coeff, DIVERSITY_PENALTY: settings.diversity_coeff}
         self.scale: BonusScale | None = None

@@ -247,7 +247,6 @@ class OnPolicyALITA(MAPPO):
                 self.actor,
                 Team(self.layout.num_agents, influencers=settings.influencer),
                 omega=settings.omega,
-                distance="brier" if self.layout.discrete else "squared",
             ).to(self.device)
         self.influence = None
         self.attention_loss: InfluenceAttentionLoss | None = None

@@ -101,6 +101,7 @@ class DQN(Learner):
     """
 
     Settings: ClassVar[type[DQNSettings]] = DQNSettings
+    default_task: ClassVar[str] = "push_box"
     settings: DQNSettings
 
     def __init__(

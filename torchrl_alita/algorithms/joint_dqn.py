@@ -148,6 +148,7 @@ class JointDQN(Learner):
     """
 
     Settings: ClassVar[type[JointDQNSettings]] = JointDQNSettings
+    default_task: ClassVar[str] = "push_box"
     presets: ClassVar[Mapping[str, JointDQNSettings]] = {
         # Push-Box and Secret Room with 512 environments, docs/sparse.md.
         "sparse": JointDQNSettings(

@@ -93,6 +93,7 @@ class IQL(Learner):
     """
 
     Settings: ClassVar[type[IQLSettings]] = IQLSettings
+    default_task: ClassVar[str] = "push_box"
     settings: IQLSettings
 
     def __init__(

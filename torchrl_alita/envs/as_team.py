@@ -43,6 +43,7 @@ def as_team(
     *,
     observation: NestedKey | Sequence[NestedKey] = "observation",
     state: NestedKey | None = None,
+    action_mask: str = "action_mask",
     most_choices: int = 1_000,
 ) -> TransformedEnv:
     """Any environment of TorchRL in the layout of this package.
@@ -75,6 +76,8 @@ def as_team(
         observation: what each agent sees: one or several keys, in a group or at the root of an
             environment without groups. Default: ``"observation"``, which may hold others.
         state: the key of the state, flattened. Default: ``"state"`` if there is one.
+        action_mask: name of the mask of actions beside the observations of a group, or at the
+            root of an environment without groups. Default: ``"action_mask"``, where there is one.
         most_choices: combinations that several choices of an agent may have. Default: 1,000.
 
     Returns:
@@ -84,8 +87,8 @@ def as_team(
     Raises:
         ValueError: for what cannot be laid out, with what to change: actions of different kinds,
             or without finite bounds; too many combinations; masks for several choices.
-        KeyError: if an observation, the state, a reward or a flag is missing; the keys present
-            are named.
+        KeyError: if an observation, the state, a mask that was named, a reward or a flag is
+            missing, or an action has another name than ``"action"``; the keys present are named.
 
     Examples:
         >>> from torchrl.envs import VmasEnv
@@ -98,7 +101,7 @@ def as_team(
     check_at_least_one(most_choices=most_choices)
     single = isinstance(observation, (str, tuple))
     keys = [observation] if single else check_sequence("observation", observation)
-    layout = TeamLayout(env, keys, state=state, most_choices=most_choices)
+    layout = TeamLayout(env, keys, state=state, action_mask=action_mask, most_choices=most_choices)
     return TransformedEnv(env, layout, auto_unwrap=False)
 
 
@@ -158,7 +161,7 @@ class _Block:
     observation: tuple[tuple[NestedKey, int | None], ...]  # with the number of choices, if any
     observation_size: int
     action: _Choices | _Numbers
-    mask: bool
+    mask: str | None  # its name, if there is one
     reward: NestedKey
     flags: tuple[str, ...]
 
@@ -170,6 +173,7 @@ class TeamLayout(Transform):
         env: the environment that it will stand on.
         observation: as in :func:`as_team`.
         state: as in :func:`as_team`.
+        action_mask: as in :func:`as_team`.
         most_choices: as in :func:`as_team`.
 
     Raises:
@@ -188,11 +192,15 @@ class TeamLayout(Transform):
         observation: Sequence[NestedKey],
         *,
         state: NestedKey | None = None,
+        action_mask: str = "action_mask",
         most_choices: int = 1_000,
     ):
         super().__init__(in_keys=[], out_keys=[])
         self._lead = len(env.batch_size)
-        self._blocks = list(_blocks(env, observation, most_choices))
+        self._blocks = list(_blocks(env, observation, action_mask, most_choices))
+        if action_mask != "action_mask" and not any(block.mask for block in self._blocks):
+            known = _present(env.full_observation_spec)
+            raise KeyError(f"No mask {action_mask!r} in any group; the environment has {known}.")
         self._check_kinds()
         self.num_agents = sum(block.count for block in self._blocks)
         self.discrete = isinstance(self._blocks[0].action, _Choices)
@@ -344,7 +352,8 @@ class TeamLayout(Transform):
                 # Their number of agents is not that of all.
                 taken.append("agents")
                 continue
-            taken += [(*block.group, "action_mask"), (*block.group, "action"), block.reward]
+            taken += [(*block.group, block.mask or "action_mask"), (*block.group, "action")]
+            taken.append(block.reward)
             taken += [(*block.group, *_listed(key)) for key, _ in block.observation]
             taken += [(*block.group, name) for name in _FLAGS] if block.group else []
         groups = [block.group for block in self._blocks if block.member is not None]
@@ -484,7 +493,7 @@ class TeamLayout(Transform):
         for block, own in pairs:
             last = first + block.count
             if block.mask:
-                mask = self._entry(block, own.get("action_mask")).bool()
+                mask = self._entry(block, own.get(block.mask)).bool()
                 parts.append(pad(mask, (0, self._actions - mask.shape[-1])))
             else:
                 numbers = torch.arange(self._actions, device=own_mask.device)
@@ -552,14 +561,16 @@ def _merge(rest: Composite, own: Composite) -> Composite:
 # Reading the specs
 
 
-def _blocks(env: EnvBase, observation: Sequence[NestedKey], most: int) -> Iterable[_Block]:
+def _blocks(
+    env: EnvBase, observation: Sequence[NestedKey], mask: str, most: int
+) -> Iterable[_Block]:
     for group in _groups(env):
         actions = env.full_action_spec[group] if group else env.full_action_spec
         seen = _part(env.full_observation_spec, group)
         flags = _part(env.full_done_spec, group) if group else None
         lead = len(env.batch_size)
         has_agents = bool(group) and len(actions.shape) > lead
-        reader = _Reader(env, group, observation, most, has_agents)
+        reader = _Reader(env, group, observation, mask, most, has_agents)
         if has_agents and _differ(actions, seen):
             for member in range(actions.shape[lead]):
                 own = (_member(spec, lead, member) for spec in (actions, seen, flags))
@@ -610,10 +621,11 @@ class _Reader:
         env: EnvBase,
         group: tuple[str, ...],
         observation: Sequence[NestedKey],
+        mask: str,
         most: int,
         has_agents: bool,
     ):
-        self.env, self.group, self.observation = env, group, observation
+        self.env, self.group, self.observation, self.mask = env, group, observation, mask
         self.most, self.has_agents = most, has_agents
         self.lead = len(env.batch_size)
         self.name = "/".join(group) or "the agent"
@@ -630,8 +642,13 @@ class _Reader:
         skip = self.lead + inside
         count = actions.shape[self.lead] if inside else 1
         observed = tuple(self._observed(seen, skip))
+        if "action" not in set(actions.keys()):
+            raise KeyError(
+                f"{self.name} has no entry 'action' but {_present(actions)}: rename it, as with "
+                "TorchRL's RenameTransform."
+            )
         action = self._action(actions["action"], skip, count)
-        mask = seen is not None and "action_mask" in set(seen.keys())
+        mask = self.mask if seen is not None and self.mask in set(seen.keys()) else None
         if mask and isinstance(action, _Choices) and len(action.sizes) > 1:
             raise ValueError(
                 f"Masks for several choices cannot be laid out: {self.name} has {action.sizes}. "

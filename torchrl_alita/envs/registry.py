@@ -252,7 +252,8 @@ def get_task(name: str) -> Task:
         >>> get_task("vmas/spred")
         Traceback (most recent call last):
         ...
-        ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'?
+        ValueError: Unknown task 'vmas/spred'. Did you mean 'vmas/spread'? One of your own
+        is named module:function.
     """
     if name in TASKS:
         return TASKS[name]
@@ -269,7 +270,8 @@ def get_task(name: str) -> Task:
     known = task_names()
     if name not in known:
         of_suite = [task for task in known if rest and task.startswith(f"{suite}/")]
-        raise ValueError(unknown("task", name, of_suite or known))
+        said = unknown("task", name, of_suite or known)
+        raise ValueError(f"{said} One of your own is named module:function.")
     return TASKS[name]
 
 

@@ -106,6 +106,16 @@ def action_spec_of(env: EnvBase) -> TensorSpec:
     return spec
 
 
+def require_one_hot(env: EnvBase, what: str) -> None:
+    """Raise a ValueError unless actions are one-hot; ``what`` needs it."""
+    layout = layout_of(env)
+    if not layout.discrete:
+        raise ValueError(
+            f"{what} need one-hot actions; here they are {layout.action_size} numbers of each agent. "
+            "The task push_box, for one, has one-hot actions."
+        )
+
+
 def acting(
     module: TensorDictModuleBase,
     layout: Layout,

@@ -21,7 +21,7 @@ from torchrl_alita.layout import (
     state_size_of,
 )
 from torchrl_alita.modules._mlp import multi_agent_mlp
-from torchrl_alita.modules.actors import action_spec_of
+from torchrl_alita.modules.actors import require_one_hot
 
 __all__ = ["make_counterfactual_critic"]
 
@@ -124,8 +124,7 @@ def make_counterfactual_critic(
         torch.Size([5, 2, 5])
     """
     layout = layout_of(env)
-    if not layout.discrete:
-        raise ValueError(f"Values of actions need one-hot actions, got {action_spec_of(env)}.")
+    require_one_hot(env, "Values of actions")
     if bound is not None and not bound > 0:
         raise ValueError(f"bound must be positive, got {bound}.")
     reads_state = has_state(env)

@@ -22,7 +22,7 @@ from torchrl_alita.layout import (
     OBSERVATION,
     layout_of,
 )
-from torchrl_alita.modules.actors import action_spec_of
+from torchrl_alita.modules.actors import require_one_hot
 
 __all__ = ["BestJointAction", "joint_action_number", "make_joint_qnetwork"]
 
@@ -184,8 +184,7 @@ def make_joint_qnetwork(
         torch.Size([5, 4, 25])
     """
     layout = layout_of(env)
-    if not layout.discrete:
-        raise ValueError(f"Values of actions need one-hot actions, got {action_spec_of(env)}.")
+    require_one_hot(env, "Values of actions")
     count = layout.action_size**layout.num_agents
     if count > MOST_JOINT_ACTIONS:
         raise ValueError(

@@ -33,7 +33,7 @@ from torchrl_alita.layout import (
     layout_of,
     state_size_of,
 )
-from torchrl_alita.modules.actors import action_spec_of
+from torchrl_alita.modules.actors import require_one_hot
 from torchrl_alita.modules.qnetworks import BestAction
 from torchrl_alita.modules.recurrent import MultiAgentGRU
 
@@ -146,8 +146,7 @@ def make_latent_qnetwork(
         torch.Size([5, 3, 2, 1])
     """
     layout = layout_of(env)
-    if not layout.discrete:
-        raise ValueError(f"Values of actions need one-hot actions, got {action_spec_of(env)}.")
+    require_one_hot(env, "Values of actions")
     net = LatentGRU(
         num_latents=num_latents,
         observation_size=layout.observation_size,

@@ -20,7 +20,7 @@ from torchrl_alita.layout import (
     layout_of,
 )
 from torchrl_alita.modules._mlp import multi_agent_mlp
-from torchrl_alita.modules.actors import action_spec_of
+from torchrl_alita.modules.actors import require_one_hot
 from torchrl_alita.modules.recurrent import recurrent_net
 
 __all__ = ["BestAction", "make_qnetwork"]
@@ -127,8 +127,7 @@ def make_qnetwork(
         torch.Size([5, 4, 2, 1])
     """
     layout = layout_of(env)
-    if not layout.discrete:
-        raise ValueError(f"Values of actions need one-hot actions, got {action_spec_of(env)}.")
+    require_one_hot(env, "Values of actions")
     device = env.device if device is None else device
     if recurrent:
         net = recurrent_net(

@@ -68,8 +68,9 @@ class Buffers:
             size -= size % training.num_envs
             if size < length * training.num_envs:
                 raise ValueError(
-                    f"A buffer of {size} holds no {length} steps of {training.num_envs} "
-                    "environments."
+                    f"The buffer of {size} frames, the least of buffer_size and total_frames, holds no "
+                    f"{length} steps of {training.num_envs} environments: train for more frames or on "
+                    f"fewer environments, or draw shorter sequences."
                 )
         if algorithm.recurrent:
             self.burn_in = BurnInTransform([algorithm.actor], settings.burn_in, [RECURRENT_STATE])

@@ -214,7 +214,8 @@ def parse_arguments(
         name = name or next(iter(defaults or {}))
         get_algorithm(name)
         base = (defaults or {}).get(name) or Config(
-            task=first.task or "vmas/spread", algorithm=get_algorithm(name).Settings()
+            task=first.task or get_algorithm(name).default_task,
+            algorithm=get_algorithm(name).Settings(),
         )
     name = base.algorithm_name if name is None else name
     task = first.task or base.task
@@ -400,13 +401,16 @@ def _metavar(hint: Any) -> str:
     return "|".join(words)
 
 
-_KINDS = {int: "N", float: "X", bool: "yes", str: "TEXT", Path: "PATH", type(None): "none"}
+_KINDS = {int: "N", float: "X", bool: "true|false", str: "TEXT", Path: "PATH", type(None): "none"}
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+_SAID = {"yes": "true", "no": "false"}
 
 
 def _normal(arguments: Sequence[str], config: Config) -> list[str]:
@@ -420,13 +424,16 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
     found = []
     for i, argument in enumerate(arguments):
         if not argument.startswith("--"):
-            found.append(argument)
+            before = arguments[i - 1].removeprefix("--").replace("_", "-") if i else ""
+            found.append(_SAID.get(argument.lower(), argument) if before in flags else argument)
             continue
         name, equals, value = argument[2:].partition("=")
         name = name.replace("_", "-")
         positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
         follows = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
-        if not equals and name in flags and follows not in ("true", "false", "none"):
+        if name in flags and value.lower() in _SAID:
+            found.append(f"--{name}={_SAID[value.lower()]}")
+        elif not equals and name in flags and follows not in ("true", "false", "none", *_SAID):
             found.append(f"--{name}=true")
         elif not equals and name not in flags and positive in flags:
             found.append(f"--{positive}=false")

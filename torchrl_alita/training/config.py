@@ -403,6 +403,7 @@ def _is_text(value: Any) -> bool:
 
 def unknown_option(name: str, known: list[str]) -> str:
     """What to say of an option that is not known."""
-    near = get_close_matches(name, known, n=1)
+    last = [option for option in known if option.rpartition(".")[2] == name.removeprefix("--")]
+    near = last or get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"Unknown option {name}.{hint}"

@@ -68,6 +68,7 @@ class DiversityPenalty(Transform):
             each of N agents. Default: 0.01, Table 5 for MAPE.
         distance: ``"squared"`` for continuous actions, or ``"euclidean"``, its root;
             ``"brier"`` for one-hot ones, of an actor that writes logits ``[*B, N, A]``.
+            Default: ``"brier"`` for an actor that does, otherwise ``"squared"``.
         weight: how novelty weighs the distance. ``"exponential"``, Eq. 11: the newer, the
             less. ``"min_max"``: the newer, the more, see
             :func:`torchrl_alita.functional.min_max`; with ``"euclidean"`` it is what the
@@ -108,7 +109,7 @@ class DiversityPenalty(Transform):
         team: Team | int | Sequence[int] = 0,
         *,
         omega: float | Sequence[float] = 0.01,
-        distance: Literal["squared", "euclidean", "brier"] = "squared",
+        distance: Literal["squared", "euclidean", "brier"] | None = None,
         weight: Literal["exponential", "min_max"] = "exponential",
         observation: NestedKey = OBSERVATION,
         action: NestedKey = ACTION,
@@ -120,6 +121,8 @@ class DiversityPenalty(Transform):
         super().__init__(
             in_keys=[observation, action, next_key(novelty)], out_keys=[diversity_penalty]
         )
+        if distance is None:
+            distance = "brier" if logits in actor_network.out_keys else "squared"
         check_choice("distance", distance, DISTANCES)
         check_choice("weight", weight, WEIGHTS)
         self.team = Team.of(team)
