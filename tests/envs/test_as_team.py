@@ -35,7 +35,14 @@ class Groups(EnvBase):
     """
 
     def __init__(
-        self, actions: dict, *, batch=(B,), flags=False, masks=False, shared=False, named="action_mask"
+        self,
+        actions: dict,
+        *,
+        batch=(B,),
+        flags=False,
+        masks=False,
+        shared=False,
+        named="action_mask",
     ):
         super().__init__(batch_size=list(batch))
         self.named = named

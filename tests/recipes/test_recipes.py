@@ -13,7 +13,7 @@ import torch
 from scripts import ROOT, load
 
 from torchrl_alita.__main__ import main
-from torchrl_alita.algorithms import ALGORITHMS
+from torchrl_alita.algorithms import ALGORITHMS, QMIX
 from torchrl_alita.envs import get_task, make_env
 from torchrl_alita.saving import load_policy
 from torchrl_alita.training import TrainingSettings, evaluate, make_config, parse_arguments
@@ -248,6 +248,22 @@ def test_the_stock_script_runs_and_each_part_adds_its_loss(add_to_torchrl):
     for flags, losses in added.items():
         config = add_to_torchrl.Config(**tiny, **dict.fromkeys(flags, True))
         assert set(add_to_torchrl.main(config)) == stock | losses
+
+
+@pytest.mark.parametrize("said", ["yes", "no", "true", "No"])
+@pytest.mark.parametrize("form", ["--algorithm.recurrent={}", "--algorithm.recurrent {}"])
+def test_a_flag_takes_what_its_help_says_and_yes_and_no(form, said):
+    config = parse_arguments(["maddpg", *form.format(said).split(), "--progress", said])
+    expected = said.lower() in ("yes", "true")
+    assert (config.algorithm.recurrent, config.training.progress) == (expected, expected)
+
+
+def test_an_algorithm_of_one_hot_actions_trains_on_such_by_default():
+    tasks = {name: parse_arguments([name]).task for name in ("qmix", "coma", "dqn", "joint_dqn")}
+    assert set(tasks.values()) == {"push_box"}
+    assert parse_arguments(["alita"]).task == "vmas/spread"
+    with pytest.raises(ValueError, match=r"need one-hot actions; .* The task push_box"):
+        QMIX(make_env("vmas/spread", num_envs=2, n_agents=2, seed=0))
 
 
 def test_without_flags_the_stock_script_owes_this_package_nothing():
