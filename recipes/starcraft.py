@@ -4,7 +4,7 @@ python recipes/starcraft.py --task smax/2s3z            # JaxMARL's battles, wit
 python recipes/starcraft.py mappo --task smax/2s3z      # wins soonest, at half of QMIX's cost
 python recipes/starcraft.py --task smac/2s3z            # where StarCraft and SMAC are installed
 python recipes/starcraft.py alita --task smax/5m_vs_6m --algorithm.influencers all
-python recipes/starcraft.py qmix --task smax/2s3z      # wins nearly all battles
+python recipes/starcraft.py qmix --task smax/2s3z       # wins nearly all battles
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def test_targets_that_look_ahead_are_the_recursion_over_each_episode():
     batch["next", "terminated"][1, 2] = True
     one_step = recurrent(reduction="none")
 
-    def target(batch: TensorDict, lmbda: float = 0.0) -> torch.Tensor:
+    def target(batch: TensorDict, lmbda: float | None = None) -> torch.Tensor:
         return one_step.critics.td_target(
             batch,
             keys=one_step.tensor_keys,

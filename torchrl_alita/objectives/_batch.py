@@ -107,10 +107,10 @@ def transition_discount(
     return gamma ** steps.reshape(*batch.batch_size, 1, 1)
 
 
-def check_sequences(loss: LossModule, batch: TensorDictBase, lmbda: float) -> None:
+def check_sequences(loss: LossModule, batch: TensorDictBase) -> None:
     """Raise a ValueError if lambda returns are asked for of what may be in any order."""
     shape = tuple(batch.get(loss.tensor_keys.action).shape[:-2])
-    if lmbda and len(shape) < 2:
+    if loss.looks_ahead and len(shape) < 2:
         raise ValueError(
             f"With lmbda the batch must be sequences in order of time, [*B, T] with at least one "
             f"dimension before T, got {shape}: batch.reshape(-1, T) of what lies one after another."
@@ -123,10 +123,10 @@ def target_of(
     done: torch.Tensor | None,
     next_value: torch.Tensor,
     gamma: torch.Tensor | float,
-    lmbda: float,
+    lmbda: torch.Tensor | float | None,
 ) -> torch.Tensor:
-    """What a critic's values are drawn to, ``[*B, N, 1]``; ``done`` is read with lambda alone."""
-    if done is None:
+    """What a critic's values are drawn to, ``[*B, N, 1]``: of one step, or with lambda."""
+    if done is None or lmbda is None:
         return functional.td_target(reward, terminated, next_value, gamma)
     return functional.lambda_return(reward, terminated, done, next_value, gamma, lmbda)
 

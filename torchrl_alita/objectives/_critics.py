@@ -143,7 +143,7 @@ class PartnerCritics:
         keys: LossModule._AcceptedKeys,
         gamma: torch.Tensor | float,
         exploration: InteractionType,
-        lmbda: float = 0.0,
+        lmbda: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
         """Targets of Eq. 1 and 6 for all agents, ``[*B, N, 1]``, also of several steps.
 
@@ -151,7 +151,7 @@ class PartnerCritics:
         """
         network, params = self.actor_network, self.partner.target_actor_network_params
         memory = bool(memory_keys(network))
-        several = memory or lmbda > 0
+        several = memory or lmbda is not None
         gamma = transition_discount(gamma, inputs, self.steps_key, memory=several)
         unrolled = unroll(network, params, inputs, exploration)
         following = following_inputs(network, self.in_keys(keys.action), inputs, unrolled)
@@ -163,7 +163,7 @@ class PartnerCritics:
         )
         reward = inputs.get(next_key(self.reward_key(keys)))
         terminated = inputs.get(next_key(self.terminated_key(keys)))
-        done = inputs.get(next_key(keys.done)) if lmbda else None
+        done = None if lmbda is None else inputs.get(next_key(keys.done))
         return target_of(reward, terminated, done, next_value, gamma, lmbda)
 
 

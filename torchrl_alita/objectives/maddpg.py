@@ -68,7 +68,7 @@ class MADDPGLoss(LossModule):
             :func:`torchrl_alita.modules.make_critic`.
         gamma: discount factor of a step, in [0, 1]. Default: 0.95, Appendix D.1.
         lmbda: how far the target looks ahead along sequences ``[*B, T]``, in [0, 1], see
-            :func:`torchrl_alita.functional.lambda_return`. Default: 0, the equation's.
+            :class:`ValueDecompositionLoss`. Default: 0, the equation's.
         others_actions: what critic i sees of the other agents while agent i climbs:
             their actions of the ``"buffer"``, or those of their ``"policy"``, detached.
         own_actions: what of its own actions agent i climbs with: that of its
@@ -145,7 +145,7 @@ class MADDPGLoss(LossModule):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     out_keys = ["loss_actor", "loss_qvalue", "pred_value", "target_value"]
-    _schedulable_buffers = frozenset({"gamma", "logits_coeff"})
+    _schedulable_buffers = frozenset({"gamma", "lmbda", "logits_coeff"})
 
     actor_network: TensorDictModuleBase
     actor_network_params: TensorDictParams
@@ -191,7 +191,8 @@ class MADDPGLoss(LossModule):
         self.convert_to_functional(qvalue_network, "qvalue_network", create_target_params=True)
         self.critics = PartnerCritics(self)
         self.register_coeff_buffer("gamma", float(gamma))
-        self.lmbda = float(lmbda)
+        self.register_coeff_buffer("lmbda", float(lmbda))
+        self.looks_ahead = lmbda > 0
         self.register_coeff_buffer("logits_coeff", float(logits_coeff))
         self.penalized = logits_coeff > 0
         self.target_noise = TargetNoise(policy_noise, noise_clip, low=low, high=high)
@@ -203,7 +204,7 @@ class MADDPGLoss(LossModule):
     def in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
         read = [keys.action, *self.critics.in_keys(keys.action), *self.critics.target_keys(keys)]
-        return unique([*read, next_key(keys.done)] if self.lmbda else read)
+        return unique([*read, next_key(keys.done)] if self.looks_ahead else read)
 
     def policy(self, tensordict: TensorDictBase) -> TensorDictBase:
         """What the actors write for a batch, with their gradient.
@@ -253,19 +254,20 @@ class MADDPGLoss(LossModule):
         Returns:
             ``loss_qvalue``, ``pred_value`` and ``target_value``.
         """
-        optional = [self.tensor_keys.priority_weight]
-        return self._critic_losses(check_batch(self, tensordict, optional=optional), tensordict)
+        batch = check_batch(self, tensordict, optional=[self.tensor_keys.priority_weight])
+        return self._critic_losses(batch, tensordict)
 
     def _critic_losses(self, batch: TensorDictBase, tensordict: TensorDictBase) -> TensorDict:
-        check_sequences(self, batch, self.lmbda)
+        check_sequences(self, batch)
         target = self.critics.td_target(
             batch,
             keys=self.tensor_keys,
             gamma=self.gamma,
             exploration=self.deterministic_sampling_mode,
-            lmbda=self.lmbda,
+            lmbda=self.lmbda if self.looks_ahead else None,
         )
-        value = self._values(batch, self.qvalue_network_params)
+        key = self.tensor_keys.state_action_value
+        value = critics_values(self.qvalue_network, self.qvalue_network_params, batch, key)
         error = (value - target).square().sum((-1, -2))
         weights = row_weights(self, batch, error.shape)
         write_priority(self, tensordict, error)
@@ -280,10 +282,6 @@ class MADDPGLoss(LossModule):
     def smooth_target_action(self, action: torch.Tensor) -> torch.Tensor:
         """TD3's noise on the actions of the target policies, ``[*B, N, A]``."""
         return self.target_noise(action)
-
-    def _values(self, batch: TensorDictBase, params: TensorDictBase) -> torch.Tensor:
-        key = self.tensor_keys.state_action_value
-        return critics_values(self.qvalue_network, params, batch, key)
 
     def _policy(self, batch: TensorDictBase) -> TensorDictBase:
         """What the actor writes, up to the parameters of its distribution for "all"."""

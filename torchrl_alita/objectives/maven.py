@@ -105,7 +105,7 @@ class MAVENLoss(ValueDecompositionLoss):
         "target_value",
         "recognized",
     ]
-    _schedulable_buffers = frozenset({"gamma", "mutual_information_coeff"})
+    _schedulable_buffers = frozenset({"gamma", "lmbda", "mutual_information_coeff"})
 
     discriminator_network: TensorDictModuleBase
     discriminator_network_params: TensorDictParams

@@ -83,7 +83,7 @@ class ValueDecompositionLoss(LossModule):
         gamma: discount factor of a step, in [0, 1]. Default: 0.99, PyMARL's.
         double_q: the present networks choose the next action; otherwise the targets do.
         lmbda: how far the target looks ahead along a sequence ``[*B, T]``, in [0, 1].
-            Default: 0, one step, and batches of any order.
+            Default: 0, one step, and batches of any order; to schedule it, begin above 0.
         reduction: ``"none"`` (the shape of the batch), ``"mean"`` or ``"sum"``.
 
     Returns, from ``forward``, a TensorDict with ``loss_qvalue`` and, detached,
@@ -151,7 +151,7 @@ class ValueDecompositionLoss(LossModule):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     out_keys = ["loss_qvalue", "pred_value", "target_value"]
-    _schedulable_buffers = frozenset({"gamma"})
+    _schedulable_buffers = frozenset({"gamma", "lmbda"})
 
     local_value_network: TensorDictModuleBase
     local_value_network_params: TensorDictParams
@@ -182,7 +182,8 @@ class ValueDecompositionLoss(LossModule):
             self.convert_to_functional(mixer_network, "mixer_network", create_target_params=True)
         self.register_coeff_buffer("gamma", float(gamma))
         self.double_q = double_q
-        self.lmbda = float(lmbda)
+        self.register_coeff_buffer("lmbda", float(lmbda))
+        self.looks_ahead = lmbda > 0
         self.reduction = reduction
 
     @property
@@ -195,7 +196,7 @@ class ValueDecompositionLoss(LossModule):
         network = self.local_value_network
         following = following_keys(network, self._read())
         target = [*following, next_key(keys.reward), next_key(keys.terminated)]
-        target += [next_key(keys.done)] if self.lmbda else []
+        target += [next_key(keys.done)] if self.looks_ahead else []
         return unique([keys.action, *self._read(), *target])
 
     def _read(self) -> list[NestedKey]:
@@ -208,7 +209,7 @@ class ValueDecompositionLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         keys = self.tensor_keys
         batch = check_batch(self, tensordict, optional=[keys.priority_weight])
-        check_sequences(self, batch, self.lmbda)
+        check_sequences(self, batch)
         agents = batch.get(keys.action).shape[:-1]
         check_same_shape(batch, next_key(keys.reward), (*agents, 1))
         own = not self.mixed and batch.get(next_key(keys.terminated)).ndim > len(agents)
@@ -277,7 +278,7 @@ class ValueDecompositionLoss(LossModule):
         params = self.target_local_value_network_params
         memory = bool(memory_keys(network))
         # Neither a memory nor a return sees the steps between.
-        several = memory or self.lmbda > 0
+        several = memory or self.looks_ahead
         gamma = transition_discount(self.gamma, batch, keys.steps_to_next_obs, memory=several)
         unrolled = self._local(batch, params) if memory else None
         following = following_inputs(network, self._read(), batch, unrolled)
@@ -293,6 +294,6 @@ class ValueDecompositionLoss(LossModule):
         if self.mixed:
             reward, value = reward.mean(-2, keepdim=True), value.unsqueeze(-2)
         terminated = batch.get(next_key(keys.terminated))
-        done = batch.get(next_key(keys.done)) if self.lmbda else None
+        done = batch.get(next_key(keys.done)) if self.looks_ahead else None
         target = target_of(reward, terminated, done, value, gamma, self.lmbda)
         return target.squeeze(-2) if self.mixed else target
