@@ -214,12 +214,18 @@ def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
     for accepted in hints:
         if get_origin(accepted) is tuple:
             member = get_args(accepted)[0]
-            return tuple(parse_option(name, part, member) for part in texts)
+            try:
+                return tuple(parse_option(name, part, member) for part in texts)
+            except (TypeError, ValueError) as error:
+                if len(hints) == 1:
+                    raise
+                said = " ".join(texts)
+                raise ValueError(f"{name} must be {_words(hint)}, got {said!r}.") from error
     return _fitting(name, texts[0] if len(texts) == 1 else tuple(texts), hint)
 
 
 _NOTHING = object()
-_FLAGS = {"true": True, "false": False}
+_FLAGS = {"true": True, "false": False, "yes": True, "no": False}
 
 
 def _written(text: str, hint: Any) -> Any:

@@ -250,6 +250,11 @@ def test_the_stock_script_runs_and_each_part_adds_its_loss(add_to_torchrl):
         assert set(add_to_torchrl.main(config)) == stock | losses
 
 
+def test_what_an_option_of_several_kinds_may_be_is_said():
+    with pytest.raises(ValueError, match=r"whole number or .*'random', 'all', got 'both'"):
+        parse_arguments(["alita", "--algorithm.influencers", "both"])
+
+
 @pytest.mark.parametrize("said", ["yes", "no", "true", "No"])
 @pytest.mark.parametrize("form", ["--algorithm.recurrent={}", "--algorithm.recurrent {}"])
 def test_a_flag_takes_what_its_help_says_and_yes_and_no(form, said):

@@ -410,9 +410,6 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-_SAID = {"yes": "true", "no": "false"}
-
-
 def _normal(arguments: Sequence[str], config: Config) -> list[str]:
     """Arguments in one form: dashes in names, ``--x=true`` for a flag ``--x``."""
     flags = {
@@ -424,16 +421,13 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
     found = []
     for i, argument in enumerate(arguments):
         if not argument.startswith("--"):
-            before = arguments[i - 1].removeprefix("--").replace("_", "-") if i else ""
-            found.append(_SAID.get(argument.lower(), argument) if before in flags else argument)
+            found.append(argument)
             continue
         name, equals, value = argument[2:].partition("=")
         name = name.replace("_", "-")
         positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
         follows = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
-        if name in flags and value.lower() in _SAID:
-            found.append(f"--{name}={_SAID[value.lower()]}")
-        elif not equals and name in flags and follows not in ("true", "false", "none", *_SAID):
+        if not equals and name in flags and follows not in ("true", "false", "yes", "no", "none"):
             found.append(f"--{name}=true")
         elif not equals and name not in flags and positive in flags:
             found.append(f"--{positive}=false")
