@@ -85,9 +85,9 @@ def defaults(task: str) -> dict[str, Config]:
         influencers="random",
         conditional_batch_size=512,
     )
-    # The paper's parts on MAPPO; the action values of the influence have no memory.
+    # The paper's parts on MAPPO.
     on_policy = OnPolicyALITASettings(
-        **asdict(MAPPOSettings()),
+        **asdict(MAPPOSettings(recurrent=True)),
         **coeffs,
         diversity_coeff=0.01,
         visit_coeff=0.0,

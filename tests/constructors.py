@@ -158,9 +158,11 @@ def attention(**kwargs) -> InfluenceAttentionLoss:
     return InfluenceAttentionLoss(attention_network(), maddpg(), (2, 0), **kwargs)
 
 
-def scored(samples: int | str = "all", **kwargs) -> InfluenceScoreLoss:
+def scored(
+    samples: int | str = "all", partner: MADDPGLoss | None = None, **kwargs
+) -> InfluenceScoreLoss:
     """One-hot actions, Theorem 1; with all of the others' actions nothing is drawn."""
-    partner = one_hot_partner()
+    partner = one_hot_partner() if partner is None else partner
     options = {"value": Marginal(samples), "optimum": Enumerated(), **kwargs}
     return InfluenceScoreLoss(partner.actor_network, partner, **options)
 
@@ -286,6 +288,7 @@ LOSSES = {
     "recurrent_influence": lambda **kw: InfluenceLoss(
         (partner := recurrent()).actor_network, partner, optimum=BestOf(at="next"), **kw
     ),
+    "recurrent_influence_score": lambda **kw: scored(partner=recurrent(), **kw),
     "recurrent_clones": lambda **kw: InfluenceEstimatorLoss(recurrent(), kind="clones", **kw),
     "qmix": value_decomposition,
     "vdn": lambda **kw: value_decomposition("vdn", recurrent=False, **kw),

@@ -107,6 +107,7 @@ if find_spec("jaxmarl"):
         "qmix": {"algorithm": "qmix", **MEMORY, **VALUE_BASED, "lmbda": 0.5},
         "edti": {
             "algorithm": "on_policy_alita",
+            "influence_coeff": 0.1,
             "recurrent": True,
             "share_params": True,
             "visit_coeff": 0.0,

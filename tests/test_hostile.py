@@ -173,7 +173,7 @@ MAKERS = {f"loss_{name}": seeded(make) for name, make in LOSSES.items()} | {
 # Of batches with a dimension of time.
 IN_ORDER = (
     *("loss_influence_score", "loss_recurrent_maddpg", "loss_recurrent_influence"),
-    "loss_recurrent_maddpg_lambda",
+    *("loss_recurrent_maddpg_lambda", "loss_recurrent_influence_score"),
     *("loss_recurrent_clones", "loss_qmix", "loss_qmix_lambda", "loss_iql"),
     *(f"loss_{name}" for name in ROLLOUTS),
 )

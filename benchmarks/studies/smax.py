@@ -67,9 +67,10 @@ STUDY = Study(
             algorithm="on_policy_alita", settings=EITI | {"algorithm.transition_values": True}
         ),
         "MAPPO, no memory": Variant(algorithm="mappo", settings=NO_MEMORY),
-        "ALITA on MAPPO, no memory": Variant(algorithm="on_policy_alita"),
-        "the same, no F": Variant(algorithm="on_policy_alita", settings=NO_F),
-        "the same, no IM": Variant(algorithm="on_policy_alita", settings=NO_IM),
+        "ALITA on MAPPO": Variant(algorithm="on_policy_alita"),
+        "ALITA on MAPPO, no memory": Variant(algorithm="on_policy_alita", settings=NO_MEMORY),
+        "the same, no F": Variant(algorithm="on_policy_alita", settings=NO_MEMORY | NO_F),
+        "the same, no IM": Variant(algorithm="on_policy_alita", settings=NO_MEMORY | NO_IM),
     },
     columns={
         "": (

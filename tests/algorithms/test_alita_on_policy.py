@@ -224,10 +224,6 @@ def test_social_influence_is_for_one_hot_actions():
     [
         ({"influence_coeff": -1.0}, "influence_coeff must be finite and at least 0, got -1.0."),
         ({"model_lr": 0.0}, "model_lr must be positive, got 0.0."),
-        (
-            {"influence_coeff": 0.1, "recurrent": True},
-            "The action values of the influence have no memory: recurrent must be False.",
-        ),
         ({"tau": 1.5}, "tau must be in (0, 1], got 1.5."),
         ({"visit_coeff": -0.5}, "visit_coeff must be finite and at least 0, got -0.5."),
         ({"autoencoder_lr": 0.0}, "autoencoder_lr must be positive, got 0.0."),
@@ -265,6 +261,28 @@ def test_what_cannot_be_counted_is_paid_by_a_model_that_learns_it_first(values):
     assert not model.untrained
     assert float(logs["bonus_transition_influence"]) != 0
     assert logs["loss_transition_model"].isfinite()
+
+
+def test_the_influence_of_policies_with_a_memory_is_of_what_they_would_do_with_it():
+    """Another memory at a rollout's beginning, other policies, another influence."""
+    settings = replace(
+        NOTHING, recurrent=True, share_params=True, influence_coeff=0.5, minibatch_size=10
+    )
+    algorithm = made(settings, TargetEnv(discrete=True))
+    env = TransformedEnv(TargetEnv(discrete=True), recurrent_transforms(algorithm.actor))
+    batch = rollout(algorithm, env)
+    batch["is_init"][:] = False
+    other = batch.clone()
+    other["agents", "recurrent_state"][:, 0] += 1.0
+    found, moved = (algorithm.influence.advantage(b)["advantage"] for b in (batch, other))
+    assert found.shape == (*batch.shape, 3, 1)
+    assert not torch.equal(found[..., 0, :], moved[..., 0, :])
+    assert not found[..., 1:, :].any()
+    before = algorithm.action_values.qvalue_network_params.flatten_keys().clone()
+    logs = algorithm.update({"rollout": batch})
+    assert all(value.isfinite().all() for value in logs.values())
+    after = algorithm.action_values.qvalue_network_params.flatten_keys()
+    assert any((before[key] != value).any() for key, value in after.items())
 
 
 def test_features_of_what_is_counted_are_refused():

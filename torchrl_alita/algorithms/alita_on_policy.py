@@ -127,10 +127,6 @@ class OnPolicyALITASettings(MotivationSettings, WeightSettings, MAPPOSettings):
         check_at_least_one(slots=self.slots)
         check_positive(model_lr=self.model_lr, critic_lr=self.critic_lr)
         check_tau(self.tau)
-        if self.recurrent and self.influence_coeff:
-            raise ValueError(
-                "The action values of the influence have no memory: recurrent must be False."
-            )
         if self.transition_features and self.transition_estimator == "counts":
             raise ValueError(
                 "What is counted is the environment's code: transition_features needs "
@@ -437,13 +433,18 @@ class OnPolicyALITA(MAPPO):
         return mixed + self.settings.reward_weight * found["advantage"]
 
     def _train_action_values(self, rollout: TensorDictBase) -> TensorDict:
-        """All rows of the rollout, once; with the influence that was paid before."""
+        """All steps of the rollout, once; with the influence that was paid before.
+
+        Of policies with a memory in whole sequences: what they do next depends on it.
+        """
         read = list(self.action_values.in_keys)
         if self.attention_loss is not None:
             read += self.attention_loss.in_keys
-        rows = rollout.select(*read).reshape(-1)
+        rows = rollout.select(*read)
+        rows = rows if self.recurrent else rows.reshape(-1)
+        size = max(1, self.settings.minibatch_size * len(rows) // rows.numel())
         order = torch.randperm(len(rows), device=self.device)
-        for chosen in order.split(self.settings.minibatch_size):
+        for chosen in order.split(size):
             self.optimizers["action_values"].zero_grad(set_to_none=True)
             losses = self.action_values.critic_losses(rows[chosen])
             losses["loss_qvalue"].backward()

@@ -59,8 +59,10 @@ def check_batch(
     mask = row_mask(loss, tensordict, rows)
     mask_keys = [key for key in loss._loss_mask_keys() if tensordict.get(key, None) is not None]
     inputs = tensordict.select(*names, *mask_keys).detach()
-    if inputs.batch_size != rows:
-        inputs.batch_size = rows
+    # Of keyword arguments TensorDict takes what all entries have in common.
+    for part in (inputs, inputs.get("next", None)):
+        if part is not None and part.batch_size != rows:
+            part.batch_size = rows
     if mask is None:
         return inputs
     for name in names:
