@@ -4,7 +4,7 @@ A checkpoint is a directory of TorchRL's :class:`torchrl.checkpoint.Checkpoint`.
 would read with pickle, such as the extra fields of a saved tensordict, is not read here:
 each component is one file of tensors, numbers, strings and containers of these, which
 ``torch.load(..., weights_only=True)`` reads, with its size and SHA-256 beside it. Large tables
-of whole numbers that are mostly 0, such as counts of visits, are written as sparse tensors.
+of whole numbers that are mostly 0, such as counts of visits, are written without the zeros.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ _STATE, _SEAL, _MANIFEST = "state.pt", "sha256.json", "manifest.json"
 _NAME = re.compile(r"checkpoint-\d{12}")
 _PLAIN = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
-# A table of at least so many counts is written sparse where that takes less than this share.
-_LARGE, _WORTH = 2**16, 0.5
+# A table of at least so many counts is written without its zeros where most are 0: torch's own
+# sparse tensors warn when they are read.
+_LARGE, _FILLED = 2**16, 0.25
+_THINNED = ("size of the table", "places", "counts")
 
 
 class _PlainData(CheckpointAdapter):
@@ -54,7 +56,7 @@ class _PlainData(CheckpointAdapter):
         _check_plain(state, path.name)
         path.mkdir(parents=True)
         file = path / _STATE
-        state = _each_tensor(_thinned, state)
+        state = _each(_thinned, state)
         try:
             torch.save(state, file)
         except RuntimeError as error:
@@ -321,36 +323,43 @@ def _read(file: Path, device: Any) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{file} is refused: it holds a {type(state).__name__}, not a dict.")
-    return _each_tensor(_filled_up, state)
+    return _each(_filled_up, state)
 
 
-def _each_tensor(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """Plain data with every tensor changed."""
-    if isinstance(value, _TENSORS):
-        return change(value)
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """Plain data with everything in it changed, from the outside in."""
+    value = change(value)
     if isinstance(value, dict):
         # A copy has the versions of its modules, which states keep beside their items.
         changed = copy.copy(value)
-        changed.update((key, _each_tensor(change, item)) for key, item in value.items())
+        changed.update((key, _each(change, item)) for key, item in value.items())
         return changed
     if type(value) in (list, tuple):
-        return type(value)(_each_tensor(change, item) for item in value)
+        return type(value)(_each(change, item) for item in value)
     return value
 
 
-def _filled_up(tensor: torch.Tensor) -> torch.Tensor:
+def _thinned(value: Any) -> Any:
+    """A large table of counts that is mostly 0 without its zeros; all else as it is."""
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.int64:
+        return value
+    if (
+        value.layout != torch.strided
+        or value.numel() < _LARGE
+        or int(value.count_nonzero()) > _FILLED * value.numel()
+    ):
+        return value
+    flat = value.reshape(-1)
+    places = flat.nonzero().squeeze(-1)
+    return dict(zip(_THINNED, (value.shape, places, flat[places]), strict=True))
+
+
+def _filled_up(value: Any) -> Any:
     """What :func:`_thinned` was given."""
-    thinned = tensor.is_sparse and tensor.dtype == torch.int64 and tensor.numel() >= _LARGE
-    return tensor.to_dense() if thinned else tensor
-
-
-def _thinned(tensor: torch.Tensor) -> torch.Tensor:
-    """A large table of counts that is mostly 0 as a sparse tensor, others as they are."""
-    if tensor.dtype != torch.int64 or tensor.numel() < _LARGE or tensor.layout != torch.strided:
-        return tensor
-    # Each number that is not 0 comes with its place, which is as long for each dimension.
-    size = int(tensor.count_nonzero()) * (1 + tensor.ndim)
-    return tensor.to_sparse() if size < _WORTH * tensor.numel() else tensor
+    if not isinstance(value, dict) or tuple(value) != _THINNED:
+        return value
+    size, places, counts = value.values()
+    return counts.new_zeros(size.numel()).index_put((places,), counts).view(size)
 
 
 def _check_plain(value: Any, path: str) -> None:
