@@ -69,8 +69,12 @@ STUDY = Study(
         "MAPPO, no memory": Variant(algorithm="mappo", settings=NO_MEMORY),
         "ALITA on MAPPO": Variant(algorithm="on_policy_alita"),
         "ALITA on MAPPO, no memory": Variant(algorithm="on_policy_alita", settings=NO_MEMORY),
-        "the same, no F": Variant(algorithm="on_policy_alita", settings=NO_MEMORY | NO_F),
-        "the same, no IM": Variant(algorithm="on_policy_alita", settings=NO_MEMORY | NO_IM),
+        "ALITA on MAPPO, no memory, no F": Variant(
+            algorithm="on_policy_alita", settings=NO_MEMORY | NO_F
+        ),
+        "ALITA on MAPPO, no memory, no IM": Variant(
+            algorithm="on_policy_alita", settings=NO_MEMORY | NO_IM
+        ),
     },
     columns={
         "": (
