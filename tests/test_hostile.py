@@ -1088,7 +1088,7 @@ ARGUMENTS = {
     _penalty: {
         "team": "indices",
         "omega": "numbers",
-        "distance": "name",
+        "distance": "name_or_none",
         "weight": "name",
     },
     _total: {"coeff": "non_negative"},
