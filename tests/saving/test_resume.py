@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -422,6 +423,9 @@ def test_a_fine_tuning_run_starts_from_policies_and_targets_not_by_resume(run_di
     algorithm.updates = 1
     with pytest.raises(ValueError, match="1 updates"):
         init_policy(algorithm, run_dir)
+    wider = replace(config, algorithm=replace(config.algorithm, num_cells=(7,))).build(env)
+    with pytest.raises(ValueError, match=re.escape("num_cells ((5,) there, (7,) here)")):
+        init_policy(wider, run_dir)
 
 
 def test_a_run_can_start_from_the_policies_of_another_and_resume_ignores_it(run_dir, tmp_path):

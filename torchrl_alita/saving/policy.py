@@ -171,12 +171,26 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
         path: as in :func:`load_policy`.
 
     Raises:
-        ValueError: if the algorithm has made updates, or as in :func:`load_policy`.
+        ValueError: if the algorithm has made updates, if its policies have other sizes, with the
+            settings that differ, or as in :func:`load_policy`.
     """
     if algorithm.updates:
         raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")
     checkpoint = find_checkpoint(path)
-    _load(algorithm.actor, _saved(checkpoint), checkpoint)
+    try:
+        _load(algorithm.actor, _saved(checkpoint), checkpoint)
+    except ValueError as error:
+        there, here = (vars(s) for s in (_settings_of(checkpoint), algorithm.settings))
+        differ = [
+            f"{name} ({there[name]} there, {here[name]} here)"
+            for name in here
+            if name in there and there[name] != here[name]
+        ]
+        if not differ:
+            raise
+        raise ValueError(
+            f"The policies of {checkpoint} do not fit. Settings that differ: {', '.join(differ)}."
+        ) from error
     for params, targets in algorithm.policy_params():
         targets.data.update_(params.data)
 
