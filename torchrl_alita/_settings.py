@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Settings", "field_docs", "parse_option", "plain_value", "type_hints"]
+__all__ = ["FLAGS", "Settings", "field_docs", "parse_option", "plain_value", "type_hints"]
 
 
 def type_hints(cls: type) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
 
 
 _NOTHING = object()
-_FLAGS = {"true": True, "false": False, "yes": True, "no": False}
+FLAGS = {"true": True, "false": False, "yes": True, "no": False}
 
 
 def _written(text: str, hint: Any) -> Any:
@@ -233,7 +233,7 @@ def _written(text: str, hint: Any) -> Any:
     if hint is type(None):
         return None if text.lower() == "none" else _NOTHING
     if hint is bool:
-        return _FLAGS.get(text.lower(), _NOTHING)
+        return FLAGS.get(text.lower(), _NOTHING)
     if get_origin(hint) is Literal:
         return next((choice for choice in get_args(hint) if str(choice) == text), _NOTHING)
     if hint in (int, float):

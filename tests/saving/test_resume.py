@@ -426,6 +426,10 @@ def test_a_fine_tuning_run_starts_from_policies_and_targets_not_by_resume(run_di
     wider = replace(config, algorithm=replace(config.algorithm, num_cells=(7,))).build(env)
     with pytest.raises(ValueError, match=re.escape("num_cells ((5,) there, (7,) here)")):
         init_policy(wider, run_dir)
+    (state,) = find_checkpoint(run_dir).glob("components/*-policy/state.pt")
+    state.write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged"):
+        init_policy(wider, run_dir)
 
 
 def test_a_run_can_start_from_the_policies_of_another_and_resume_ignores_it(run_dir, tmp_path):

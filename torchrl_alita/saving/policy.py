@@ -177,8 +177,9 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
     if algorithm.updates:
         raise ValueError(f"The algorithm must be new, it has made {algorithm.updates} updates.")
     checkpoint = find_checkpoint(path)
+    saved = _saved(checkpoint)
     try:
-        _load(algorithm.actor, _saved(checkpoint), checkpoint)
+        _load(algorithm.actor, saved, checkpoint)
     except ValueError as error:
         there, here = (vars(s) for s in (_settings_of(checkpoint), algorithm.settings))
         differ = [

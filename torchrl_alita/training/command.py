@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from torchrl_alita._settings import field_docs, type_hints
+from torchrl_alita._settings import FLAGS, field_docs, type_hints
 from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, get_algorithm
 from torchrl_alita.envs import get_task, task_names
 from torchrl_alita.saving import read_config
@@ -427,7 +427,7 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
         name = name.replace("_", "-")
         positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
         follows = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
-        if not equals and name in flags and follows not in ("true", "false", "yes", "no", "none"):
+        if not equals and name in flags and follows not in (*FLAGS, "none"):
             found.append(f"--{name}=true")
         elif not equals and name not in flags and positive in flags:
             found.append(f"--{positive}=false")
