@@ -120,16 +120,18 @@ def check_sequences(loss: LossModule, batch: TensorDictBase) -> None:
 
 
 def target_of(
+    batch: TensorDictBase,
+    keys: LossModule._AcceptedKeys,
     reward: torch.Tensor,
     terminated: torch.Tensor,
-    done: torch.Tensor | None,
     next_value: torch.Tensor,
     gamma: torch.Tensor | float,
     lmbda: torch.Tensor | float | None,
 ) -> torch.Tensor:
     """What a critic's values are drawn to, ``[*B, N, 1]``: of one step, or with lambda."""
-    if done is None or lmbda is None:
+    if lmbda is None:
         return functional.td_target(reward, terminated, next_value, gamma)
+    done = batch.get(next_key(keys.done))
     return functional.lambda_return(reward, terminated, done, next_value, gamma, lmbda)
 
 

@@ -163,8 +163,7 @@ class PartnerCritics:
         )
         reward = inputs.get(next_key(self.reward_key(keys)))
         terminated = inputs.get(next_key(self.terminated_key(keys)))
-        done = None if lmbda is None else inputs.get(next_key(keys.done))
-        return target_of(reward, terminated, done, next_value, gamma, lmbda)
+        return target_of(inputs, keys, reward, terminated, next_value, gamma, lmbda)
 
 
 def memory_keys(network: TensorDictModuleBase) -> list[NestedKey]:

@@ -294,6 +294,6 @@ class ValueDecompositionLoss(LossModule):
         if self.mixed:
             reward, value = reward.mean(-2, keepdim=True), value.unsqueeze(-2)
         terminated = batch.get(next_key(keys.terminated))
-        done = batch.get(next_key(keys.done)) if self.looks_ahead else None
-        target = target_of(reward, terminated, done, value, gamma, self.lmbda)
+        lmbda = self.lmbda if self.looks_ahead else None
+        target = target_of(batch, keys, reward, terminated, value, gamma, lmbda)
         return target.squeeze(-2) if self.mixed else target
