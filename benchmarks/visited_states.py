@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pages
@@ -78,7 +79,8 @@ def explored(task: str, method: str, config: Config) -> dict[str, Any]:
     learner = run.build(env)
     visits = Visits(count_codes_of(env), learner.layout.num_agents)
     paid = 0.0
-    for batch in Collection(run, learner.prepare(env), learner, run.find_task()):
+    batches = Collection(run, learner.prepare(env), learner, run.find_task())
+    for batch in islice(batches, config.batches):
         learner.update({"rollout": batch})
         visits.add(batch[next_key(OBSERVATION)])
         paid += float(batch[next_key(REWARD)][..., 0, :].sum())

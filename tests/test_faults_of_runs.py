@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,11 +20,21 @@ from torchrl.data import Bounded, Composite, MultiOneHot, Unbounded
 
 from torchrl_alita import ALITA, MADDPG, make_actor, make_env, make_qnetwork, make_recurrent_actor
 from torchrl_alita.__main__ import main
-from torchrl_alita.algorithms import QMIX
+from torchrl_alita._settings import Settings
+from torchrl_alita.algorithms import QMIX, MADDPGSettings
 from torchrl_alita.envs import Task, sides_of
 from torchrl_alita.envs.registry import TASKS
-from torchrl_alita.saving import load_policy, read_config
-from torchrl_alita.training import TrainingSettings, evaluate, figures, loop, parse_arguments, train
+from torchrl_alita.saving import init_policy, load_policy, read_config
+from torchrl_alita.training import (
+    TrainingSettings,
+    cross_play,
+    evaluate,
+    figures,
+    loop,
+    parse_arguments,
+    train,
+)
+from torchrl_alita.training.evaluation import side_returns
 from torchrl_alita.training.learning import Learning
 
 SMALL = {"num_cells": (13,)}
@@ -639,3 +650,65 @@ def test_a_task_in_the_working_directory_is_found_by_the_console_script(tmp_path
     )
     assert "seed" in result.stderr
     assert "beside" not in result.stderr
+
+
+class ClosedForGood(TargetEnv):
+    """Cannot begin again once it was closed, and cannot give its state."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.is_closed = False
+
+    def close(self, **kwargs) -> None:
+        self.__dict__["ended"] = True
+        super().close(**kwargs)
+
+    def _reset(self, tensordict=None, **kwargs):
+        if getattr(self, "ended", False):
+            raise RuntimeError("This simulator was closed.")
+        return super()._reset(tensordict, **kwargs)
+
+
+def test_environments_are_closed_after_the_last_checkpoint(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(ClosedForGood(**options))
+        return made[-1]
+
+    train(tiny(tmp_path / "run"), task=Task(make=make, n_agents=N, horizon=4))
+    assert (tmp_path / "run" / "summary.json").is_file()
+    assert made[0].ended
+
+
+@pytest.mark.parametrize(("asked", "updates"), [(0, 3), (1, 2), (20, 2), (30, 1)])
+def test_random_frames_are_whole_batches_for_actions_and_updates_alike(tmp_path, asked, updates):
+    config = tiny(tmp_path / "run", random_frames=asked)
+    assert train(config, task=TASK)["updates"] == updates
+
+
+def test_policies_that_do_not_fit_leave_those_of_the_new_run_as_they_were(tmp_path):
+    train(tiny(tmp_path / "run", num_cells=(13, 7)), task=TASK)
+    algorithm = MADDPG(TargetEnv(), MADDPGSettings(num_cells=(13, 5)))
+    before = {name: value.clone() for name, value in algorithm.actor.state_dict().items()}
+    with pytest.raises(ValueError, match=r"num_cells \(\(13, 7\) there, \(13, 5\) here\)"):
+        init_policy(algorithm, tmp_path / "run")
+    after = algorithm.actor.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", [Settings, object])
+def test_an_option_of_a_task_called_name_is_refused(kind):
+    @dataclass(frozen=True, kw_only=True)
+    class Named(kind):
+        name: str = "easy"
+
+    with pytest.raises(ValueError, match="settings must not have the field name"):
+        Task(make=TargetEnv, n_agents=N, horizon=4, settings=Named())
+
+
+def test_a_game_of_one_side_has_its_return_and_sides_may_end_in_a_number():
+    row = cross_play(TASK, {"agents": "random"}, episodes=3)[0]
+    assert set(row) == {"agents", "return_agents"}
+    returns = {"return_team1": 1.0, "return_agent_1": 2.0, "return_0": 3.0, "return_mean": 4.0}
+    assert side_returns(returns) == {"team1": 1.0}

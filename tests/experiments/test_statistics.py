@@ -150,3 +150,28 @@ def test_what_benchmarl_writes_is_read(tmp_path):
     path.write_text("[1]")
     with pytest.raises(ValueError, match=r"mappo.json is no file of marl-eval"):
         read_marl_eval(path, study="peers")
+
+
+def test_an_interval_does_not_depend_on_the_order_of_the_runs():
+    values = [0.98, 1.0, 0.97, 1.0, 0.99]
+    intervals = {bootstrap_interval(order) for order in itertools.permutations(values)}
+    assert len(intervals) == 1
+
+
+def test_a_file_of_marl_eval_keeps_a_task_without_a_suite_and_rows_without_a_curve_are_none(
+    tmp_path,
+):
+    path = tmp_path / "rows.json"
+    script = make_row(variant="a script", frames=0, curve=[])
+    write_marl_eval(path, [make_row(task="push_box"), script])
+    assert [row.task for row in read_marl_eval(path, study="s")] == ["push_box"]
+    with pytest.raises(ValueError, match="no rows with a curve"):
+        write_marl_eval(path, [script])
+
+
+@pytest.mark.parametrize("run", [{}, {"absolute_metrics": {"return": [1.0]}}])
+def test_a_run_of_marl_eval_without_steps_is_named(tmp_path, run):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"vmas": {"balance": {"mappo": {"seed_0": run}}}}))
+    with pytest.raises(ValueError, match="run 'seed_0' of 'mappo' on 'vmas/balance' has no step"):
+        read_marl_eval(path, study="s")

@@ -16,6 +16,7 @@ from torchrl_alita.experiments import (
     reached,
     results_table,
     score,
+    score_levels,
     sections,
     study_text,
 )
@@ -158,3 +159,29 @@ def test_curves_against_processor_seconds_have_their_own_picture(tmp_path):
     assert "![The same against processor seconds](pictures/s_games_8_seconds.png)" in text
     drawn = [(tmp_path / f"s_games_8{end}.png").read_bytes() for end in ("", "_seconds")]
     assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels"),
+    [
+        ({}, (-230.9, -115.6)),
+        ({"task.continuous-actions": False}, (-230.9, -115.6)),
+        ({"task.continuous_actions": True}, None),
+        ({"task.unknown": 1}, None),
+        ({"n_agents": 2}, None),
+    ],
+)
+def test_a_ceiling_is_of_the_task_with_the_runs_own_settings(settings, levels):
+    assert score_levels(make_row(task="mpe/spread", settings=settings)) == levels
+
+
+def test_tasks_of_one_name_in_two_suites_have_a_picture_each(tmp_path):
+    rows = [run_of("a", 0, 1.0, 2.0, task=task) for task in ("vmas/spread", "mpe/spread", "tag")]
+    study = Study(
+        name="s", page="p.md", tasks={}, variants={"a": Variant(algorithm="alita")},
+        columns={"": (Column("share", SHARE, 1),)}, panels={"": {SHARE: "share"}},
+    )  # fmt: skip
+    text = study_text(study, rows, tmp_path, link=".")
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["s_mpe_spread_10.png", "s_tag_10.png", "s_vmas_spread_10.png"]
+    assert all(f"(./{name})" in text for name in drawn)

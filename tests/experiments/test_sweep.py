@@ -280,3 +280,52 @@ def test_a_full_disk_in_the_runs_is_no_crash(tmp_path, monkeypatch, failures, st
     monkeypatch.setattr(sweep, "run_cells", lambda *_, **__: sweep.Outcome(failures=failures))
     command = ["--tasks", "push_box", "--algorithms", "iql", "--seeds", "1", "--out", str(tmp_path)]
     assert sweep.main(command) == status
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found in /proc")
+def test_ctrl_c_at_a_terminal_reaches_each_run_once(tmp_path):
+    """A terminal interrupts all processes of a group; a second time would cut a checkpoint off."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", SWEEP], env=environment) as asked:
+        deadline = time.monotonic() + 120
+        while not any(tmp_path.glob("out/runs/*/*/*/run/checkpoints/checkpoint-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        workers = [pid for pid in _children(asked.pid) if "fake_training" in _words(pid)]
+        assert workers
+        assert os.getpgid(asked.pid) not in map(os.getpgid, workers)
+        asked.kill()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _words(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_a_sweep_takes_all_cores_where_the_system_does_not_say_which(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert sweep._known_cores() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("variant", "folder"),
+    [("A, no F", "a_no_f"), ("基线", "基线"), ("a__b", "a_b"), ("!?", "7b202a21")],
+)
+def test_a_run_has_a_folder_of_its_own_whatever_its_variant_is_called(tmp_path, variant, folder):
+    cell = dataclasses.replace(cells(1)[0], variant=variant)
+    assert cell.name == f"games/{folder}/seed0"
+    made = sweep.CellFolder(tmp_path, cell)
+    assert [there.path for there in sweep.CellFolder.all_of(tmp_path)] == [made.path]
+
+
+def test_settings_of_a_cell_are_words_that_a_command_line_can_read(tmp_path):
+    settings = {"task.penalty": -1e-5, "algorithm.num_cells": (8, 8), "init_from": Path("a/b")}
+    cell = dataclasses.replace(cells(1)[0], settings=settings)
+    assert cell.arguments[-6:] == [
+        "--task.penalty=-1e-05", "--algorithm.num-cells", "8", "8", "--init-from", "a/b",
+    ]  # fmt: skip
+    assert sweep.CellFolder(tmp_path, cell).cell.settings["init_from"] == "a/b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from copy import deepcopy
 
 import pytest
@@ -409,3 +410,29 @@ def test_without_a_slope_nothing_moves():
 def test_the_trust_region_refuses_options_out_of_range(options, word):
     with pytest.raises(ValueError, match=word):
         TrustRegion([nn.Parameter(torch.zeros(1))], **options)
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_of_kfac_goes_on_with_its_own_network(copied):
+    net = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, OUTPUTS))
+    pairs = [(net, KFAC(net)), copied((net, KFAC(net)))]
+    inputs = torch.randn(ROWS, INPUTS)
+    for own, optimizer in pairs:
+        optimizer.observe(gaussian(own, inputs))
+        own(inputs).square().mean().backward()
+        optimizer.step()
+    (first, _), (second, _) = pairs
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+
+
+def test_the_trust_region_makes_its_own_gradients():
+    net = nn.Linear(INPUTS, 1)
+    inputs, before = torch.randn(ROWS, INPUTS), deepcopy(net)
+
+    def divergence() -> torch.Tensor:
+        return (net(inputs) - before(inputs).detach()).square().mean()
+
+    optimizer = TrustRegion(net.parameters())
+    with torch.no_grad():
+        optimizer.step(lambda: net(inputs).mean(), divergence)
+    assert net(inputs).mean() < before(inputs).mean()

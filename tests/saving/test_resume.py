@@ -541,17 +541,19 @@ def test_a_collector_that_resume_cannot_restore_is_refused():
 def test_the_difference_of_two_checkpoints_is_the_largest_of_every_number(tmp_path):
     """So that a resumed run cannot differ without notice."""
     base = {"a": torch.tensor([1.0, math.nan]), "b": [3, "x", None], "wall_seconds": 1.0}
+    base["c"] = torch.tensor([2**60])
     variants = {
         "same": ({}, 0.0),
         "tensor": ({"a": torch.tensor([1.5, math.nan])}, 0.5),
         "nan": ({"a": torch.tensor([1.0, 2.0])}, math.inf),
         "number": ({"b": [7, "x", None]}, 4.0),
         "text": ({"b": [3, "y", None]}, math.inf),
+        "large whole number": ({"c": torch.tensor([2**60 + 1])}, 1.0),
         "length": ({"b": [3, "x"]}, math.inf),
         "dtype": ({"a": base["a"].double()}, math.inf),
         "shape": ({"a": base["a"].unsqueeze(0)}, math.inf),
         "type": ({"b": (3, "x", None)}, math.inf),
-        "key": ({"c": 0}, math.inf),
+        "key": ({"d": 0}, math.inf),
         "time": ({"wall_seconds": 2.0}, 0.0),
     }
     paths = {}

@@ -118,6 +118,11 @@ class Task:
             raise TypeError(
                 f"settings must be an instance of a frozen dataclass, got {settings!r}."
             )
+        if hasattr(settings, "name"):
+            raise ValueError(
+                f"settings must not have the field name, which is the task's in config.json, got "
+                f"{settings!r}."
+            )
 
     def with_settings(self, settings: Any) -> Task:
         """The same task with other settings.

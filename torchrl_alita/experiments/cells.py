@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +78,11 @@ class Cell:
             raise ValueError(
                 f"{twice[0]} is no setting here: a cell has its own task, seed and frames."
             )
-        # Of NumPy and torch too, which neither JSON nor a command line has.
-        plain = {name: plain_value(value) for name, value in self.settings.items()}
+        # Of NumPy and torch too, and paths, which neither JSON nor a command line has.
+        plain = {
+            name: str(value) if isinstance(value, Path) else plain_value(value)
+            for name, value in self.settings.items()
+        }
         object.__setattr__(self, "settings", plain)
         for name in ("seed", "frames"):
             object.__setattr__(self, name, check_integer(name, getattr(self, name)))
@@ -105,8 +109,9 @@ class Cell:
 
 
 def _slug(text: str) -> str:
-    """A name as part of a path; unequal names of one sweep stay unequal."""
-    return re.sub(r"[^a-z0-9.=+-]+", "_", text.lower()).strip("_")
+    """A name as part of a path: letters of any language, digits and a few signs."""
+    slug = re.sub(r"(?:[^\w.=+-]|_)+", "_", text.lower()).strip("_")
+    return slug or f"{zlib.crc32(text.encode()):08x}"
 
 
 def _option(name: str, value: Any) -> list[str]:
@@ -115,7 +120,11 @@ def _option(name: str, value: Any) -> list[str]:
         last, values = (last if value else f"no-{last}"), []
     else:
         values = [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
-    return [f"--{'.'.join([*prefix, last])}", *values]
+    option = f"--{'.'.join([*prefix, last])}"
+    # By itself -1e-05 reads like an option.
+    if len(values) == 1 and values[0].startswith("-"):
+        return [f"{option}={values[0]}"]
+    return [option, *values]
 
 
 class CellFolder:
@@ -181,7 +190,6 @@ class CellFolder:
         program = [*(self.cell.program or _TRAIN)]
         if _newest_checkpoint(self.run) is not None:
             return [sys.executable, *program, "--resume", str(self.run), "--no-progress"]
-        _remove_unstarted(self.run)
         arguments = [*self.cell.arguments, "--run-dir", str(self.run), "--no-progress"]
         return [sys.executable, *program, *arguments]
 
@@ -238,12 +246,6 @@ def _newest_checkpoint(run_dir: Path) -> Path | None:
         return find_checkpoint(run_dir)
     except ValueError:
         return None
-
-
-def _remove_unstarted(run_dir: Path) -> None:
-    """A run that was killed before its first checkpoint begins anew."""
-    for name in ("config.json", "metrics.csv"):
-        (run_dir / name).unlink(missing_ok=True)
 
 
 class Attempt:

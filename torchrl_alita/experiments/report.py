@@ -157,7 +157,8 @@ def _section(
     for metric, name in list(there.items())[:_MOST_CURVES]:
         if not any(row.column(metric)[0] for row in rows):
             continue
-        file = f"{task}_{frames}_{metric}".replace("/", "_") + ".png"
+        # Two names may differ in nothing but the signs that a file's name cannot have.
+        file = f"{task}_{frames}_{metric}".replace("_", "__").replace("/", "_") + ".png"
         draw_curves(folder / file, rows, {metric: name}, legend=False, dpi=160)
         drawn.append((name, folder / file))
     return _Section(f"{task}, {frames:,} frames", rows, titles, cells, drawn)
@@ -252,7 +253,7 @@ def _markdown(
     for part in parts:
         blocks += [f"## {part.title}", markdown_table(part.titles, part.cells)]
         blocks += [f"![{name}]({path.name})" for name, path in part.pictures]
-    blocks.append(f"Made with {versions_text(next(row for row in rows if row.frames))}.")
+    blocks.append(f"Made with {versions_text(row for row in rows if row.frames)}.")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -307,7 +308,7 @@ def _page(
     body.append(
         f'<p class="dim">{len(trained)} runs, {_count({r.task for r in trained}, "task")}, '
         f"{_count({row.variant for row in trained}, 'variant')}; "
-        f"{_escaped(versions_text(trained[0]))}.</p>"
+        f"{_escaped(versions_text(trained))}.</p>"
     )
     if comparison:
         body.append(f"<p><strong>{_escaped(comparison)}</strong></p>")

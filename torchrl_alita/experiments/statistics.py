@@ -120,7 +120,8 @@ def bootstrap_interval(
     check_whole(2, resamples=resamples)
     check_whole(0, seed=seed)
     found = stats.bootstrap(
-        tuple(_samples(scores, fewest=2)),
+        # Sorted: the order of the runs says nothing and must change nothing.
+        tuple(map(np.sort, _samples(scores, fewest=2))),
         statistic,
         n_resamples=int(resamples),
         confidence_level=confidence,
@@ -297,9 +298,9 @@ def write_marl_eval(path: str | Path, rows: Iterable[Row]) -> None:
         See :func:`read_marl_eval`.
     """
     content: dict[str, Any] = {}
-    rows = list(rows)
+    rows = [row for row in rows if row.curve]
     if not rows:
-        raise ValueError("There are no rows to write.")
+        raise ValueError("There are no rows with a curve to write.")
     for row in rows:
         environment, _, task = row.task.rpartition("/")
         runs = (
@@ -358,7 +359,13 @@ def read_marl_eval(path: str | Path, *, study: str) -> list[Row]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         rows = [
-            _imported(runs[name], study=study, task=f"{env}/{task}", variant=variant, run=name)
+            _imported(
+                runs[name],
+                study=study,
+                task=task if task == env else f"{env}/{task}",
+                variant=variant,
+                run=name,
+            )
             for env, tasks in content.items()
             for task, variants in tasks.items()
             for variant, runs in variants.items()
@@ -385,6 +392,8 @@ def _imported(steps: Mapping[str, Any], *, study: str, task: str, variant: str, 
         for name, step in steps.items()
         if name.startswith("step_")
     ]
+    if not curve:
+        raise ValueError(f"the run {run!r} of {variant!r} on {task!r} has no step")
     curve.sort(key=lambda point: point["frames"])
     return Row(
         study=study,

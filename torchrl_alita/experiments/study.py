@@ -168,6 +168,7 @@ def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link:
     """
     parts = []
     found = sections(study.ordered(rows))
+    tasks = list(dict.fromkeys(task for task, _ in found))
     for (task, frames), of_section in found.items():
         columns = _of_task(study.columns, task, ())
         titles, cells = results_table(of_section, columns, first=study.first)
@@ -175,7 +176,7 @@ def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link:
         block += [markdown_table(titles, cells), _caption(study, of_section)]
         block += _checked(study, of_section, columns)
         if panels := _of_task(study.panels, task, {}):
-            picture = f"{study.name}_{task.rpartition('/')[2]}_{frames}"
+            picture = f"{study.name}_{_short(task, tasks)}_{frames}"
             draw_curves(Path(pictures) / f"{picture}.png", of_section, panels)
             block.append(f"![Curves of {task}, {frames:,} frames]({link}/{picture}.png)")
             if study.seconds:
@@ -184,6 +185,14 @@ def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link:
                 block.append(f"![The same against processor seconds]({link}/{picture})")
         parts.append("\n\n".join(block))
     return "\n\n".join(parts)
+
+
+def _short(task: str, tasks: Sequence[str]) -> str:
+    """A task's name as part of a file's: without its suite, where none other has the rest."""
+    last = task.rpartition("/")[2]
+    return (
+        last if [t.rpartition("/")[2] for t in tasks].count(last) == 1 else task.replace("/", "_")
+    )
 
 
 def _of_task(choices: Mapping[str, Choice], task: str, default: Choice) -> Choice:
@@ -196,6 +205,7 @@ def _caption(study: Study, rows: Sequence[Row]) -> str:
     """How a table came about."""
     runs = by_variant(rows)
     first = next(iter(runs.values()))[0]
+    trained = [row for row in rows if row.frames] or rows
     seeds = [len(of_variant) for of_variant in runs.values()]
     mean = "Interquartile mean [95 % bootstrap interval] over the seeds"
     each = "each run's figure in the order of the seeds"
@@ -216,7 +226,7 @@ def _caption(study: Study, rows: Sequence[Row]) -> str:
     )
     return (
         f"{shown}; {first.frames:,} frames. {study.note} Made by `python benchmarks/study.py "
-        f"{study.name}`: {versions_text(first)}. Command, settings, commit and curve of each run: "
+        f"{study.name}`: {versions_text(trained)}. Command, settings, commit and curve of each run: "
         f"benchmarks/results/{study.name}.jsonl.{commit}"
     )
 

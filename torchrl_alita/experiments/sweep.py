@@ -203,10 +203,15 @@ def _stop(attempts: Sequence[Attempt]) -> None:
 
 def _cores(slot: int, workers: int) -> list[int]:
     """The share of a worker; all where there are more workers than cores."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    known = sorted(os.sched_getaffinity(0))
+    known = _known_cores()
     return known[slot::workers] if workers <= len(known) else [known[slot % len(known)]]
+
+
+def _known_cores() -> list[int]:
+    """The cores that this process may use; all where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _gpu(slot: int) -> int | None:
@@ -488,7 +493,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = _parser().parse_args(arguments)
         cells = _cells_of(config)
-        workers = config.workers or len(os.sched_getaffinity(0))
+        workers = config.workers or len(_known_cores())
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         outcome = run_cells(
             cells,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,15 +151,23 @@ def score_levels(row: Row) -> tuple[float, float] | None:
         row: of the run.
 
     Returns:
-        The run's own random team and the registered task's ceiling; None where either is
-        unknown, or where the run changed the number of agents or the horizon, of which a
-        ceiling depends.
+        The run's own random team and the ceiling of the registered task with the run's
+        settings; None where either is unknown, or where the run changed the number of agents or
+        the horizon, on which a ceiling depends.
     """
     if any(name.rpartition(".")[2] in ("n_agents", "horizon") for name in row.settings):
         return None
+    names = {name: name.replace("-", "_") for name in row.settings}
+    own = {
+        asked.removeprefix("task."): row.settings[name]
+        for name, asked in names.items()
+        if asked.startswith("task.")
+    }
     try:
         task = get_task(row.task)
-    except ValueError:
+        if own:
+            task = task.with_settings(dataclasses.replace(task.settings, **own))
+    except (TypeError, ValueError):
         return None
     floor = row.references.get("random", {}).get(RETURN, task.floor)
     if floor is None or task.ceiling is None or floor == task.ceiling:
@@ -213,7 +223,9 @@ def results_table(
     """
     references = {name: metrics for row in rows for name, metrics in row.references.items()}
     references |= {row.variant: row.final for row in rows if not row.frames}
-    levels = next(filter(None, map(score_levels, rows)), None)
+    # A run's own random team before the registered one.
+    known = sorted(rows, key=lambda row: "random" not in row.references)
+    levels = next(filter(None, map(score_levels, known)), None)
     if levels is not None:
         columns = [*columns, Column("score", score, 2)]
         references["best known"] = {RETURN: levels[1]}
@@ -270,11 +282,11 @@ def sections(rows: Iterable[Row]) -> dict[tuple[str, int], list[Row]]:
     }
 
 
-def versions_text(row: Row) -> str:
-    """Versions and machine of a run, in words.
+def versions_text(rows: Row | Iterable[Row]) -> str:
+    """Versions and machine of runs, in words; of several machines, how many runs each has made.
 
     Args:
-        row: of the run.
+        rows: of the runs, or of one; at least one.
 
     Examples:
         >>> import types
@@ -283,11 +295,25 @@ def versions_text(row: Row) -> str:
         ... )
         >>> versions_text(run)
         'torch 2.13.0, 2 cores of AMD EPYC, no GPU'
+        >>> other = types.SimpleNamespace(versions=run.versions, machine={"gpu": "NVIDIA H100"})
+        >>> versions_text([run, other, run])
+        '2 runs: torch 2.13.0, 2 cores of AMD EPYC, no GPU; 1 run: torch 2.13.0, NVIDIA H100'
     """
+    found = Counter(map(_versions, rows if isinstance(rows, Iterable) else [rows]))
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(
+        f"{count} run{'s' if count > 1 else ''}: {text}" for text, count in found.most_common()
+    )
+
+
+def _versions(row: Row) -> str:
     packages = [f"{name} {row.versions[name]}" for name in _NAMED if name in row.versions]
     machine = row.machine
+    if machine.get("gpu"):
+        return ", ".join([*packages, machine["gpu"]])
     cores = f"{machine.get('cores', '?')} cores of {machine.get('processor', 'unknown make')}"
-    return ", ".join([*packages, cores, machine.get("gpu") or "no GPU"])
+    return ", ".join([*packages, cores, "no GPU"])
 
 
 _NAMED = ("torch", "torchrl", "python")

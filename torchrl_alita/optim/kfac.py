@@ -100,6 +100,9 @@ class KFAC(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"layers": self.layers}
+
     def observe(self, log_prob: Callable[[], torch.Tensor]) -> None:
         """Move the factors towards those of the present network.
 

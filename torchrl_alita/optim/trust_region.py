@@ -137,6 +137,7 @@ class TrustRegion(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @torch.enable_grad()
     def step(
         self,
         objective: Callable[[], torch.Tensor],
@@ -154,10 +155,9 @@ class TrustRegion(torch.optim.Optimizer):
         """
         options = self.param_groups[0]
         params = [param for group in self.param_groups for param in group["params"]]
-        with torch.enable_grad():
-            before, kl = objective(), divergence()
-            gradient = _flat_grad(before, params)
-            slope = _flat_grad(kl, params, create_graph=True)
+        before, kl = objective(), divergence()
+        gradient = _flat_grad(before, params)
+        slope = _flat_grad(kl, params, create_graph=True)
 
         def product(vector: torch.Tensor) -> torch.Tensor:
             curved = _flat_grad(slope @ vector, params, retain_graph=True)

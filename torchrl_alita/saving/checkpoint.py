@@ -400,7 +400,11 @@ def _tensor_difference(first: torch.Tensor, second: torch.Tensor) -> float:
         return math.inf
     if torch.equal(first, second) or not first.numel():
         return 0.0
-    first, second = first.detach().double(), second.detach().double()
     same = (first == second) | (first.isnan() & second.isnan())
+    whole = not (first.is_floating_point() or first.is_complex())
+    first, second = first.detach().double(), second.detach().double()
     gap = (first - second).abs().nan_to_num(math.inf, math.inf)
+    if whole:
+        # Large numbers that differ may be one in floating point.
+        gap = gap.clamp_min(1.0)
     return float(torch.where(same, 0.0, gap).max())

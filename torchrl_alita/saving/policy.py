@@ -228,7 +228,10 @@ def _chosen(state: dict[str, torch.Tensor], checkpoint: Path) -> dict[str, torch
 
 
 def _load(policy: nn.Module, state: dict[str, torch.Tensor], checkpoint: Path) -> None:
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:
+        # What fits was taken over before the rest was refused.
+        policy.load_state_dict(before)
         raise ValueError(f"The policies of {checkpoint} do not fit: {error}") from error

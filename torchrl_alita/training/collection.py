@@ -24,7 +24,7 @@ __all__ = ["Collection", "make_exploration", "sides_played", "with_memory"]
 
 
 class Collection:
-    """Batches ``[B, T]`` of a run, to its end, by policies that explore.
+    """Batches ``[B, T]`` of a run, without an end, by policies that explore.
 
     Args:
         config: of the run.
@@ -42,16 +42,14 @@ class Collection:
         # An algorithm that hands over its exploration moves it on by itself.
         self._shrinks = algorithm.exploration is None
         training = config.training
-        # The frames that a collector draws by itself no exploration module can shape.
-        random_frames = getattr(config.algorithm, "random_frames", 0)
-        # Whole batches, of which TorchRL would warn.
-        random_frames += -random_frames % training.frames_per_batch
         self.collector = Collector(
             env,
             self.policy,
             frames_per_batch=training.frames_per_batch,
-            total_frames=training.total_frames,
-            init_random_frames=random_frames if training.exploration == "independent" else 0,
+            # At an end of its own it would close the environments, which are still to be saved.
+            total_frames=-1,
+            # The frames that a collector draws by itself no exploration module can shape.
+            init_random_frames=config.random_frames if training.exploration == "independent" else 0,
             track_traj_ids=False,
             auto_register_policy_transforms=False,
         )
@@ -88,6 +86,10 @@ class Collection:
             "collector": CollectorState(self.collector, mid_episode=self.exact),
         }
         return parts | ({"environment": environment_state(self.env)} if self.exact else {})
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.collector.shutdown()
 
     def begin_episodes(self, seed: int) -> None:
         """Set every environment back."""

@@ -166,6 +166,12 @@ class Config(Settings):
             )
 
     @property
+    def random_frames(self) -> int:
+        """Frames of random actions at the start, in whole batches."""
+        asked = getattr(self.algorithm, "random_frames", 0)
+        return asked + -asked % self.training.frames_per_batch
+
+    @property
     def algorithm_name(self) -> str:
         """Name of the algorithm; of one that is not registered, its settings class's."""
         try:

@@ -102,8 +102,11 @@ def cross_play(
             seed=seed,
             sides=known,
         )
-        # Of sides that are paid against each other the mean over all agents says nothing.
-        del result["return_mean"], result["return_std"]
+        # Of sides that are paid against each other the mean over all agents says nothing; of
+        # one side it is the side's.
+        del result["return_std"]
+        mean = result.pop("return_mean")
+        result = {f"return_{name}": mean for name in known if len(known) == 1} | result
         rows.append({name: names[name] for name in sides} | result)
     return rows
 

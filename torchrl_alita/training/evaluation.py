@@ -131,6 +131,9 @@ def _without_training(policy: object) -> Iterator[None]:
             part.training = True
 
 
+_OF_AGENT = re.compile(r"return_(agent_)?\d+")
+
+
 def side_returns(result: Mapping[str, float]) -> dict[str, float]:
     """The returns of a game's sides, by their names; none where all agents are one side.
 
@@ -142,11 +145,10 @@ def side_returns(result: Mapping[str, float]) -> dict[str, float]:
         {'good': 1.0}
     """
     own = ("return_mean", "return_std")
-    # A name that ends in a number is an agent's.
     return {
         name.removeprefix("return_"): value
         for name, value in result.items()
-        if re.fullmatch(r"return_.*\D", name) and name not in own
+        if name.startswith("return_") and name not in own and not _OF_AGENT.fullmatch(name)
     }
 
 

@@ -44,7 +44,7 @@ class Learning:
         self._num_envs = config.training.num_envs
         # A rollout is learned from once, and only if the policies have made it.
         self._fresh = False
-        self._random_frames = getattr(config.algorithm, "random_frames", 0)
+        self._random_frames = config.random_frames
         settings: Any = config.algorithm
         self.updates_per_batch = (
             1

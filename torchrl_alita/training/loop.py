@@ -202,6 +202,7 @@ class Run:
         if training.init_from is not None and training.resume is None:
             init_policy(algorithm, training.init_from)
         with ExitStack() as opened:
+            opened.callback(self.collection.close)
             self._open(opened)
             self.closing = opened.pop_all()
 
@@ -269,7 +270,9 @@ class Run:
             disable=None if training.progress else True,
         )
         with bar, _collect_interrupts() as interrupted:
-            for collected in self.collection:
+            batches = iter(self.collection)
+            while self.frames < training.total_frames:
+                collected = next(batches)
                 logs = _prefix("training", self.collection.rewards(collected))
                 logs |= _prefix("exploration", self.collection.explored(collected))
                 logs |= _prefix("training", self.learning.learn(collected))
