@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,6 +57,7 @@ from torchrl_alita.modules import (
     make_latent_policy,
     make_stochastic_actor,
 )
+from torchrl_alita.saving import preserve_random_state, seed_everything
 from torchrl_alita.transforms import (
     BonusScale,
     EpisodeLatent,
@@ -416,6 +418,33 @@ def test_a_sweep_over_numbers_of_numpy_and_torch_is_one_over_pythons(tmp_path):
     assert cells[0].command.endswith("--num-envs 10 --algorithm.influence-coeff 0.5")
     CellFolder(tmp_path, cells[0])
     CellFolder(tmp_path, Cell(**json.loads(json.dumps(dataclasses.asdict(cells[0])))))
+
+
+# Seeds
+
+
+def draws() -> list[float]:
+    return [random.random(), np.random.rand(), torch.rand(()).item()]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_a_seed_of_everything_may_be_a_number_of_numpy_or_torch(seed):
+    with preserve_random_state():
+        seed_everything(3)
+        expected = draws()
+        seed_everything(seed)
+        assert draws() == expected
+
+
+@pytest.mark.parametrize("seed", [None, -1, 2**32, 0.5])
+def test_a_wrong_seed_of_everything_seeds_nothing(seed):
+    with preserve_random_state():
+        seed_everything(3)
+        expected = draws()
+        seed_everything(3)
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            seed_everything(seed)
+        assert draws() == expected
 
 
 @pytest.mark.parametrize(

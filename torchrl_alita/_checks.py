@@ -14,6 +14,7 @@ from tensordict.nn import TensorDictModuleBase
 # Loose enough for probabilities that were computed in float32.
 SUM_TOLERANCE = 1e-6
 LARGEST_SEED = 2**64 - 1  # torch's
+LARGEST_NUMPY_SEED = 2**32 - 1
 REDUCTIONS = ("none", "mean", "sum")
 
 __all__ = [

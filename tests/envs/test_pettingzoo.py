@@ -342,6 +342,15 @@ def test_every_episode_has_a_seed_of_its_own_which_follows_from_the_environments
     assert not torch.equal(first["episode_seed"], other["episode_seed"])
 
 
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3)])
+def test_a_seed_may_be_a_whole_number_of_numpy_or_torch(seed):
+    expected = PettingZooEnv(Leaving, B, seed=3).reset()["episode_seed"]
+    assert torch.equal(PettingZooEnv(Leaving, B, seed=seed).reset()["episode_seed"], expected)
+    env = PettingZooEnv(Leaving, B, seed=4)
+    env.set_seed(seed, static_seed=True)
+    assert torch.equal(env.reset()["episode_seed"], expected)
+
+
 def test_turn_taking_environments_are_converted():
     env = PettingZooEnv(simple_spread_v3.env, B, seed=0)
     parallel = PettingZooEnv(simple_spread_v3.parallel_env, B, seed=0)

@@ -293,7 +293,8 @@ class GridState(SavedState, StaysOnDevice):
 
 def seed_of_task(seed: int | None) -> int:
     """The seed, or one from torch's global generator, as the registry promises."""
-    return int(torch.randint(2**31, ())) if seed is None else seed
+    own = checked_seed(seed)
+    return int(torch.randint(2**31, ())) if own is None else own
 
 
 def running(episodes: TensorDictBase) -> torch.Tensor:

@@ -190,9 +190,7 @@ class JaxMARLEnv(SavedState, StaysOnDevice, EnvBase):
         return mask
 
     def _set_seed(self, seed: int | None) -> None:
-        seed = _grid.seed_of_task(seed)
-        _grid.check_whole(0, 2**64 - 1, seed=seed)
-        keys = placed(new_keys(seed, *self.batch_size), self._place)
+        keys = placed(new_keys(_grid.seed_of_task(seed), *self.batch_size), self._place)
         self._carry = (keys, *self._carry[1:])
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:

@@ -250,9 +250,7 @@ class PettingZooEnv(EnvBase):
         return mask
 
     def _set_seed(self, seed: int | None) -> None:
-        seed = _grid.seed_of_task(seed)
-        _grid.check_whole(0, 2**64 - 1, seed=seed)
-        self.generator.manual_seed(seed)
+        self.generator.manual_seed(_grid.seed_of_task(seed))
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:
         reset = None if tensordict is None else tensordict.get("_reset", None)

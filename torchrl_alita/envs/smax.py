@@ -208,9 +208,7 @@ class SMAXEnv(SavedState, StaysOnDevice, EnvBase):
         self.observation_spec = seen
 
     def _set_seed(self, seed: int | None) -> None:
-        seed = _grid.seed_of_task(seed)
-        _grid.check_whole(0, 2**64 - 1, seed=seed)
-        keys = placed(new_keys(seed, *self.batch_size), self._place)
+        keys = placed(new_keys(_grid.seed_of_task(seed), *self.batch_size), self._place)
         self._carry = (keys, self._carry[1])
 
     def _nothing(self) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, StepCounter, Transform, TransformedEnv, VmasEnv
 
-from torchrl_alita._checks import check_integer, checked_seed, require_keys
+from torchrl_alita._checks import LARGEST_NUMPY_SEED, check_integer, checked_seed, require_keys
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs._grid import first_episode, running
 from torchrl_alita.envs.as_team import TeamLayout
@@ -49,7 +49,6 @@ _AGENT_RADIUS = 0.15
 _LANDMARK_RADIUS = 0.05
 _OCCUPIED_WITHIN = 0.1
 # VMAS seeds NumPy too.
-_LARGEST_SEED = 2**32 - 1
 
 
 class StreamedVmasEnv(VmasEnv):
@@ -80,7 +79,7 @@ class StreamedVmasEnv(VmasEnv):
 
     def __init__(self, scenario: str, *, seed: int | None = None, **kwargs):
         import_extra("vmas", "vmas")
-        seed = checked_seed(seed, most=_LARGEST_SEED)
+        seed = checked_seed(seed, most=LARGEST_NUMPY_SEED)
         if seed is None:
             seed = int(torch.randint(2**31, ()))
         with _vmas_random_state(kwargs.get("device")) as shared:

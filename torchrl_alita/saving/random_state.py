@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torchrl.checkpoint import GlobalRNGState
 
+from torchrl_alita._checks import LARGEST_NUMPY_SEED, check_integer, checked_seed
 from torchrl_alita.envs.vmas_state import load_generators, save_generators
 
 __all__ = ["RandomState", "preserve_random_state", "seed_everything"]
@@ -58,6 +59,9 @@ def seed_everything(seed: int) -> None:
     Args:
         seed: from 0 to 2**32 - 1.
 
+    Raises:
+        ValueError: if the seed is no such whole number; nothing is seeded.
+
     Examples:
         >>> seed_everything(3)
         >>> first = random.random()
@@ -65,6 +69,7 @@ def seed_everything(seed: int) -> None:
         >>> random.random() == first
         True
     """
+    seed = check_integer("seed", checked_seed(seed, most=LARGEST_NUMPY_SEED))
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)

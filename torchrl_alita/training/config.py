@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, check_whole
+from torchrl_alita._checks import LARGEST_NUMPY_SEED, check_at_least_one, check_whole
 from torchrl_alita._settings import Settings, parse_option, type_hints
 from torchrl_alita.algorithms import (
     ALGORITHMS,
@@ -29,7 +29,6 @@ from torchrl_alita.training.logging import LoggerName, WandbSettings
 
 __all__ = ["Config", "TrainingSettings", "config_from_plain", "make_config", "plain_config"]
 
-LARGEST_SEED = 2**32 - 1  # NumPy's
 # What a dotted option begins with; one of training has no part.
 PARTS = ("training", "algorithm", "task", "wandb")
 # Likewise, before the name of a side.
@@ -113,7 +112,7 @@ class TrainingSettings(Settings):
         )  # fmt: skip
         known = {name: getattr(self, name) for name in sizes}
         check_at_least_one(**{name: size for name, size in known.items() if size is not None})
-        check_whole(0, LARGEST_SEED, seed=self.seed)
+        check_whole(0, LARGEST_NUMPY_SEED, seed=self.seed)
         if len(set(self.loggers)) < len(self.loggers):
             raise ValueError(f"loggers must name each logger once, got {list(self.loggers)}.")
         if self.frames_per_batch % self.num_envs:

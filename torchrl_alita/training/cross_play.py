@@ -14,13 +14,13 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_kind, check_sequence, check_whole
+from torchrl_alita._checks import LARGEST_NUMPY_SEED, check_kind, check_sequence, check_whole
 from torchrl_alita.algorithms import fixed_policy
 from torchrl_alita.envs import SideView, Task, check_sides, get_task, make_env, sides_of
 from torchrl_alita.modules import SidesPolicy
 from torchrl_alita.saving import load_side
 from torchrl_alita.training.command import REFUSALS, OneLineParser, quiet_libraries, refused
-from torchrl_alita.training.config import LARGEST_SEED, SIDE, make_config
+from torchrl_alita.training.config import SIDE, make_config
 from torchrl_alita.training.evaluation import evaluate
 from torchrl_alita.transforms import recurrent_transforms
 
@@ -75,7 +75,7 @@ def cross_play(
         ('random', ['return_adversary', 'return_good'])
     """
     check_whole(1, episodes=episodes)
-    check_whole(0, LARGEST_SEED, seed=seed)
+    check_whole(0, LARGEST_NUMPY_SEED, seed=seed)
     task = get_task(task) if isinstance(task, str) else task
     check_kind("sides", sides, Mapping, "a mapping of sides to policies")
     options: dict[str, Any] = {"n_agents": n_agents, "horizon": horizon, "device": device}
