@@ -154,7 +154,11 @@ def test_masks_in_infos_are_followed_too():
         (Discrete(5), 5, 3, 3),
         (Discrete(5, start=-1), 5, 3, 2),
         (MultiDiscrete([2, 3]), 6, 4, [1, 1]),
+        (MultiDiscrete([2, 3], start=[5, 1]), 6, 4, [6, 2]),
+        # 17 is 1 * 12 + 0 * 6 + 1 * 3 + 2.
+        (MultiDiscrete([[2, 2], [2, 3]]), 24, 17, [[1, 0], [1, 2]]),
         (MultiBinary(3), 8, 6, [1, 1, 0]),
+        (MultiBinary((2, 2)), 16, 6, [[0, 1], [1, 0]]),
     ],
 )
 def test_choices_of_every_kind_are_one_hot(space, size, chosen, expected):
@@ -483,6 +487,19 @@ def test_alita_plays_a_team_of_unequal_agents():
             )),
             ValueError,
             "The actions of short must have finite bounds, got Box(-inf, inf, (2,)",
+        ),
+        (
+            lambda: PettingZooEnv(lambda: Leaving(
+                spaces=dict.fromkeys(Leaving.possible_agents, Box(-1, 1, (2,), np.int64))
+            )),
+            ValueError,
+            "The actions of short in a Box must be floating-point numbers, got "
+            "Box(-1, 1, (2,), int64): make whole numbers a MultiDiscrete",
+        ),
+        (
+            lambda: PettingZooEnv(Leaving, seed=-1),
+            ValueError,
+            "seed must be a whole number from 0 to 18446744073709551615, got -1.",
         ),
         (lambda: PettingZooEnv(dict), TypeError, "make must give an environment of PettingZoo"),
         (lambda: PettingZooEnv(Leaving, 0), ValueError, "num_envs must be at least 1, got 0."),

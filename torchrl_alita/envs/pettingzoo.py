@@ -115,8 +115,9 @@ class PettingZooEnv(EnvBase):
         seed: of the generator. Default: drawn from torch's global generator.
 
     Raises:
-        ValueError: if agents differ in the kind of their actions, an action has no finite bounds
-            or too many combinations, or num_envs, horizon or image_size is below 1.
+        ValueError: if agents differ in the kind of their actions, an action has no finite bounds,
+            too many combinations or a Box of whole numbers, num_envs, horizon or image_size is
+            below 1, or the seed is no whole number from 0 to 2**64 - 1.
         TypeError: if ``make`` gives nothing of the kind.
 
     Examples:
@@ -531,6 +532,11 @@ class _Numbers:
     kind = "continuous"
 
     def __init__(self, agent: str, space: Any):
+        if not np.issubdtype(space.dtype, np.floating):
+            raise ValueError(
+                f"The actions of {agent} in a Box must be floating-point numbers, got {space}: "
+                "make whole numbers a MultiDiscrete where the environment is made."
+            )
         self.low = torch.from_numpy(np.asarray(space.low, np.float32).reshape(-1))
         self.high = torch.from_numpy(np.asarray(space.high, np.float32).reshape(-1))
         if not bool((self.high - self.low).isfinite().all()):
@@ -551,8 +557,8 @@ class _Choices:
 
     kind = "discrete"
 
-    def __init__(self, agent: str, sizes: list[int], first: list[int], several: bool):
-        self.sizes, self.first, self.several = sizes, first, several
+    def __init__(self, agent: str, sizes: list[int], first: list[int], shape: tuple[int, ...]):
+        self.sizes, self.first, self.shape = sizes, first, shape
         self.size = math.prod(sizes)
         if self.size > _MOST_CHOICES:
             raise ValueError(
@@ -561,12 +567,13 @@ class _Choices:
             )
 
     def __call__(self, chosen: np.ndarray) -> Any:
-        """Numbers ``[M]`` as the space has them: M numbers, or ``[M, components]``."""
+        """Numbers ``[M]`` as the space has them: M numbers, or ``[M, *shape]``."""
         # Where an action beyond the agent's own was taken nothing is chosen.
         chosen = np.where(chosen < self.size, chosen, 0)
-        if not self.several:
+        if not self.shape:
             return (chosen + self.first[0]).tolist()
-        return np.stack(np.unravel_index(chosen, self.sizes), -1) + np.array(self.first)
+        components = np.stack(np.unravel_index(chosen, self.sizes), -1) + np.array(self.first)
+        return components.reshape(len(chosen), *self.shape)
 
 
 def _writer(agent: str, space: Any) -> _Numbers | _Choices:
@@ -574,13 +581,13 @@ def _writer(agent: str, space: Any) -> _Numbers | _Choices:
     if name == "Box":
         return _Numbers(agent, space)
     if name == "Discrete":
-        return _Choices(agent, [int(space.n)], [int(space.start)], several=False)
+        return _Choices(agent, [int(space.n)], [int(space.start)], ())
     if name == "MultiDiscrete":
-        sizes = [int(n) for n in space.nvec.flatten()]
-        return _Choices(agent, sizes, [0] * len(sizes), several=True)
+        sizes, first = space.nvec.flatten().tolist(), space.start.flatten().tolist()
+        return _Choices(agent, sizes, first, space.shape)
     if name == "MultiBinary":
         sizes = [2] * math.prod(space.shape)
-        return _Choices(agent, sizes, [0] * len(sizes), several=True)
+        return _Choices(agent, sizes, [0] * len(sizes), space.shape)
     raise ValueError(
         f"The actions of {agent} must be of Box, Discrete, MultiDiscrete or MultiBinary, got "
         f"{space}."
