@@ -122,8 +122,31 @@ class Groups(EnvBase):
         return self.entries(step=True)
 
 
-def numbers(low: float, high: float, size: int) -> Bounded:
-    return Bounded(low, high, shape=(B, 1, size))
+class Brief(Groups):
+    """An agent's flags are set in the step in which it ends, and in no later one."""
+
+    def entries(self, *, step: bool) -> TensorDict:
+        td = super().entries(step=step)
+        for number, group in enumerate(self.names):
+            for name in ("done", "terminated"):
+                td[group, name] = td[group, name] & (self.steps == number + 1)
+        return td
+
+
+class Undefined(Groups):
+    """What is seen and earned after an agent's end is NaN."""
+
+    def entries(self, *, step: bool) -> TensorDict:
+        td = super().entries(step=step)
+        for number, group in enumerate(self.names):
+            if self.steps > number + 1:
+                td[group, "observation"].fill_(torch.nan)
+                td[group, "reward"].fill_(torch.nan)
+        return td
+
+
+def numbers(low: float, high: float, size: int, dtype: torch.dtype = torch.float32) -> Bounded:
+    return Bounded(low, high, shape=(B, 1, size), dtype=dtype)
 
 
 # What is laid out
@@ -147,6 +170,22 @@ def test_each_agent_gets_its_own_part_of_the_action():
     env.step(step)
     assert env.base_env.taken["a"][0].tolist() == [[0, pytest.approx(0.1)]]
     assert torch.equal(env.base_env.taken["b"], step[ACTION][:, 1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_are_handed_over_in_the_environments_type_within_its_bounds(dtype):
+    """In float32, 0.1 is above that of float64."""
+    spec = numbers(-0.1, 0.1, 2, dtype)
+    env = as_team(Groups({"a": spec}))
+    bounds = env.full_action_spec[ACTION].space
+    for bound in (bounds.low, bounds.high):
+        assert bound.dtype == torch.float32
+        env.step(env.reset().set(ACTION, bound.clone()))
+        taken = env.base_env.taken["a"]
+        assert taken.dtype == dtype
+        assert spec.is_in(taken)
+        torch.testing.assert_close(taken.float(), bound)
+    check_env_specs(env)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +240,10 @@ def test_a_reward_of_everybody_is_each_agents():
     assert env.rollout(2)["next", "agents", "reward"][0].tolist() == [[[2.5]] * 2] * 2
 
 
-def test_agents_that_end_are_paid_for_it_and_nothing_later():
+@pytest.mark.parametrize("kind", [Groups, Brief, Undefined])
+def test_agents_that_end_are_paid_for_it_and_nothing_later(kind):
     spec = {name: Categorical(3, shape=(B, 1)) for name in "abc"}
-    env = as_team(Groups(spec, flags=True))
+    env = as_team(kind(spec, flags=True))
     rollout = env.rollout(T)
     after = rollout["next"]
     assert rollout.shape == (B, 3)
@@ -220,6 +260,23 @@ def test_agents_that_end_are_paid_for_it_and_nothing_later():
     assert torch.equal(after["terminated"], after["done"])
     assert not after["truncated"].any()
     check_env_specs(env)
+
+
+def test_an_episode_is_terminated_by_an_agent_that_was_steps_ago():
+    class Late(Brief):
+        """The last agent is truncated."""
+
+        def entries(self, *, step: bool) -> TensorDict:
+            td = super().entries(step=step)
+            flags = td["b"]
+            flags["terminated"], flags["truncated"] = flags["truncated"], flags["terminated"]
+            return td
+
+    spec = {name: Categorical(3, shape=(B, 1)) for name in "ab"}
+    after = as_team(Late(spec, flags=True)).rollout(T)["next"]
+    assert after["agents", "terminated"][0, ..., 0].tolist() == [[True, False], [True, False]]
+    assert after["terminated"][0].flatten().tolist() == [False, True]
+    assert not after["truncated"].any()
 
 
 def test_a_reset_of_some_environments_reaches_agents_with_flags():

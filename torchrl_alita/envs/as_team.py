@@ -30,7 +30,7 @@ from torchrl.envs import EnvBase, Transform, TransformedEnv
 
 from torchrl_alita._checks import check_at_least_one, check_kind, check_sequence
 from torchrl_alita.envs._grid import AllowedOneHot
-from torchrl_alita.layout import ACTION, ALIVE, STATE
+from torchrl_alita.layout import ACTION, STATE
 
 __all__ = ["TeamLayout", "as_team"]
 
@@ -54,19 +54,20 @@ def as_team(
 
     - ``("agents", "observation")`` float32 ``[*B, N, O]``: the agent's entries, flattened and
       one behind the other; of one choice among n, n entries; zero beyond the agent's own.
-    - ``("agents", "action")`` ``[*B, N, A]``: continuous, with the agents' bounds, which are 0
-      and 0 beyond their own; or one-hot float32. Several choices at a time are one choice among
-      their combinations, the last one counted fastest.
+    - ``("agents", "action")`` float32 ``[*B, N, A]``: continuous, with the agents' bounds, which
+      are 0 and 0 beyond their own; or one-hot. The environment gets numbers of its own type within
+      its bounds. Several choices at a time are one choice among their combinations, the last one
+      counted fastest.
     - ``("agents", "action_mask")`` bool ``[*B, N, A]``, if the environment has masks or agents
       have unequal numbers of actions.
     - ``("agents", "reward")`` ``[*B, N, 1]``: a reward of a whole group, or of everybody, is each
       agent's.
     - ``"done"``, ``"terminated"`` and ``"truncated"`` ``[*B, 1]``. Where only agents have flags,
-      the episode ends when the last agent's does; it is terminated if any agent was.
+      the episode ends when no agent is alive; it is terminated if any agent was.
     - ``("agents", "alive")`` and ``("agents", "terminated")`` bool ``[*B, N, 1]``, if agents have
-      flags of their own. An agent is alive until its flag is set; the reward of that step is
-      kept, then its rewards and observations are 0, and of discrete actions only the first is
-      allowed.
+      flags of their own. An agent is alive until its flag is set, if only for one step; the
+      reward of that step is kept, then its rewards and observations are 0, whatever the
+      environment writes, and of discrete actions only the first is allowed.
     - ``"state"`` ``[*B, S]``, if the environment has one or ``state`` names it.
 
     What else the environment writes stays where it is.
@@ -147,7 +148,10 @@ class _Numbers:
         return prod(self.shape)
 
     def __call__(self, action: torch.Tensor) -> torch.Tensor:
-        return action[..., : self.size].reshape(*action.shape[:-1], *self.shape)
+        # A bound of the environment's own type may be rounded outward here.
+        low, high = (bound.to(action.device) for bound in (self.low, self.high))
+        own = action[..., : self.size].to(low.dtype).clamp(low, high)
+        return own.reshape(*action.shape[:-1], *self.shape)
 
 
 @dataclass(frozen=True)
@@ -291,7 +295,7 @@ class TeamLayout(Transform):
         shape = (*action_spec.shape, self.num_agents, self._actions)
         if not self.discrete:
             low, high = (
-                torch.cat([pad(b, (0, self._actions - b.shape[-1])) for b in bounds], -2)
+                torch.cat([pad(b.float(), (0, self._actions - b.shape[-1])) for b in bounds], -2)
                 for bounds in zip(
                     *((action.low, action.high) for action in map(_numbers_of, self._blocks)),
                     strict=True,
@@ -366,7 +370,7 @@ class TeamLayout(Transform):
         outside = tensordict.pop(_OUTSIDE, None)
         if outside is not None:
             tensordict.set("agents", outside)
-        before = tensordict.get(ALIVE, None)
+        before = tensordict.get("agents", None)
         return self._laid_out(next_tensordict, before=before, step=True)
 
     def _reset(
@@ -386,20 +390,22 @@ class TeamLayout(Transform):
         return tensordict
 
     def _laid_out(
-        self, entries: TensorDictBase, *, before: torch.Tensor | None, step: bool
+        self, entries: TensorDictBase, *, before: TensorDictBase | None, step: bool
     ) -> TensorDictBase:
         members = [self._members(entries, block) for block in self._blocks]
         pairs = list(zip(self._blocks, members, strict=True))
         agents = {"observation": _joined([self._seen(block, own) for block, own in pairs])}
         flags = {}
         if self._has_agent_flags:
-            flags = self._agent_flags(entries, pairs, before, step=step)
+            flags = self._agent_flags(entries, pairs, before)
             agents["alive"] = flags["alive"]
             agents["terminated"] = flags["agents_terminated"]
-            agents["observation"] = agents["observation"] * flags["alive"]
+            # Of the dead an environment may write NaN, which no product makes 0.
+            agents["observation"] = torch.where(flags["alive"], agents["observation"], 0)
         if step:
             reward = _joined([self._paid(entries, block, own) for block, own in pairs])
-            agents["reward"] = reward if before is None else reward * before
+            alive = None if before is None else before.get("alive", None)
+            agents["reward"] = reward if alive is None else torch.where(alive, reward, 0)
         if self._masked:
             agents["action_mask"] = self._allowed(pairs, flags.get("alive"))
         rest = self._rest(entries)
@@ -447,9 +453,7 @@ class TeamLayout(Transform):
         self,
         entries: TensorDictBase,
         pairs: list[tuple[_Block, TensorDictBase]],
-        before: torch.Tensor | None,
-        *,
-        step: bool,
+        before: TensorDictBase | None,
     ) -> dict[str, torch.Tensor]:
         def read(name: str) -> torch.Tensor:
             parts = [
@@ -470,8 +474,12 @@ class TeamLayout(Transform):
         if self._has_root_flags and (ended := entries.get("terminated", None)) is not None:
             # A game that ends for good ends for everybody.
             terminated = terminated | ended.unsqueeze(self._lead)
-        alive = ~done if before is None or not step else before & ~done
-        ended = done.all(self._lead)
+        alive = ~done
+        if before is not None:
+            # An environment may set an agent's flags in one step alone.
+            alive = alive & before.get("alive", alive)
+            terminated = terminated | before.get("terminated", terminated)
+        ended = ~alive.any(self._lead)
         by_end = ended & terminated.any(self._lead)
         return {
             "alive": alive,
@@ -736,11 +744,11 @@ class _Reader:
 
     def _numbers(self, spec: Bounded, skip: int, shape: tuple, count: int) -> _Numbers:
         low, high = (
-            bound.expand(spec.shape).reshape(*spec.shape[: self.lead], count, -1).float()
+            bound.expand(spec.shape).reshape(*spec.shape[: self.lead], count, -1)
             for bound in (spec.space.low, spec.space.high)
         )
         # A bound of float32's size is as good as none: their difference is infinite.
-        if not bool((high - low).isfinite().all()):
+        if not bool((high.float() - low.float()).isfinite().all()):
             raise ValueError(
                 f"The actions of {self.name} must have finite bounds, got "
                 f"{float(spec.space.low.min())} to {float(spec.space.high.max())}: give them "
