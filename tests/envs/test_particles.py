@@ -293,6 +293,20 @@ def test_specs_are_kept_and_an_episode_is_resumed_exactly(kind, continuous):
     assert torch.equal(*ends)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_actions_of_another_type_do_not_change_that_of_the_state(kind):
+    steps = []
+    for dtype in (torch.float32, torch.float64):
+        env = kind(3, continuous_actions=True, seed=0)
+        step = env.reset()
+        action = torch.full(env.full_action_spec[ACTION].shape, 0.5, dtype=dtype)
+        step = env.step(step.set(ACTION, action))["next"]
+        assert env.positions.dtype == env.velocities.dtype == torch.float32
+        kind(3, continuous_actions=True).load_state_dict(env.state_dict())
+        steps.append(step.select(OBSERVATION, REWARD))
+    torch.testing.assert_close(*steps, rtol=0, atol=0)
+
+
 def test_the_tasks_are_registered_with_the_papers_sizes():
     assert layout_of(make_env("mpe/spread", seed=0))[:3] == (3, 18, 5)
     assert layout_of(make_env("mpe/spread_6", seed=0))[:3] == (6, 36, 5)

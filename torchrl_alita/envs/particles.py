@@ -249,7 +249,8 @@ class ParticleEnv(SavedState, StaysOnDevice, EnvBase):
                 raise ValueError(
                     f"The actions must have the shape {tuple(shape)}, got {tuple(action.shape)}."
                 )
-            push = action[..., :2]
+            # A policy of another type does not change that of the state.
+            push = action[..., :2].to(self.positions.dtype)
         else:
             lead = (*self.batch_size, self.num_agents)
             chosen = _grid.chosen_actions(action, self._vectors, lead)
