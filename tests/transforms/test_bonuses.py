@@ -630,6 +630,24 @@ def test_rnd_of_normalized_observations_says_that_it_has_seen_none():
     check_env_specs(TransformedEnv(TargetEnv(), rnd(num_features=O)[0]))
 
 
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(N * O)])
+def test_rnd_pays_in_evaluation_mode_and_puts_the_networks_back(layer):
+    torch.manual_seed(0)
+    networks = [
+        nn.Sequential(nn.Flatten(-2), copy.deepcopy(layer), nn.Linear(N * O, 4)) for _ in "12"
+    ]
+    networks[0].eval()
+    before = copy.deepcopy([network.state_dict() for network in networks])
+    bonus, key = RNDBonus(*networks), ("next", "agents", "rnd_bonus")
+    first, second = (bonus(random_batch())[key] for _ in range(2))
+    assert torch.equal(first, second)
+    for network, state in zip(networks, before, strict=True):
+        assert all(torch.equal(state[name], now) for name, now in network.state_dict().items())
+    assert [part.training for network in networks for part in network.modules()] == (
+        [False] * 4 + [True] * 4
+    )
+
+
 def test_rnd_of_networks_with_other_shapes_is_refused():
     with pytest.raises(ValueError, match="The networks must give"):
         RNDBonus(nn.Linear(O, 4), nn.Linear(O, 5))(random_batch())

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import nn
 from torchrl.envs import EnvBase, ExplorationType
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents
+from torchrl_alita._modes import without_training
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, make_env
 from torchrl_alita.layout import DONE, OBSERVATION, REWARD, next_key
@@ -90,7 +89,7 @@ def evaluate(
     """
     acting = Acting(policy) if isinstance(policy, TensorDictModuleBase) else policy
     # The metrics too: they may draw.
-    with preserve_random_state(), _without_training(policy):
+    with preserve_random_state(), without_training(policy):
         _seed(env, seed)
         episodes = env.rollout(
             horizon, acting, break_when_any_done=False, break_when_all_done=stop_when_done
@@ -115,20 +114,6 @@ def _seed(env: EnvBase, seed: int) -> None:
     seed_everything(seed % 2**32)
     env.set_seed(seed)
     torch.manual_seed(seed)
-
-
-@contextmanager
-def _without_training(policy: object) -> Iterator[None]:
-    """A policy without dropout, whose running statistics stay as they are."""
-    parts = policy.modules() if isinstance(policy, nn.Module) else ()
-    training = [part for part in parts if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 _OF_AGENT = re.compile(r"return_(agent_)?\d+")

@@ -20,6 +20,7 @@ from torchrl_alita._checks import (
     check_positive,
     require_keys,
 )
+from torchrl_alita._modes import without_training
 from torchrl_alita.layout import OBSERVATION, RND_BONUS, next_key
 from torchrl_alita.transforms import _transition
 
@@ -39,8 +40,9 @@ class RNDBonus(Transform):
     ``set_keys(observation=("next", "agents", "observation"))``.
 
     :meth:`update` takes observations into their running mean and deviation, a call on a
-    batch pays and changes nothing, and :meth:`observe` does both. Appended to an environment,
-    each step is taken and then paid, unless it is frozen.
+    batch pays and changes nothing, and :meth:`observe` does both. The networks pay in evaluation
+    mode, as after ``eval()``, and are put back. Appended to an environment, each step is taken
+    and then paid, unless it is frozen.
 
     Args:
         target_network: f, random and never trained: ``[*B, N, O] -> [*B, N, F]``, or
@@ -153,7 +155,8 @@ class RNDBonus(Transform):
         inputs = observation
         if self.obs_rms is not None:
             inputs = self.obs_rms.normalize(inputs).clamp(-self.obs_clip, self.obs_clip)
-        target, predicted = self.target_network(inputs), self.predictor_network(inputs)
+        with without_training(self.target_network, self.predictor_network):
+            target, predicted = self.target_network(inputs), self.predictor_network(inputs)
         lead = observation.shape[:-1]
         if target.shape != predicted.shape or target.shape[:-1] not in (lead, lead[:-1]):
             raise ValueError(
