@@ -12,7 +12,7 @@ from fakes import A, B, N, O, T, TargetEnv, random_batch
 from tensordict import TensorDict
 from torch import nn
 from torchrl.data import LazyTensorStorage, ReplayBuffer
-from torchrl.envs import TransformedEnv
+from torchrl.envs import RewardScaling, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 from torchrl.objectives.rnd import RNDLoss
 
@@ -25,12 +25,19 @@ from torchrl_alita.data import (
     TransitionCounts,
 )
 from torchrl_alita.envs import PushBox
-from torchrl_alita.transforms import BonusScale, RNDBonus, TransitionInfluence, VisitBonus
+from torchrl_alita.transforms import (
+    BonusScale,
+    RNDBonus,
+    TotalReward,
+    TransitionInfluence,
+    VisitBonus,
+)
 
 OBSERVATION = ("next", "agents", "observation")
 VISITS = ("next", "agents", "visit_bonus")
 INFLUENCE = ("next", "agents", "transition_influence")
 INTRINSIC = ("next", "agents", "intrinsic_reward")
+TOTAL = ("next", "agents", "total_reward")
 
 
 def code(num_agents: int | None = None) -> BinCode | JointCode:
@@ -248,6 +255,31 @@ def test_an_environment_can_be_paid_by_a_bonus_and_its_scale():
     rollout = env.rollout(4)
     assert rollout[INTRINSIC].shape == (B, 4, N, 1)
     assert env.reward_key == ("agents", "reward")
+
+
+@pytest.mark.parametrize("kind", [BonusScale, TotalReward])
+def test_a_bonus_may_be_a_reward_of_the_environment(kind):
+    bonus, key = ("agents", "bonus"), {BonusScale: INTRINSIC, TotalReward: TOTAL}[kind]
+    tenth = RewardScaling(0.0, 0.1, in_keys=[("agents", "reward")], out_keys=[bonus])
+    env = TransformedEnv(TargetEnv(seed=0), tenth).append_transform(kind({bonus: 1.0}))
+    assert torch.equal(env.reset()[key[1:]], torch.zeros(B, N, 1))
+    rollout = env.rollout(4)
+    if kind is TotalReward:
+        torch.testing.assert_close(rollout[key], 1.1 * rollout["next", "agents", "reward"])
+    assert rollout[key].shape == (B, 4, N, 1)
+    assert key[1:] in env.full_observation_spec.keys(True)
+    check_env_specs(env)
+
+
+@pytest.mark.parametrize("kind", [BonusScale, TotalReward])
+def test_a_bonus_that_the_environment_does_not_have_is_named(kind):
+    env = TransformedEnv(TargetEnv(), kind({("agents", "bonus"): 1.0}))
+    message = re.escape(
+        "The environment observes no ('agents', 'bonus'), and its rewards are "
+        "[('agents', 'reward')]."
+    )
+    with pytest.raises(KeyError, match=message):
+        env.observation_spec  # noqa: B018
 
 
 REFUSED = {

@@ -6,9 +6,10 @@ import multiprocessing
 from collections.abc import Iterator
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import nn
-from torchrl.data import Composite, Unbounded
+from torchrl.data import Composite, TensorSpec, Unbounded
+from torchrl.envs import Transform
 
 from torchrl_alita._borrow import borrowed
 
@@ -53,17 +54,49 @@ def dtype_beside(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.get_default_dtype()
 
 
+def _reward_spec(transform: Transform, key: NestedKey) -> TensorSpec:
+    """Of a reward that the environment has where the transform stands, without its batch."""
+    rewards = transform.parent.full_reward_spec_unbatched
+    known = list(rewards.keys(True, True))
+    if unravel_key(key) not in known:
+        raise KeyError(
+            f"The environment observes no {unravel_key(key)}, and its rewards are {known}."
+        )
+    return rewards[key]
+
+
 def set_zeros_at_reset(
-    tensordict_reset: TensorDictBase, key: NestedKey, like: NestedKey
+    tensordict_reset: TensorDictBase,
+    key: NestedKey,
+    like: NestedKey,
+    transform: Transform | None = None,
 ) -> TensorDictBase:
-    """Zeros where no transition has been made, one for each agent of another entry."""
-    other = tensordict_reset.get(like)[..., :1]
-    return tensordict_reset.set(key, torch.zeros_like(other, dtype=dtype_beside(other.dtype)))
+    """Zeros where no transition has been made, one for each agent of another entry.
+
+    With a transform the other entry may be a reward of its environment, which no reset has.
+    """
+    other = tensordict_reset.get(like, None)
+    if other is None and transform is not None:
+        other = _reward_spec(transform, like).zero(tensordict_reset.batch_size)
+    zeros = torch.zeros_like(other[..., :1], dtype=dtype_beside(other.dtype))
+    return tensordict_reset.set(key, zeros)
 
 
-def add_spec(observation_spec: Composite, key: NestedKey, like: NestedKey) -> Composite:
-    """The observation spec with one more entry: no reward, so ``env.reward_key`` works."""
-    other = observation_spec[like]
+def add_spec(
+    observation_spec: Composite,
+    key: NestedKey,
+    like: NestedKey,
+    transform: Transform | None = None,
+) -> Composite:
+    """The observation spec with one more entry: no reward, so ``env.reward_key`` works.
+
+    With a transform the other entry may be a reward of its environment.
+    """
+    if transform is None or unravel_key(like) in observation_spec.keys(True, True):
+        other = observation_spec[like]
+    else:
+        other = _reward_spec(transform, like)
+        other = other.expand(*observation_spec.shape, *other.shape)
     observation_spec[key] = Unbounded(
         shape=(*other.shape[:-1], 1), dtype=dtype_beside(other.dtype), device=other.device
     )

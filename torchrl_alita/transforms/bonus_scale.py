@@ -49,7 +49,8 @@ class BonusScale(Transform):
     scale and is then paid, unless it is frozen.
 
     Args:
-        coeffs: weight c of each bonus by its key, in "next", at least 0.
+        coeffs: weight c of each bonus by its key, in "next", at least 0. In an environment it
+            may be observed or a reward of the environment's own.
         gamma: discount factor of a step, in [0, 1]. Default: 0.99, that of the source.
         decay: of the mean, in [0, 1), for each step. Default: 0.999, of our trials on
             sparse games, where it was 0.95 for 64 steps.
@@ -65,7 +66,7 @@ class BonusScale(Transform):
             is out of its range; when called, if the scale was never updated, the bonuses
             differ in shape, or a rollout has other environments than the last one.
         TypeError: if a weight is no number, or coeffs no mapping.
-        KeyError: when called, if the batch lacks a bonus.
+        KeyError: when called, if the batch lacks a bonus, or the environment the first one.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -215,11 +216,11 @@ class BonusScale(Transform):
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
         return _transition.set_zeros_at_reset(
-            tensordict_reset, self.out_keys[0], self.in_keys[0][1:]
+            tensordict_reset, self.out_keys[0], self.in_keys[0][1:], self
         )
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:], self)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
         returns = state_dict.get(prefix + "returns")

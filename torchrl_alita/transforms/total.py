@@ -28,7 +28,8 @@ class TotalReward(Transform):
     loss of it with ``loss.set_keys(reward=("agents", "total_reward"))``.
 
     Args:
-        coeffs: coefficient of each intrinsic reward by its key, in "next", at least 0.
+        coeffs: coefficient of each intrinsic reward by its key, in "next", at least 0. In an
+            environment it may be observed or a reward of the environment's own.
         reward: key of the extrinsic reward, in "next". Default: ``("agents", "reward")``.
         total_reward: key written, under "next" in a batch. Default:
             ``("agents", "total_reward")``.
@@ -37,7 +38,7 @@ class TotalReward(Transform):
         ValueError: if a coefficient is negative or infinite, or there is none; when
             called, if the rewards differ in shape.
         TypeError: if a coefficient is no number, or coeffs no mapping.
-        KeyError: when called, if the batch lacks a key.
+        KeyError: when called, if the batch lacks a key, or the environment the first one.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -93,8 +94,8 @@ class TotalReward(Transform):
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
         return _transition.set_zeros_at_reset(
-            tensordict_reset, self.out_keys[0], self.in_keys[1][1:]
+            tensordict_reset, self.out_keys[0], self.in_keys[1][1:], self
         )
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[1][1:])
+        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[1][1:], self)
