@@ -282,6 +282,23 @@ def test_a_bonus_that_the_environment_does_not_have_is_named(kind):
         env.observation_spec  # noqa: B018
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["novelty", "observation"])
+def test_a_step_that_is_not_finite_is_refused_and_not_taken(name, value):
+    transform = two_bonuses() if name == "novelty" else rnd(num_features=O)[0]
+    good, bad = random_batch(), random_batch(seed=1)
+    transform._step(good, good["next"].clone())
+    before = copy.deepcopy(transform.state_dict())
+    bad["next", "agents", name][1, 2, 0] = value
+    message = re.escape(f"('next', 'agents', '{name}')[1, 2, 0] must be finite, got {value}.")
+    with pytest.raises(ValueError, match=message):
+        transform._step(bad, bad["next"].clone())
+    # One that is frozen takes no step, and refuses none.
+    transform.frozen = True
+    transform._step(bad, bad["next"].clone())
+    assert all(torch.equal(before[part], now) for part, now in transform.state_dict().items())
+
+
 REFUSED = {
     "no code number": (
         lambda: VisitBonus(lambda o: o[..., 0].long()),

@@ -64,7 +64,8 @@ class BonusScale(Transform):
     Raises:
         ValueError: if a weight is negative or infinite, there is none, or another argument
             is out of its range; when called, if the scale was never updated, the bonuses
-            differ in shape, or a rollout has other environments than the last one.
+            differ in shape, or a rollout has other environments than the last one; in an
+            environment, if a bonus that would change the scale is not finite.
         TypeError: if a weight is no number, or coeffs no mapping.
         KeyError: when called, if the batch lacks a bonus, or the environment the first one.
 
@@ -149,9 +150,13 @@ class BonusScale(Transform):
                 f"A rollout's last dimension is time, and {self.in_keys[0]} is [*B, T, N, 1]: got "
                 f"{tuple(bonuses[0].shape)} in a batch of {tuple(rollout.batch_size)}."
             )
+        self._check_finite(bonuses)
+        self._update(torch.stack(bonuses), rollout.ndim)
+
+    def _check_finite(self, bonuses: list[torch.Tensor]) -> None:
+        """What is not finite would stay in the scale for good."""
         for key, bonus in zip(self.in_keys, bonuses, strict=True):
             check_finite(str(key), bonus)
-        self._update(torch.stack(bonuses), rollout.ndim)
 
     def observe(self, rollout: TensorDictBase) -> TensorDictBase:
         """Take a rollout into the scale and scale its bonuses.
@@ -204,6 +209,7 @@ class BonusScale(Transform):
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         bonuses = self._bonuses(next_tensordict, [key[1:] for key in self.in_keys])
         if not self.frozen:
+            self._check_finite(bonuses)
             self._update(torch.stack(bonuses).unsqueeze(1), 1)
         return next_tensordict.set(self.out_keys[0], self._total(bonuses))
 

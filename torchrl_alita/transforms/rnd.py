@@ -59,7 +59,8 @@ class RNDBonus(Transform):
         TypeError: if a network is no module.
         ValueError: if obs_clip is not positive, num_features is below 1, or both networks are
             one; when called, if observations are to be
-            normalized and none was taken yet, or the networks give other shapes.
+            normalized and none was taken yet, or the networks give other shapes; in an
+            environment, if an observation to be taken is not finite.
         KeyError: when called, if the batch lacks the observation.
 
     Examples:
@@ -122,15 +123,13 @@ class RNDBonus(Transform):
             KeyError: if the batch lacks the observation.
             ValueError: if it is not finite or of another size; nothing is taken.
         """
-        observation = self._observation(batch)
-        if self.obs_rms is not None:
-            check_finite(str(self.in_keys[0]), observation)
-        self._update(observation)
+        self._update(self._observation(batch))
 
     @torch.no_grad()
     def _update(self, observation: torch.Tensor) -> None:
-        # The mean of no observation would be NaN, for good.
+        # The mean of no observation would be NaN, for good, and so would one of NaN.
         if self.obs_rms is not None and observation.numel():
+            check_finite(str(self.in_keys[0]), observation)
             self.obs_rms.update(observation)
             self.updated = True
 
