@@ -84,6 +84,8 @@ class Config:
 
 def main(config: Config) -> dict[str, float]:
     """Train; the last batch's losses and the mean reward of a step of a greedy team."""
+    if config.diversity and not config.novelty:
+        raise SystemExit("--diversity needs --novelty: the penalty is where nothing is new.")
     torch.manual_seed(config.seed)
 
     def make_env(seed: int) -> TransformedEnv:

@@ -1,7 +1,7 @@
 """ALITA, its ablations and the methods beside it in StarCraft's battles.
 
 python recipes/starcraft.py --task smax/2s3z            # JaxMARL's battles, without the game
-python recipes/starcraft.py mappo --task smax/2s3z      # wins soonest, at half of QMIX's cost
+python recipes/starcraft.py mappo --task smax/2s3z      # wins most battles, at half of QMIX's cost
 python recipes/starcraft.py --task smac/2s3z            # where StarCraft and SMAC are installed
 python recipes/starcraft.py alita --task smax/5m_vs_6m --algorithm.influencers all
 python recipes/starcraft.py qmix --task smax/2s3z       # wins nearly all battles

@@ -44,6 +44,7 @@ from torchrl_alita import (
     functional,
     make_actor,
 )
+from torchrl_alita._checks import require_keys
 from torchrl_alita.algorithms import DQN, JointDQN, TACSettings
 from torchrl_alita.data import BinCode, JointCode, OneHotCode, TransitionCounts
 from torchrl_alita.experiments import Cell, make_cells
@@ -346,7 +347,7 @@ def test_padding_is_not_counted_among_entries_that_are_not_saturated():
 
 def test_a_target_that_is_asked_for_by_itself_names_the_key_that_is_missing():
     estimator = InfluenceEstimatorLoss(maddpg())
-    with pytest.raises(KeyError, match=r"The batch has no .*reward.*; it has"):
+    with pytest.raises(KeyError, match=r"The batch has no .*reward.*It has"):
         estimator.value_target(random_batch().exclude(next_key(REWARD)))
 
 
@@ -453,3 +454,13 @@ def test_a_wrong_seed_of_everything_seeds_nothing(seed):
 def test_settings_that_a_loss_refuses_are_refused_before_it_is_built(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TACSettings(**wrong)
+
+
+def test_a_key_that_is_missing_is_named_with_the_nearest_as_a_user_would_write_it():
+    batch = TensorDict({"next": {"agents": {"novelty": torch.zeros(2, 3, 1)}}}, [2])
+    with pytest.raises(KeyError) as error:
+        require_keys(batch, [("next", "agents", "novlety")])
+    assert str(error.value) == (
+        "The batch has no ('next', 'agents', 'novlety'). Did you mean ('next', 'agents', "
+        "'novelty')? It has ('next', 'agents', 'novelty')."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -228,12 +229,21 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
 
 
+class MissingKey(KeyError):
+    """A KeyError whose message is shown as it is, not as a literal of Python."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
-    """Raise a KeyError that names the first missing key and the keys present."""
+    """Raise a KeyError that names the first missing key, the nearest one and the keys present."""
     for key in keys:
         if tensordict.get(key, None) is None:
             present = sorted(str(k) for k in tensordict.keys(True, True))
-            raise KeyError(f"The batch has no {key}; it has {present}.")
+            near = get_close_matches(str(key), present, n=1, cutoff=0.8)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise MissingKey(f"The batch has no {key}.{hint} It has {', '.join(present)}.")
 
 
 def check_same_shape(tensordict: TensorDictBase, key: NestedKey, shape: Sequence[int]) -> None:

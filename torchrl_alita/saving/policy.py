@@ -181,7 +181,14 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
     try:
         _load(algorithm.actor, saved, checkpoint)
     except ValueError as error:
-        there, here = (vars(s) for s in (_settings_of(checkpoint), algorithm.settings))
+        saved_settings = _settings_of(checkpoint)
+        if type(saved_settings) is not type(algorithm.settings):
+            names = [type(s).__name__ for s in (saved_settings, algorithm.settings)]
+            raise ValueError(
+                f"The policies of {checkpoint} do not fit: they were trained with {names[0]}, "
+                f"this run has {names[1]}."
+            ) from error
+        there, here = vars(saved_settings), vars(algorithm.settings)
         differ = [
             f"{name} ({there[name]} there, {here[name]} here)"
             for name in here
