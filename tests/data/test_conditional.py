@@ -407,7 +407,7 @@ def test_an_influencer_that_the_storage_does_not_have_is_refused(kind):
 def test_a_missing_key_is_named_beside_those_that_are_there(missing):
     buffer = conditional()
     buffer.extend(transitions(11).exclude(("agents", missing)))
-    with pytest.raises(KeyError, match=rf"no .*{missing}.*It has .*row"):
+    with pytest.raises(KeyError, match=rf"no .*{missing}.*it has .*row"):
         buffer.sample()
 
 
