@@ -158,10 +158,10 @@ class Config(Settings):
                 f"frames_per_batch must be a multiple of frames_per_update, {asked}, got "
                 f"{training.frames_per_batch}."
             )
-        if training.total_frames <= algorithm.random_frames:
+        if training.total_frames <= self.random_frames:
             raise ValueError(
-                f"total_frames must be above random_frames, {algorithm.random_frames}, or "
-                f"nothing is learned; got {training.total_frames}."
+                f"total_frames must be above random_frames in whole batches, {self.random_frames}, "
+                f"or nothing is learned; got {training.total_frames}."
             )
 
     @property
