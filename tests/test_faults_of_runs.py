@@ -156,9 +156,10 @@ def test_fault_10_numbers_of_numpy_and_torch_train_and_resume_as_those_of_python
 # 12. Nothing learned
 
 
-@pytest.mark.parametrize("random_frames", [60, 100])
-def test_fault_12_a_run_in_which_nothing_is_learned_is_refused(tmp_path, random_frames):
-    with pytest.raises(ValueError, match=f"above random_frames, {random_frames}.*got 60"):
+@pytest.mark.parametrize(("random_frames", "batches"), [(60, 60), (100, 100), (41, 60)])
+def test_fault_12_a_run_in_which_nothing_is_learned_is_refused(tmp_path, random_frames, batches):
+    said = f"above random_frames in whole batches, {batches}, .*got 60"
+    with pytest.raises(ValueError, match=said):
         tiny(tmp_path / "run", random_frames=random_frames)
 
 
