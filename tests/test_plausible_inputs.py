@@ -347,7 +347,7 @@ def test_padding_is_not_counted_among_entries_that_are_not_saturated():
 
 def test_a_target_that_is_asked_for_by_itself_names_the_key_that_is_missing():
     estimator = InfluenceEstimatorLoss(maddpg())
-    with pytest.raises(KeyError, match=r"The batch has no .*reward.*It has"):
+    with pytest.raises(KeyError, match=r"The batch has no .*reward.*; it has"):
         estimator.value_target(random_batch().exclude(next_key(REWARD)))
 
 
@@ -461,6 +461,6 @@ def test_a_key_that_is_missing_is_named_with_the_nearest_as_a_user_would_write_i
     with pytest.raises(KeyError) as error:
         require_keys(batch, [("next", "agents", "novlety")])
     assert str(error.value) == (
-        "The batch has no ('next', 'agents', 'novlety'). Did you mean ('next', 'agents', "
-        "'novelty')? It has ('next', 'agents', 'novelty')."
+        "The batch has no ('next', 'agents', 'novlety'); it has ('next', 'agents', 'novelty'). "
+        "Did you mean ('next', 'agents', 'novelty')?"
     )

@@ -243,7 +243,7 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
             present = sorted(str(k) for k in tensordict.keys(True, True))
             near = get_close_matches(str(key), present, n=1, cutoff=0.8)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise MissingKey(f"The batch has no {key}.{hint} It has {', '.join(present)}.")
+            raise MissingKey(f"The batch has no {key}; it has {', '.join(present)}.{hint}")
 
 
 def check_same_shape(tensordict: TensorDictBase, key: NestedKey, shape: Sequence[int]) -> None:

@@ -17,7 +17,12 @@ from torchrl.envs.utils import check_env_specs
 
 from torchrl_alita import Team, functional
 from torchrl_alita.modules import Autoencoder, make_actor
-from torchrl_alita.transforms import DiversityPenalty, NoveltyReward, TotalReward
+from torchrl_alita.transforms import (
+    DiversityPenalty,
+    NoveltyReward,
+    SocialInfluence,
+    TotalReward,
+)
 
 ACTION = ("agents", "action")
 OBSERVATION = ("agents", "observation")
@@ -490,3 +495,37 @@ def test_a_replay_buffer_penalizes_by_the_policies_of_the_day():
         expected = -distance.detach()
         expected[:, 0] = 0
         torch.testing.assert_close(sampled[PENALTY], expected)
+
+
+@pytest.mark.parametrize("kind", ["novelty", "penalty", "social influence"])
+def test_what_is_paid_does_not_depend_on_dropout_in_a_network(kind):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(O, A), nn.Dropout(0.5))
+    batch, training = random_batch(), [True] * 3
+    if kind == "novelty":
+        network = nn.Sequential(nn.Linear(O + A, O + A), nn.Dropout(0.5))
+        transform = NoveltyReward(network)
+    elif kind == "penalty":
+        policy = TensorDictModule(network, in_keys=[OBSERVATION], out_keys=[ACTION])
+        transform = DiversityPenalty(policy, omega=0.5)
+    else:
+        network = Others()
+        transform, training = SocialInfluence(network), [True] * 2
+        batch["agents", "logits"] = torch.zeros(B, N, A)
+        batch[ACTION] = torch.eye(A)[torch.zeros(B, N, dtype=torch.long)]
+    first, second = (transform(batch)[transform.batch_out_keys[0]] for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.abs().sum() > 0
+    assert [part.training for part in network.modules()] == training
+
+
+class Others(nn.Module):
+    """Logits of the others' next actions for each of an agent's own, ``[*B, N, A, N, A]``."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return self.dropout(torch.randn(B, N, A, N, A, generator=generator))

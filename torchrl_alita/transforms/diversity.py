@@ -22,6 +22,7 @@ from torchrl_alita._checks import (
     require_keys,
     require_written,
 )
+from torchrl_alita._modes import without_training
 from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
@@ -151,7 +152,7 @@ class DiversityPenalty(Transform):
         policy = tensordict.select(
             *self.actor_network.in_keys, self.action_mask, strict=False
         ).copy()
-        with alone_with(self.actor_network):
+        with alone_with(self.actor_network), without_training(self.actor_network):
             policy = run_network(self.actor_network, policy, recurrent=recurrent)
         if self.distance != "brier":
             own = policy.get(self.in_keys[1])

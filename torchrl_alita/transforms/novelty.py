@@ -16,6 +16,7 @@ from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents, scatter_agents
 from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_agents, check_choice, require_keys
+from torchrl_alita._modes import without_training
 from torchrl_alita.layout import ACTION, NOVELTY, OBSERVATION, next_key
 from torchrl_alita.modules._acting import alone_with
 from torchrl_alita.team import Team
@@ -97,7 +98,7 @@ class NoveltyReward(Transform):
                 f"The autoencoder takes {expected} features, the batch has "
                 f"{observation.shape[-1]} of observation and {action.shape[-1]} of action."
             )
-        with alone_with(self.autoencoder):
+        with alone_with(self.autoencoder), without_training(self.autoencoder):
             novelty = functional.novelty(inputs, self.autoencoder(inputs))
         novelty = novelty.sqrt() if self.distance == "euclidean" else novelty
         return scatter_agents(novelty, influencers, num_agents, -2)

@@ -12,6 +12,7 @@ from torchrl.envs import Transform
 from torchrl_alita import functional
 from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_agents, check_same_shape, require_keys
+from torchrl_alita._modes import without_training
 from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
@@ -88,7 +89,8 @@ class SocialInfluence(Transform):
         lead = check_agents(tensordict, self.in_keys)
         observation, action, logits = (tensordict.get(key) for key in self.in_keys)
         check_same_shape(tensordict, self.in_keys[2], action.shape)
-        conditional = self.others(observation, action)
+        with without_training(self.others):
+            conditional = self.others(observation, action)
         shape = (*lead, action.shape[-1], *action.shape[-2:])
         if tuple(conditional.shape) != shape:
             raise ValueError(
