@@ -29,7 +29,7 @@ STUDY = Study(
         "SAC, stable-baselines3": Variant(algorithm="sac", program=OUTSIDE),
         "TRPO, sb3-contrib": Variant(algorithm="trpo", program=OUTSIDE),
     },
-    columns={"": (Column("return", reached(RETURN), 0),)},
+    columns={"": (Column("return", reached(RETURN), 0, untrained=RETURN),)},
     panels={"": {RETURN: "return"}},
     settings={"evaluation_interval": 5_000, "evaluation_episodes": 15},
     checks=(("TD3", "TD3, stable-baselines3"), ("SAC", "SAC, stable-baselines3")),

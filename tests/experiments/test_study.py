@@ -175,6 +175,19 @@ def test_a_ceiling_is_of_the_task_with_the_runs_own_settings(settings, levels):
     assert score_levels(make_row(task="mpe/spread", settings=settings)) == levels
 
 
+def test_a_function_of_a_run_may_name_the_metric_of_teams_that_were_not_trained():
+    shown = [
+        Column("n", value, 1, untrained=name).reference({SHARE: 0.25})
+        for value, name in (
+            (best(SHARE), None),
+            (best(SHARE), SHARE),
+            (SHARE, None),
+            ("other", SHARE),
+        )
+    ]
+    assert shown == ["", "0.2", "0.2", "0.2"]
+
+
 def test_tasks_of_one_name_in_two_suites_have_a_picture_each(tmp_path):
     rows = [run_of("a", 0, 1.0, 2.0, task=task) for task in ("vmas/spread", "mpe/spread", "tag")]
     study = Study(

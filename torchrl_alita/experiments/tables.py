@@ -41,6 +41,8 @@ class Column:
         value: a metric, of which the final value is meant, or a function of a run's row.
         digits: behind the point.
         text: of all runs of a variant, in place of their estimate.
+        untrained: metric shown of a team that was not trained. Default: ``value``, if that is a
+            metric.
 
     Examples:
         >>> Column("return", "evaluation/return_mean", 1).title
@@ -51,6 +53,7 @@ class Column:
     value: str | Callable[[Row], float | None] = ""
     digits: int = 2
     text: Callable[[Sequence[Row]], str] | None = None
+    untrained: str | None = None
 
     def of(self, row: Row) -> float | None:
         """The figure of one run.
@@ -91,7 +94,8 @@ class Column:
         Returns:
             The figure, or nothing where the column is no metric of it.
         """
-        value = metrics.get(self.value) if isinstance(self.value, str) else None
+        metric = self.value if self.untrained is None else self.untrained
+        value = metrics.get(metric) if isinstance(metric, str) else None
         # No "-0.00".
         return "" if value is None else f"{round(value, self.digits) + 0.0:,.{self.digits}f}"
 
