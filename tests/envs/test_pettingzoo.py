@@ -171,6 +171,17 @@ def test_choices_of_every_kind_are_one_hot(space, size, chosen, expected):
     assert space.contains(taken)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_bound_is_within_the_space_whatever_its_type(dtype):
+    spaces = dict.fromkeys(Leaving.possible_agents, Box(-0.1, 0.1, (2,), dtype))
+    env = PettingZooEnv(lambda: Leaving(spaces=spaces))
+    for bound in (env.full_action_spec[ACTION].space.low, env.full_action_spec[ACTION].space.high):
+        env.step(env.reset().set(ACTION, bound.clone()))
+        taken = env._envs[0].taken["long"]
+        assert np.array_equal(taken, np.full(2, 0.1 if bound.sum() > 0 else -0.1, dtype))
+        assert spaces["long"].contains(taken)
+
+
 def test_continuous_agents_of_unequal_size_keep_their_bounds():
     spaces = {
         "short": Box(-1, 1, (1,)), "middle": Box(0, 3, (2, 1)), "long": Box(-2, 5, (3,)),

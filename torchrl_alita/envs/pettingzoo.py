@@ -541,15 +541,18 @@ class _Numbers:
         self.high = torch.from_numpy(np.asarray(space.high, np.float32).reshape(-1))
         if not bool((self.high - self.low).isfinite().all()):
             raise ValueError(f"The actions of {agent} must have finite bounds, got {space}.")
-        self.size, self.shape, self.dtype = len(self.low), space.shape, space.dtype
+        self.size, self.shape, self.space = len(self.low), space.shape, space
 
     def padded(self, bound: str, size: int) -> torch.Tensor:
         return torch.nn.functional.pad(getattr(self, bound), (0, size - self.size))
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:
         """Actions ``[M, A]`` as the space has them, ``[M, ...]``."""
-        own = actions[:, : self.size].astype(self.dtype)
-        return own.reshape(len(own), *self.shape)
+        own = actions[:, : self.size].astype(self.space.dtype).reshape(-1, *self.shape)
+        if own.dtype == actions.dtype:
+            return own
+        # A bound of the space's own type may be rounded outward in float32.
+        return np.clip(own, self.space.low, self.space.high)
 
 
 class _Choices:
