@@ -21,6 +21,7 @@ PACKAGE = ROOT / "torchrl_alita"
 LEVELS = {
     "_checks": -1,
     "_version": 0, "_extras": 0, "_settings": 0, "_agents": 0, "_borrow": 0, "functional": 0,
+    "_modes": 0,
     "layout": 0,
     "team": 1, "modules": 1, "envs": 1, "data": 1, "metrics": 1,
     "optim": 2,

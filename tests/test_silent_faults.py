@@ -76,7 +76,7 @@ class GlobalEnv(TargetEnv):
 def test_evaluations_are_of_the_same_episodes_whatever_generator_draws_them(tmp_path):
     """No update is made: an evaluation that differs is one of other episodes."""
     task = Task(make=GlobalEnv, n_agents=N, horizon=4)
-    config = tiny(tmp_path / "run", random_frames=59, evaluation_interval=20)
+    config = tiny(tmp_path / "run", random_frames=40, evaluation_interval=20)
     train(config, task=task)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         returns = [row["evaluation/return_mean"] for row in csv.DictReader(file)]

@@ -182,14 +182,10 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
         _load(algorithm.actor, saved, checkpoint)
     except ValueError as error:
         saved_settings = _settings_of(checkpoint)
-        if type(saved_settings) is not type(algorithm.settings):
-            names = [type(s).__name__ for s in (saved_settings, algorithm.settings)]
-            raise ValueError(
-                f"The policies of {checkpoint} do not fit: they were trained with {names[0]}, "
-                f"this run has {names[1]}."
-            ) from error
+        kinds = [type(own).__name__ for own in (saved_settings, algorithm.settings)]
         there, here = vars(saved_settings), vars(algorithm.settings)
-        differ = [
+        differ = [f"their class ({kinds[0]} there, {kinds[1]} here)"] if len(set(kinds)) > 1 else []
+        differ += [
             f"{name} ({there[name]} there, {here[name]} here)"
             for name in here
             if name in there and there[name] != here[name]
