@@ -48,7 +48,6 @@ __all__ = [
 _AGENT_RADIUS = 0.15
 _LANDMARK_RADIUS = 0.05
 _OCCUPIED_WITHIN = 0.1
-# VMAS seeds NumPy too.
 
 
 class StreamedVmasEnv(VmasEnv):
@@ -79,6 +78,7 @@ class StreamedVmasEnv(VmasEnv):
 
     def __init__(self, scenario: str, *, seed: int | None = None, **kwargs):
         import_extra("vmas", "vmas")
+        # VMAS seeds NumPy too.
         seed = checked_seed(seed, most=LARGEST_NUMPY_SEED)
         if seed is None:
             seed = int(torch.randint(2**31, ()))

@@ -161,11 +161,10 @@ def score_levels(row: Row) -> tuple[float, float] | None:
     """
     if any(name.rpartition(".")[2] in ("n_agents", "horizon") for name in row.settings):
         return None
-    names = {name: name.replace("-", "_") for name in row.settings}
     own = {
-        asked.removeprefix("task."): row.settings[name]
-        for name, asked in names.items()
-        if asked.startswith("task.")
+        name.removeprefix("task.").replace("-", "_"): value
+        for name, value in row.settings.items()
+        if name.startswith("task.")
     }
     try:
         task = get_task(row.task)
