@@ -2,6 +2,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from torchrl_alita.algorithms import OnPolicyALITA
 from torchrl_alita.data import count_codes_of
 from torchrl_alita.envs import (
     SparseTransport,
@@ -77,7 +78,9 @@ def test_what_is_counted():
     observation[0, 6:8] = torch.tensor([9.0, 9.0])
     observation[1, 6:8] = torch.tensor([0.01, -0.01])
     beside = [11 * 12 + 11, 6 * 12 + 5]
-    assert codes.part(observation).tolist() == beside
+    sides = [3 * 4 + 3, 2 * 4 + 1]
+    assert codes.part(observation).tolist() == sides
+    assert codes.before(observation).tolist() == [code * 9 + 4 for code in sides]
     assert codes.own(observation).tolist() == [code * 9 + 4 for code in beside]
     assert codes.team(observation).item() == 0
     moved = observation.clone()
@@ -85,6 +88,14 @@ def test_what_is_counted():
     assert codes.outcome(observation, moved).tolist() == [3 * 2 + 1] * 2
     assert codes.outcome(moved, observation).tolist() == [4, 4]
     assert codes.own(moved).tolist() == [code * 9 + 7 for code in beside]
+    assert codes.before(moved).tolist() == [code * 9 + 7 for code in sides]
+
+
+def test_transitions_are_counted_exactly_with_three_agents():
+    env = make_env("vmas/sparse_transport", num_envs=2, seed=0)
+    counts = OnPolicyALITA(env).bonuses["transition_influence"].counts
+    assert counts.num_states == count_codes_of(env).before.num_codes
+    assert all(table.slots is None for table in counts.tables.values())
 
 
 def test_metrics_by_hand():

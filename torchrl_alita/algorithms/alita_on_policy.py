@@ -281,7 +281,7 @@ class OnPolicyALITA(MAPPO):
             )
         if counted:
             counts = TransitionCounts(
-                codes.own,
+                codes.own if codes.before is None else codes.before,
                 codes.outcome,
                 num_agents=num_agents,
                 num_actions=self.layout.action_size,

@@ -320,6 +320,8 @@ class CountCodes:
         outcome: of what became of each agent, ``[*B, N, O], [*B, N, O] -> [*B, N]``.
         part: of what an agent's own state has beside what others' have. Default: ``own``.
         deterministic: all agents' own states and actions determine all outcomes.
+        before: of what an agent's outcome depends on, where that is less than its own state:
+            tables of transitions are then smaller. Default: ``own``.
     """
 
     own: nn.Module
@@ -327,6 +329,7 @@ class CountCodes:
     outcome: nn.Module
     part: nn.Module | None = None
     deterministic: bool = False
+    before: nn.Module | None = None
 
 
 def count_codes_of(env: Any) -> CountCodes:

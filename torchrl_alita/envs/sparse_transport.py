@@ -35,10 +35,12 @@ _SCENARIO = "transport"
 # Of an observation: own position and velocity, the package's offset from the goal and from the
 # agent, its velocity, and whether it is there.
 _FROM_GOAL, _FROM_AGENT, _VELOCITY = (4, 5), (6, 7), (8, 9)
-# What is counted: half widths and bins of the package's place and of the agent's beside it. Of
-# three bins of velocity the middle one is a package that stands.
+# What is counted: half widths and bins of the package's place, of the agent's beside it, and of
+# on which side of it the agent is. Of three bins of velocity the middle one is a package that
+# stands.
 _ANYWHERE, _PLACES = 2.0, 32
 _NEAR, _BESIDE = 0.6, 12
+_AT, _SIDES = 0.3, 4
 _MOVES = 3e-3
 
 
@@ -99,23 +101,29 @@ class SparseTransport(StreamedVmasEnv):
 
         An agent's own state is the package's offset from the goal and from the agent, in bins,
         and the direction in which the package moves; the team's is the package's offset from
-        the goal; the outcome is the package's next direction.
+        the goal. The outcome is the package's next direction: it depends on the direction
+        before and on where the agents are beside the package, in wider bins.
 
         Returns:
             The codes.
         """
-        place = ([-_ANYWHERE] * 2, [_ANYWHERE] * 2, _PLACES)
-        beside = ([-_NEAR] * 2, [_NEAR] * 2, _BESIDE)
-        moves = ([-_MOVES] * 2, [_MOVES] * 2, 3)
-        parts = [place[:2], beside[:2], moves[:2]]
-        low, high = ([bound for part in parts for bound in part[i]] for i in (0, 1))
-        bins = [_BESIDE] * 4 + [3] * 2
+        side, moves = (_AT, _SIDES, _FROM_AGENT), (_MOVES, 3, _VELOCITY)
+        beside, place = (_NEAR, _BESIDE, _FROM_AGENT), (_ANYWHERE, _BESIDE, _FROM_GOAL)
         return CountCodes(
-            own=BinCode(low, high, bins, features=(*_FROM_GOAL, *_FROM_AGENT, *_VELOCITY)),
-            team=BinCode(*place, features=_FROM_GOAL, observer=0),
-            outcome=_After(BinCode(*moves, features=_VELOCITY)),
-            part=BinCode(*beside, features=_FROM_AGENT),
+            own=_bins(place, beside, moves),
+            team=_bins((_ANYWHERE, _PLACES, _FROM_GOAL), observer=0),
+            outcome=_After(_bins(moves)),
+            part=_bins(side),
+            before=_bins(side, moves),
         )
+
+
+def _bins(*squares: tuple[float, int, tuple[int, int]], observer: int | None = None) -> BinCode:
+    """The code of places in squares around 0: half width, bins of each axis, features."""
+    sides = [(half_width, bins, axis) for half_width, bins, axes in squares for axis in axes]
+    half_widths, bins, features = map(list, zip(*sides, strict=True))
+    low = [-half_width for half_width in half_widths]
+    return BinCode(low, half_widths, bins, features=features, observer=observer)
 
 
 class _After(nn.Module):
