@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,7 +25,6 @@ from torchrl_alita.experiments.statistics import (
     probability_of_improvement,
     write_marl_eval,
 )
-from torchrl_alita.experiments.sweep import OneLineParser, Refused
 from torchrl_alita.experiments.tables import (
     RETURN,
     Column,
@@ -37,6 +35,7 @@ from torchrl_alita.experiments.tables import (
     sections,
     versions_text,
 )
+from torchrl_alita.training.command import OneLineParser, refused
 
 __all__ = ["Report", "main", "write_report"]
 
@@ -447,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _parser().parse_args(arguments)
         file = config.dir / "results.jsonl" if config.dir.is_dir() else config.dir
         if not file.is_file():
-            raise Refused(f"{config.dir} holds no rows: there is no {file}.")
+            raise ValueError(f"{config.dir} holds no rows: there is no {file}.")
         report = write_report(
             read_rows(file),
             config.out or file.parent,
@@ -459,7 +458,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.marl_eval is not None:
             write_marl_eval(config.marl_eval, read_rows(file))
     except (ValueError, ImportError, OSError) as error:
-        print(f"torchrl-alita report: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refused(error, "torchrl-alita report")
     print(f"{report.markdown}\n{report.page}")
     return 0

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -30,7 +30,12 @@ from torchrl_alita.algorithms import get_algorithm
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
 from torchrl_alita.experiments.results import Row, write_rows
-from torchrl_alita.training.command import check_option, parse_arguments
+from torchrl_alita.training.command import (
+    OneLineParser,
+    check_option,
+    parse_arguments,
+    refused,
+)
 
 try:
     import fcntl
@@ -447,17 +452,6 @@ def _variant(algorithm: str, settings: Mapping[str, Any], grid: Mapping[str, Seq
     return ", ".join(parts)
 
 
-class Refused(ValueError):
-    """What a user has asked for cannot be done; said in one line."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise Refused(message)
-
-
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="torchrl-alita sweep",
@@ -503,8 +497,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             launcher=config.launcher,
         )
     except (TypeError, ValueError, ImportError, OSError) as error:
-        print(f"torchrl-alita sweep: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refused(error, "torchrl-alita sweep")
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from the checkpoints.", file=sys.stderr)
         return 130
@@ -521,17 +514,17 @@ def _cells_of(config: argparse.Namespace) -> list[Cell]:
     """The sweep's cells, each checked by the command that will train it."""
     for name, value in (("seeds", config.seeds), ("total-frames", config.total_frames)):
         if value < 1:
-            raise Refused(f"--{name} must be at least 1, got {value}.")
+            raise ValueError(f"--{name} must be at least 1, got {value}.")
     if config.workers is not None and config.workers < 1:
-        raise Refused(f"--workers must be at least 1, got {config.workers}.")
+        raise ValueError(f"--workers must be at least 1, got {config.workers}.")
     for task in config.tasks:
         get_task(task)
     grid: dict[str, list[Any]] = {}
     for name, *values in config.set:
         if not values:
-            raise Refused(f"--set {name} has no value.")
+            raise ValueError(f"--set {name} has no value.")
         if name in grid:
-            raise Refused(f"--set {name} is given twice; give all its values at once.")
+            raise ValueError(f"--set {name} is given twice; give all its values at once.")
         grid[name] = [_value(text) for text in values]
         _check_setting(name, config.algorithms)
     cells = make_cells(
@@ -556,7 +549,7 @@ def _check_setting(name: str, algorithms: Sequence[str]) -> None:
     elif owner in owners:
         check_option(owners[owner], f"algorithm.{option}")
     elif owner != "task":
-        raise Refused(f"--set {name} is of {owner!r}, which is not among --algorithms.")
+        raise ValueError(f"--set {name} is of {owner!r}, which is not among --algorithms.")
 
 
 def _value(text: str) -> Any:
