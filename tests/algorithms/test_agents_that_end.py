@@ -8,9 +8,11 @@ import torch
 from torchrl_alita import functional
 from torchrl_alita.algorithms import (
     ALITA,
+    COMA,
     DDPG,
     DQN,
     IQL,
+    LIIR,
     MADDPG,
     MAPPO,
     QMIX,
@@ -22,7 +24,7 @@ from torchrl_alita.algorithms import (
     MAPPOSettings,
     QMIXSettings,
 )
-from torchrl_alita.envs import make_env, pettingzoo_task
+from torchrl_alita.envs import PushBox, make_env, pettingzoo_task
 from torchrl_alita.layout import AGENT_TERMINATED, REWARD, next_key, terminated_key_of
 
 np = pytest.importorskip("numpy")
@@ -118,6 +120,39 @@ def test_dqn_reads_each_agents_own_end():
         [True, True, True],
     ]
     assert algorithm.update({"batch": batch})["loss_qvalue"].isfinite()
+
+
+@pytest.mark.parametrize("kind", [COMA, LIIR])
+def test_who_ended_is_worth_nothing_to_counterfactual_critics(monkeypatch, kind):
+    env = game()
+    batch = env.rollout(T)
+    kept, real = [], functional.lambda_return
+
+    def spy(reward, terminated, done, value, gamma, lmbda):
+        kept.append(real(reward, terminated, done, torch.full_like(value, 10.0), gamma, 0.0))
+        return kept[-1]
+
+    monkeypatch.setattr(functional, "lambda_return", spy)
+    algorithm = kind(env, kind.Settings(gamma=0.5, recurrent=False, **SMALL))
+    algorithm.update({"rollout": batch})
+    # The intrinsic rewards of LIIR are added with a weight of 0.01.
+    for target in kept[:2]:
+        last = target.detach()[0, -1, :, 0]
+        torch.testing.assert_close(last, torch.tensor([0.0, 5.0, 8.0]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [COMA, LIIR])
+def test_the_dead_do_not_move_their_policy(kind):
+    env = PushBox(4, seed=0, reward=1.0)
+    settings = kind.Settings(recurrent=False, share_params=False, entropy_coeff=0.1, **SMALL)
+    algorithm = kind(env, settings)
+    batch = env.rollout(T, algorithm.actor)
+    batch["agents", "alive"] = torch.tensor([True, False]).view(2, 1).expand(4, T, 2, 1)
+    before = algorithm.actor.get_dist(batch).logits.detach().clone()
+    algorithm.update({"rollout": batch})
+    change = (algorithm.actor.get_dist(batch).logits - before).detach().abs().amax((0, 1, 3))
+    assert change[0] > 1e-5
+    assert change[1] == 0
 
 
 def test_a_team_of_one_value_goes_on_when_one_of_it_ends(monkeypatch):

@@ -13,7 +13,7 @@ from tensordict.nn import TensorDictSequential
 from torchrl.envs import ExplorationType, TransformedEnv, set_exploration_type
 
 from torchrl_alita.algorithms import OnPolicyALITA, OnPolicyALITASettings
-from torchrl_alita.envs import PushBox, SecretRoom
+from torchrl_alita.envs import MatrixGame, PushBox, SecretRoom
 from torchrl_alita.transforms import recurrent_transforms
 
 SMALL = OnPolicyALITASettings(
@@ -211,6 +211,29 @@ def test_the_action_values_of_the_influence_learn_the_return():
     for _ in range(60):
         logs = algorithm.update({"rollout": batch})
     assert float(logs["loss_qvalue"]) < 0.05
+
+
+def test_the_action_values_of_the_influence_are_those_of_policies_that_draw_their_actions():
+    # Both are paid the number of second actions, which each takes with a probability of 0.6.
+    env = MatrixGame([[0.0, 1.0, 1.0, 2.0]] * 2, num_envs=64, seed=0)
+    settings = replace(NOTHING, influence_coeff=0.1, gamma=0.5, critic_lr=1e-2, tau=0.2)
+    torch.manual_seed(0)
+    algorithm = OnPolicyALITA(env, replace(settings, minibatch_size=256, exploration_start=0.0))
+    with torch.no_grad():
+        for param in algorithm.actor.parameters():
+            param.zero_()
+        shift = list(algorithm.actor.parameters())[-1]
+        shift.copy_(torch.tensor([0.0, 1.5]).log1p().expand_as(shift))
+    batch = rollout(algorithm, env, 4)
+    policies = algorithm.actor.get_dist(batch).probs[0, 0].detach()
+    algorithm._shown = {"gap": torch.zeros(1), "influence": torch.zeros(())}
+    for _ in range(250):
+        algorithm._train_action_values(batch)
+    paid = batch["next", "agents", "reward"][..., 0, 0]
+    found = algorithm.action_values.critic_losses(batch.reshape(-1))["pred_value"]
+    # The value of a state is twice the mean reward.
+    expected = paid.mean() + 0.5 * 2 * policies[:, 1].sum()
+    torch.testing.assert_close(found.mean(), expected, atol=0.1, rtol=0)
 
 
 def test_social_influence_is_for_one_hot_actions():

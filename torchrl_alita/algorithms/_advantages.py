@@ -32,7 +32,8 @@ def rollout_advantages(
     """Advantages of H returns of N agents and the values' targets, ``[B, T, N, H]``.
 
     Where agents can end before their episode does, an agent's return ends with it; of one that
-    is not alive the advantage is 0 and the target its value, so that it teaches nothing.
+    is not alive the advantage is 0 and the target its value: a bonus for entropy alone still
+    reaches its policy.
 
     Args:
         batch: a rollout ``[B, T]``.

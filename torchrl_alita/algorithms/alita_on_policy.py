@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, ExplorationType
 
 from torchrl_alita._checks import (
     check_at_least_one,
@@ -40,6 +40,7 @@ from torchrl_alita.layout import (
     TRANSITION_INFLUENCE,
     VISIT_BONUS,
     next_key,
+    terminated_key_of,
 )
 from torchrl_alita.modules import make_critic, make_influence_attention
 from torchrl_alita.objectives import (
@@ -325,6 +326,9 @@ class OnPolicyALITA(MAPPO):
         settings, layout = self.settings, self.layout
         critic = make_critic(env, num_cells=settings.value_num_cells, device=self.device)
         self.action_values = MADDPGLoss(self.actor, critic, gamma=settings.gamma)
+        self.action_values.set_keys(terminated=terminated_key_of(env))
+        # Theorem 1 is of the policies' own values: next actions are drawn, as in a rollout.
+        self.action_values.deterministic_sampling_mode = ExplorationType.RANDOM
         self.target_updater = soft_update(self.action_values, tau=settings.tau)
         few = (
             layout.discrete and layout.action_size ** (layout.num_agents - 1) <= MOST_OTHER_ACTIONS

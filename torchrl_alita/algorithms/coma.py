@@ -9,6 +9,7 @@ import torch
 from torchrl.envs import EnvBase
 
 from torchrl_alita.algorithms._rollout_learner import RolloutLearner, RolloutSettings
+from torchrl_alita.layout import terminated_key_of
 from torchrl_alita.modules import make_counterfactual_critic
 from torchrl_alita.objectives import COMALoss
 
@@ -85,4 +86,5 @@ class COMA(RolloutLearner):
             entropy_coeff=settings.entropy_coeff,
             normalize_advantage=settings.normalize_advantage,
         )
+        loss.set_keys(terminated=terminated_key_of(env))
         self._learn("coma", loss, loss.qvalue_network_params)

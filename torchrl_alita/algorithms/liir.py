@@ -15,7 +15,7 @@ from torchrl_alita._checks import check_non_negative, check_positive
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._learner import make_optimizer
 from torchrl_alita.algorithms._rollout_learner import RolloutLearner, RolloutSettings
-from torchrl_alita.layout import INTRINSIC_REWARD, META_WEIGHT, has_state
+from torchrl_alita.layout import INTRINSIC_REWARD, META_WEIGHT, has_state, terminated_key_of
 from torchrl_alita.modules import make_counterfactual_critic, make_team_value
 from torchrl_alita.objectives import IntrinsicRewardLoss, LIIRLoss, meta_weight
 
@@ -118,6 +118,8 @@ class LIIR(RolloutLearner):
             normalize_advantage=settings.normalize_advantage,
             **returns,
         )
+        for part in (self.intrinsic, loss):
+            part.set_keys(terminated=terminated_key_of(env))
         both = nn.ModuleList([loss.value_network_params, loss.extrinsic_value_network_params])
         self._learn("liir", loss, both)
         self.modules["intrinsic"] = self.intrinsic

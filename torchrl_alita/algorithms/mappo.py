@@ -421,8 +421,8 @@ class MAPPO(Learner):
         """Advantages of the reward and of each bonus, and the values' targets.
 
         Where agents can end before their episode does, an agent's return ends with it; of one
-        that is not alive the advantage is 0 and the target its value, so that it teaches
-        nothing.
+        that is not alive the advantage is 0 and the target its value: a bonus for entropy
+        alone still reaches its policy.
 
         Args:
             batch: a rollout ``[B, T]``.

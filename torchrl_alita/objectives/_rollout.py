@@ -96,7 +96,8 @@ def check_rollout(loss: LossModule, tensordict: TensorDictBase) -> TensorDictBas
         KeyError: if an entry is missing.
     """
     keys = loss.tensor_keys
-    batch = check_batch(loss, tensordict)
+    optional = [keys.alive] if hasattr(keys, "alive") else []
+    batch = check_batch(loss, tensordict, optional=optional)
     *rows, num_agents = batch.get(keys.action).shape[:-1]
     if not rows:
         raise ValueError(
@@ -114,10 +115,12 @@ def check_rollout(loss: LossModule, tensordict: TensorDictBase) -> TensorDictBas
 def policy_gradient(
     loss: LossModule, batch: TensorDictBase, policy: Distribution, advantage: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """``loss_actor`` of advantages ``[*B, N, 1]``, and the entropy to be logged."""
+    """``loss_actor`` of advantages ``[*B, N, 1]`` of who is alive, and the entropy to be logged."""
     entropy = policy.entropy()
     score = policy.log_prob(batch.get(loss.tensor_keys.action))
     gain = advantage.squeeze(-1) * score + loss.entropy_coeff * entropy
+    alive = batch.get(loss.tensor_keys.alive, None)
+    gain = gain if alive is None else torch.where(alive.squeeze(-1), gain, 0)
     return {
         "loss_actor": loss._reduce_loss(-gain.mean(-1), tensordict=batch),
         "entropy": batch_mean(loss, batch, entropy.mean(-1)),
@@ -182,7 +185,7 @@ def taken(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
 def choosing(loss: LossModule, batch: TensorDictBase) -> torch.Tensor:
     """Whether an agent had a choice, in rows that are no padding, bool ``[*B, N, 1]``.
 
-    The dead of a battle have one action. Without a mask of actions all choose.
+    The dead of a battle have one action. Without a mask of actions all who are alive choose.
     """
     keys = loss.tensor_keys
     action = batch.get(keys.action)
@@ -190,6 +193,8 @@ def choosing(loss: LossModule, batch: TensorDictBase) -> torch.Tensor:
         several = allowed_actions(batch.get(keys.action_mask)).sum(-1, keepdim=True) > 1
     else:
         several = torch.ones_like(action[..., :1], dtype=torch.bool)
+    alive = batch.get(keys.alive, None)
+    several = several if alive is None else several & alive
     rows = row_mask(loss, batch, action.shape[:-2])
     return several if rows is None else several & rows.unsqueeze(-1).unsqueeze(-1)
 

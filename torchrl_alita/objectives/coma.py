@@ -17,6 +17,7 @@ from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
     ACTION_VALUE,
+    ALIVE,
     DONE,
     REWARD,
     TERMINATED,
@@ -110,6 +111,8 @@ class COMALoss(LossModule):
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
             done (NestedKey): read in "next". Default: ``"done"``.
+            alive (NestedKey): read where the batch has it: the policies of the dead are not
+                trained. Default: ``("agents", "alive")``.
         """
 
         action: NestedKey = ACTION
@@ -118,6 +121,7 @@ class COMALoss(LossModule):
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
         done: NestedKey = DONE
+        alive: NestedKey = ALIVE
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys

@@ -64,6 +64,10 @@ class InfluenceScoreLoss(LossModule):
     policies made, in order of time, as a collector returns them. The loss has the value of
     lambda F and the gradient of Theorem 1.
 
+    The theorem is of the values of the policies as they act. Critics of policies that draw
+    their actions are trained with drawn next actions, as in the example: by default
+    :class:`torchrl_alita.MADDPGLoss` takes each policy's most probable one.
+
     Args:
         actor_network: the policies of all agents, with get_dist.
         partner: as in InfluenceLoss.
@@ -90,6 +94,7 @@ class InfluenceScoreLoss(LossModule):
         KeyError: when called, if the batch lacks a key.
 
     Examples:
+        >>> from torchrl.envs import ExplorationType
         >>> from torchrl.objectives import SoftUpdate
         >>> from torchrl_alita import Enumerated, Marginal, MADDPGLoss, Team
         >>> from torchrl_alita.envs import make_env
@@ -97,6 +102,7 @@ class InfluenceScoreLoss(LossModule):
         >>> env = make_env("push_box", num_envs=5, n_agents=2, seed=0)
         >>> actor = make_actor(env)
         >>> maddpg = MADDPGLoss(actor, make_critic(env))
+        >>> maddpg.deterministic_sampling_mode = ExplorationType.RANDOM
         >>> updater = SoftUpdate(maddpg, tau=0.01)
         >>> theorem_1 = InfluenceScoreLoss(
         ...     actor, maddpg, Team(env), value=Marginal(samples="all"), optimum=Enumerated()

@@ -16,6 +16,7 @@ from torchrl_alita._checks import check_same_shape
 from torchrl_alita.layout import (
     ACTION,
     ACTION_MASK,
+    ALIVE,
     DONE,
     REWARD,
     STATE_VALUE,
@@ -122,6 +123,8 @@ class LIIRLoss(LossModule):
             terminated (NestedKey): read in "next", ``[*B, 1]`` or ``[*B, N, 1]``.
                 Default: ``"terminated"``.
             done (NestedKey): read in "next". Default: ``"done"``.
+            alive (NestedKey): read where the batch has it: the policies of the dead are not
+                trained. Default: ``("agents", "alive")``.
         """
 
         action: NestedKey = ACTION
@@ -130,6 +133,7 @@ class LIIRLoss(LossModule):
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
         done: NestedKey = DONE
+        alive: NestedKey = ALIVE
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
