@@ -65,9 +65,11 @@ def loss_of(env, algorithm=ALITA, **settings) -> GroupLoss:
     return GroupLoss(with_policy(algorithm, policy_of_benchmarl(env))(env, known))
 
 
-@pytest.mark.parametrize("algorithm", [MADDPG, ALITA])
-def test_every_loss_trains_what_it_is_said_to_and_nothing_is_left_out(env, algorithm):
-    loss = loss_of(env, algorithm)
+@pytest.mark.parametrize(
+    ("algorithm", "settings"), [(MADDPG, {}), (ALITA, {}), (ALITA, {"weights": "attention"})]
+)
+def test_every_loss_trains_what_it_is_said_to_and_nothing_is_left_out(env, algorithm, settings):
+    loss = loss_of(env, algorithm, **settings)
     SoftUpdate(loss.learner.maddpg, tau=0.1)
     losses = loss(env.rollout(2).reshape(-1))
     by_loss = loss.parameters_by_loss()

@@ -12,9 +12,11 @@ from torchrl.objectives import SoftUpdate
 from torchrl_alita import ALITA, MADDPG, MADDPGLoss, functional, make_actor, make_critic
 from torchrl_alita.algorithms import DDPG, TD3Settings
 from torchrl_alita.data import Replay, n_step_transitions
+from torchrl_alita.envs import PushBox
 from torchrl_alita.layout import DIVERSITY_PENALTY, NOVELTY, REWARD, TOTAL_REWARD, next_key
 from torchrl_alita.objectives import InfluenceEstimatorLoss
 from torchrl_alita.training.buffers import Buffers
+from torchrl_alita.training.collection import with_memory
 
 ENV = TargetEnv()
 STEPS, GAMMA = 3, 0.5
@@ -282,6 +284,26 @@ def test_a_run_ends_where_the_environments_were_set_back(size):
     lasting = n_step_transitions(batch, gamma=1.0)["steps_to_next_obs"].squeeze(-1)
     first = step_of(batch)[:, 0]
     assert (lasting == torch.where(first <= 4, (5 - first).clamp(max=STEPS), STEPS)).all()
+
+
+def test_a_return_within_a_sequence_ends_where_the_environments_were_set_back():
+    config = flat_config(
+        algorithm="maddpg", recurrent=True, lmbda=0.8, sequence_length=8, burn_in=0, batch_size=64,
+        num_envs=B, frames_per_batch=B * 4, total_frames=1_000, random_frames=0,
+        frames_per_update=B * 4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    env = PushBox(B, seed=0)
+    algorithm = MADDPG(env, config.algorithm)
+    env, store = with_memory(env, algorithm), Buffers(config, algorithm)
+    for first in (0, 4):
+        rollout = env.rollout(4, algorithm.actor, break_when_any_done=False)
+        rollout["next", "done"].zero_()
+        store.extend(rollout)
+        if first == 0:
+            store.cut()
+    done = store.sample()["batch"]["next", "done"].squeeze(-1)
+    assert done.tolist() == [[step == 3 for step in range(8)]] * len(done)
 
 
 def test_a_run_that_no_buffer_holds_is_an_error():

@@ -206,8 +206,11 @@ def test_an_omega_below_0_or_without_end_is_refused(omega):
 
 def test_an_omega_for_another_number_of_agents_is_refused():
     penalty = penalty_of(omega=[0.5, 0.25])
-    with pytest.raises(ValueError, match=re.escape(f"one number or {N}, got [0.5, 0.25]")):
+    message = re.escape(f"one number or {N}, one for each agent, got [0.5, 0.25]")
+    with pytest.raises(ValueError, match=message):
         penalty(ones())
+    with pytest.raises(ValueError, match=message):
+        penalty_of(Team(N), omega=[0.5, 0.25])
 
 
 def test_an_unknown_distance_is_refused():

@@ -38,8 +38,8 @@ class MotivationSettings(Settings):
     """Weight of the diversity penalty; with novelty_coeff 0 and this 0 it is No IM. The paper
     has none; taken literally, 1, it froze the team on cooperative navigation."""
     omega: float | tuple[float, ...] = 0.01
-    """How fast novelty lifts the penalty, one number or one for each influencee (the paper for
-    MAPE: 0.01)."""
+    """How fast novelty lifts the penalty, one number or one for each of N agents (the paper
+    for MAPE: 0.01)."""
     autoencoder_lr: float = 1e-3
     """Adam's learning rate of the novelty's autoencoder."""
 

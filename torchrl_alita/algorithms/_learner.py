@@ -175,8 +175,8 @@ class TeamSettings(OffPolicySettings):
     critic_lr: float = 3e-3
     """The optimizer's learning rate of the critics."""
     lr_decay_frames: int = 0
-    """Environment steps over which the learning rates fall linearly to 0; with 0 they are
-    constant."""
+    """Environment steps, from the first update on, over which the learning rates fall linearly
+    to 0; with 0 they are constant."""
     mixed_precision: bool = False
     """Compute the hidden layers in bfloat16. Parameters, optimizers, output layers and
     statistics stay as they are."""

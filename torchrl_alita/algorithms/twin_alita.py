@@ -80,7 +80,7 @@ class TwinALITASettings(InfluenceSettings, TD3Settings):
     optimum: Literal["policy", "sampled", "td_target"] = "sampled"
     """What stands for the partner's best value."""
     num_candidates: int = 1_024
-    """Newest transitions of the influencer among which D_t's are sought."""
+    """Stored transitions of both agents, drawn uniformly, among which D_t's are sought."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -22,8 +22,9 @@ class SequenceSampler(Sampler):
 
     For a buffer of one dimension in which E environments were stored step by step: row
     ``t * E + e`` is step t of environment e. A sequence is drawn uniformly among all that are
-    stored; it goes on where an episode ends and the next begins, so that every step is used
-    as often as every other, and no row is padding. A network with a memory begins anew at
+    stored; it goes on where an episode ends and the next begins, so that no row is padding, and
+    all steps but the first and last T - 1 of a buffer are used equally often. A network with a
+    memory begins anew at
     ``"is_init"``; beginning anywhere within an episode is DRQN's random update
     (https://arxiv.org/abs/1507.06527). :func:`as_sequences` gives a batch its two dimensions.
 

@@ -114,9 +114,10 @@ class Buffers:
     def cut(self) -> None:
         """Say that what is stored next does not go on from what is stored last.
 
-        A run over this place ends there, as at a time limit.
+        A run or a sequence over this place ends there, as at a time limit.
         """
-        if self._runs() and len(self.replay):
+        in_order = self._runs() or self.burn_in is not None
+        if in_order and len(self.replay):
             end = int(self.replay.writer.state_dict()["_cursor"])
             newest = torch.arange(end - self.num_envs, end) % len(self.replay)
             self.replay.storage[:].get(next_key(DONE))[newest] = True

@@ -84,8 +84,9 @@ class DiversityPenalty(Transform):
 
     Raises:
         ValueError: if an index is negative or listed twice, omega is negative or the
-            distance or weight unknown; when called, if the batch has other agents than the
-            team, or omega is not of its number of agents, or its entries do not fit each other.
+            distance or weight unknown, or omega is not of the team's number of agents; when
+            called, if the batch has other agents than the team, or its entries do not fit each
+            other.
         TypeError: if omega is no number or sequence of them; when called, if the actor
             computes in another dtype.
         KeyError: when called, if the batch lacks a key, or the actor does not write what
@@ -128,16 +129,24 @@ class DiversityPenalty(Transform):
         check_choice("weight", weight, WEIGHTS)
         self.team = Team.of(team)
         self.register_buffer("omega", non_negative_numbers("omega", omega))
+        if self.team.num_agents is not None:
+            self._check_omega(self.team.size)
         self.distance = distance
         self.weight = weight
         self.logits = logits
         self.action_mask = action_mask
         borrow(self, "actor_network", actor_network)
 
+    def _check_omega(self, num_agents: int) -> None:
+        if self.omega.ndim > 0 and self.omega.shape != (num_agents,):
+            raise ValueError(
+                f"omega must be one number or {num_agents}, one for each agent, got "
+                f"{self.omega.tolist()}."
+            )
+
     def _shares(self, team: Team, like: torch.Tensor) -> torch.Tensor:
         """Share of each influencer in each agent's penalty, ``[N, K, 1]``."""
-        if self.omega.ndim > 0 and self.omega.shape != (team.size,):
-            raise ValueError(f"omega must be one number or {team.size}, got {self.omega.tolist()}.")
+        self._check_omega(team.size)
         if team.acts_in_turns:
             return like.new_ones(1, 1, 1)
         influencees = index_of(team.influencees, like.device).unsqueeze(-1)

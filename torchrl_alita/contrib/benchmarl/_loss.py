@@ -75,6 +75,8 @@ class GroupLoss(LossModule):
         }
         if isinstance(self.learner, ALITA):
             trained["loss_novelty"] = self.learner.novelty_loss
+            if self.learner.attention_loss is not None:
+                trained["loss_attention"] = self.learner.attention_loss
         return {name: list(module.parameters()) for name, module in trained.items()}
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
