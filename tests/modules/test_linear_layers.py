@@ -162,3 +162,13 @@ def test_features_with_one_value_alone_have_no_gradient_however_far_they_are():
     log_prob = ClippedNormal(loc, scale, low=0.0, high=0.0).log_prob(torch.zeros(1, 1))
     for grad in torch.autograd.grad(log_prob.sum(), (loc, scale)):
         assert grad.item() == 0
+
+
+@pytest.mark.parametrize("make", [make_linear_actor, make_linear_value])
+def test_inputs_of_another_dtype_are_named(make):
+    env = TargetEnv()
+    batch = env.reset().apply(lambda x: x.double() if x.is_floating_point() else x)
+    with pytest.raises(
+        TypeError, match=r"parameters are torch\.float32, its inputs torch\.float64"
+    ):
+        make(env, num_cells=(11,))(batch)

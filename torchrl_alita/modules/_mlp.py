@@ -84,18 +84,33 @@ class PlainMultiAgentMLP(MultiAgentMLP):
         return hidden.reshape(num_agents, *batch_size, hidden.shape[-1]).movedim(0, -2)
 
 
+def check_fits(weight: torch.Tensor, inputs: torch.Tensor, *, whole: bool = False) -> None:
+    """Raise unless inputs are on a weight's device and of its dtype.
+
+    Args:
+        weight: of a network.
+        inputs: of any shape.
+        whole: integers and bools will do, too.
+
+    Raises:
+        ValueError: if they are on another device.
+        TypeError: if they are of another dtype, and nothing casts them.
+    """
+    if inputs.device != weight.device:
+        raise ValueError(f"The network is on {weight.device}, its inputs on {inputs.device}.")
+    if whole and not inputs.is_floating_point():
+        return
+    if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+        raise TypeError(
+            f"The network's parameters are {weight.dtype}, its inputs {inputs.dtype}: cast the "
+            f"batch or the network."
+        )
+
+
 def _like(weight: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     """Inputs that a weight can be multiplied with; beside others, one-hot integers too."""
     for part in inputs:
-        if part.device != weight.device:
-            raise ValueError(f"The network is on {weight.device}, its inputs on {part.device}.")
-        whole = len(inputs) > 1 and not part.is_floating_point()
-        if whole or part.dtype == weight.dtype or torch.is_autocast_enabled(part.device.type):
-            continue
-        raise TypeError(
-            f"The network's parameters are {weight.dtype}, its inputs {part.dtype}: cast the "
-            f"batch or the network."
-        )
+        check_fits(weight, part, whole=len(inputs) > 1)
     return [part if part.is_floating_point() else part.to(weight.dtype) for part in inputs]
 
 

@@ -25,6 +25,7 @@ from torchrl_alita.layout import (
     layout_of,
     state_size_of,
 )
+from torchrl_alita.modules._mlp import check_fits
 from torchrl_alita.modules.actors import action_spec_of
 from torchrl_alita.modules.clipped_normal import ClippedNormal
 from torchrl_alita.modules.one_hot import StraightThroughOneHot
@@ -187,6 +188,7 @@ class _Perceptron(nn.Module):
             self.layers[-1].bias.zero_()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        check_fits(self.layers[0].weight, features)
         if self.agent_id.shape[-1]:
             index = self.agent_id.expand(*features.shape[:-1], -1)
             features = torch.cat([features, index], -1)

@@ -19,6 +19,7 @@ from torchrl_alita._checks import (
 from torchrl_alita.data.codes import each_agent, number_of_codes
 from torchrl_alita.data.counts import check_codes
 from torchrl_alita.modules._bayesian import BayesianMLP
+from torchrl_alita.modules._mlp import check_fits
 
 __all__ = ["TransitionModel"]
 
@@ -166,18 +167,11 @@ class TransitionModel(nn.Module):
 
     def _check(self, *entries: torch.Tensor) -> None:
         weight = self.alone.layers[0].loc
-        for entry in entries:
-            if entry.device != weight.device:
-                raise ValueError(
-                    f"The network is on {weight.device}, its inputs on {entry.device}."
-                )
-        # One-hot actions may be whole numbers.
-        for entry in (entries[0], entries[2]):
-            if entry.dtype != weight.dtype:
-                raise TypeError(
-                    f"The network's parameters are {weight.dtype}, its inputs {entry.dtype}: cast "
-                    f"the batch or the network."
-                )
+        observation, action, following = entries
+        check_fits(weight, observation)
+        check_fits(weight, following)
+        # Actions are cast.
+        check_fits(weight, action.to(weight.dtype))
         lead = entries[0].shape[:-2]
         widths = (self.observation_size, self.action_size, self.observation_size)
         names = ("observation", "action", "next observation")
