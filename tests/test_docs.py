@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from configparser import ConfigParser
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from fakes import TargetEnv, changed_training, flat_config
 from scripts import load
 
 from torchrl_alita.__main__ import COMMANDS
-from torchrl_alita.algorithms import ALGORITHMS
+from torchrl_alita.algorithms import ALGORITHMS, MADDPG
 from torchrl_alita.envs import Task, get_task
 from torchrl_alita.envs.registry import TASKS
 from torchrl_alita.training import parse_arguments, train
@@ -77,6 +78,16 @@ def somebodys_module(monkeypatch):
         module = ModuleType(name)
         setattr(module, attribute, lambda: get_task("push_box"))
         monkeypatch.setitem(sys.modules, name, module)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Own(MADDPG.Settings):
+        """Options of no other algorithm."""
+
+    module = ModuleType("imitate")
+    module.Imitate = type("Imitate", (MADDPG,), {"Settings": Own, "__module__": "imitate"})
+    monkeypatch.setitem(sys.modules, "imitate", module)
+    # What is looked up is known from then on, until the end of the test.
+    monkeypatch.delitem(ALGORITHMS, "imitate:Imitate", raising=False)
 
 
 @pytest.mark.usefixtures("somebodys_module")

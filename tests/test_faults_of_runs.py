@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -692,10 +692,31 @@ def test_policies_that_do_not_fit_leave_those_of_the_new_run_as_they_were(tmp_pa
     train(tiny(tmp_path / "run", num_cells=(13, 7)), task=TASK)
     algorithm = MADDPG(TargetEnv(), MADDPGSettings(num_cells=(13, 5)))
     before = {name: value.clone() for name, value in algorithm.actor.state_dict().items()}
-    with pytest.raises(ValueError, match=r"num_cells \(\(13, 7\) there, \(13, 5\) here\)"):
+    message = (
+        r"weight is .* x 7 x 13 there, .* x 5 x 13 here.*num_cells \(\(13, 7\) there, \(13, 5\)"
+    )
+    with pytest.raises(ValueError, match=message):
         init_policy(algorithm, tmp_path / "run")
     after = algorithm.actor.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_policies_of_another_team_are_told_apart_by_their_sizes_alone(tmp_path):
+    train(tiny(tmp_path / "run", gamma=0.5), task=TASK)
+    algorithm = MADDPG(TargetEnv(n_agents=N + 1), MADDPGSettings(num_cells=(13,)))
+    with pytest.raises(ValueError, match="do not fit") as refused:
+        init_policy(algorithm, tmp_path / "run")
+    assert f" is {N} x " in str(refused.value)
+    assert f" there, {N + 1} x " in str(refused.value)
+    assert "gamma" not in str(refused.value)
+
+
+def test_a_run_goes_on_in_its_own_directory(tmp_path):
+    config = tiny(tmp_path / "run")
+    train(config, task=TASK)
+    with pytest.raises(ValueError, match="A run goes on in its own directory"):
+        replace(config.training, resume=tmp_path / "run", run_dir=tmp_path / "other")
+    replace(config.training, resume=tmp_path / "run", run_dir=tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", [Settings, object])

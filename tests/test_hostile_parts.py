@@ -606,7 +606,14 @@ def test_what_is_no_run_is_refused_by_its_name(name):
         ("train alita --task vmas/spread --bonus-unit x", "bonus-unit"),
         ("train alita --task push_box --task.rules x", "task.rules"),
         ("train alita --task mpe/spread --task.positions-first maybe", "maybe"),
-        ("train on_policy_alita --task vmas/spread", "count_codes"),
+        ("train on_policy_alita --task vmas/spread", "the preset 'paper'"),
+        ("train maddpg vmas/spread", "vmas/spread is no option"),
+        ("train maddpg --lr 1e-3", "-lr?"),
+        ("train maddpg --algorithm.layer-norm maybe", "must be True or False, got 'maybe'"),
+        ("train maddpg --task VMAS/spread", "Did you mean 'vmas/spread'?"),
+        ("train maddpg --task math:sqrt", "a function that gives one without arguments"),
+        ("train mappo --algorithm.bonuses visit_bonus", "a text and a number"),
+        ("train maddpg --resume damaged --run-dir other", "damaged"),
         ("train alita --task jaxmarl/nope", "jaxmarl"),
         ("train alita --task mpe2/nope_v3", "mpe2"),
         # cross-play
@@ -655,6 +662,14 @@ def test_what_is_no_run_is_refused_by_its_name(name):
         (
             "sweep --tasks push_box --algorithms maddpg --out s --set alita.gamma 1",
             "not among --algorithms",
+        ),
+        (
+            "sweep --tasks push_box --algorithms maddpg --out s --set random-frames 5",
+            "of the algorithm it is maddpg.random-frames",
+        ),
+        (
+            "sweep --tasks push_box --algorithms maddpg --out s --set algorithm.gamma 0.5",
+            "write maddpg.gamma",
         ),
         ("report", "required: dir"),
         ("report none", "none"),

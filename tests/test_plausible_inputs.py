@@ -464,3 +464,6 @@ def test_a_key_that_is_missing_is_named_with_the_nearest_as_a_user_would_write_i
         "The batch has no ('next', 'agents', 'novlety'); it has ('next', 'agents', 'novelty'). "
         "Did you mean ('next', 'agents', 'novelty')?"
     )
+    with pytest.raises(KeyError) as error:
+        require_keys(batch, [("next", "agents", "done")])
+    assert "Did you mean" not in str(error.value)

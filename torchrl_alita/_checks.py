@@ -241,7 +241,13 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
     for key in keys:
         if tensordict.get(key, None) is None:
             present = sorted(str(k) for k in tensordict.keys(True, True))
-            near = get_close_matches(str(key), present, n=1, cutoff=0.8)
+            # Alike in its last part: whole keys are alike already where they begin.
+            last = {str(k): k if isinstance(k, str) else k[-1] for k in tensordict.keys(True, True)}
+            wanted = key if isinstance(key, str) else key[-1]
+            close = get_close_matches(wanted, set(last.values()), n=1, cutoff=0.7)
+            near = get_close_matches(
+                str(key), [k for k, end in last.items() if end in close], n=1, cutoff=0.0
+            )
             hint = f" Did you mean {near[0]}?" if near else ""
             raise MissingKey(f"The batch has no {key}; it has {', '.join(present)}.{hint}")
 

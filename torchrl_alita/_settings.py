@@ -151,7 +151,10 @@ def _word(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) is tuple:
-        return f"a sequence, each {_words(get_args(hint)[0])}"
+        members = get_args(hint)
+        if members[1:] != (...,):
+            return " and ".join(map(_words, members))
+        return f"a sequence, each {_words(members[0])}"
     if hint is type(None):
         return "None"
     return _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
@@ -195,6 +198,8 @@ def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
     Examples:
         >>> parse_option("num_cells", "[64, 64]", tuple[int, ...])
         (64, 64)
+        >>> parse_option("bonuses", ["novelty", "0.5"], tuple[tuple[str, float], ...])
+        (('novelty', 0.5),)
         >>> parse_option("influencers", ["all"], int | tuple[int, ...] | Literal["all"])
         'all'
     """
@@ -206,6 +211,8 @@ def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
             return _fitting(name, plain_value(json.loads(texts[0])), hint)
         except json.JSONDecodeError:
             raise ValueError(f"{name} must be {_words(hint)}, got {texts[0]!r}.") from None
+    if several and len(texts) == 1 and "," in texts[0]:
+        texts = [part for part in texts[0].split(",") if part]
     if len(texts) == 1:
         for accepted in hints:
             value = _written(texts[0], accepted)
@@ -213,15 +220,29 @@ def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
                 return value
     for accepted in hints:
         if get_origin(accepted) is tuple:
-            member = get_args(accepted)[0]
             try:
-                return tuple(parse_option(name, part, member) for part in texts)
+                return _written_tuple(name, texts, get_args(accepted)[0])
             except (TypeError, ValueError) as error:
                 if len(hints) == 1:
                     raise
                 said = " ".join(texts)
                 raise ValueError(f"{name} must be {_words(hint)}, got {said!r}.") from error
     return _fitting(name, texts[0] if len(texts) == 1 else tuple(texts), hint)
+
+
+def _written_tuple(name: str, texts: list[str], member: Any) -> tuple[Any, ...]:
+    """Members one after the other; of those that are tuples themselves, their parts."""
+    if [text.lower() for text in texts] == ["none"]:
+        return ()
+    parts = get_args(member) if get_origin(member) is tuple else ()
+    if not parts:
+        return tuple(parse_option(name, text, member) for text in texts)
+    if len(texts) % len(parts):
+        raise ValueError(
+            f"{name} must be {_words(member)} after the other, got {' '.join(texts)!r}."
+        )
+    values = [parse_option(name, text, parts[i % len(parts)]) for i, text in enumerate(texts)]
+    return tuple(tuple(values[i : i + len(parts)]) for i in range(0, len(values), len(parts)))
 
 
 _NOTHING = object()

@@ -33,6 +33,7 @@ from torchrl_alita.training import Config, evaluate, train
 from torchrl_alita.training.command import closing_table
 from torchrl_alita.training.evaluation import episode_returns
 from torchrl_alita.training.figures import save_curves, save_gif
+from torchrl_alita.training.learning import NotFinite, check_finite
 from torchrl_alita.training.logging import MetricsFile
 from torchrl_alita.training.loop import shown_returns
 
@@ -240,6 +241,14 @@ def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoin
     kept = sorted(path.name[-4:] for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["0000", "0100"]
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_who_was_paid_a_nan_is_named():
+    reward = torch.zeros(4, 5, 3, 1)
+    reward[1, 2, 0], reward[3, 4, 2] = torch.nan, torch.inf
+    batch = TensorDict({"next": {"agents": {"reward": reward}}}, [4, 5])
+    with pytest.raises(NotFinite, match=r"2 of 60 values of .* at frame 9, of agent 0, 2\."):
+        check_finite(batch, 9)
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ class OnPolicyALITA(MAPPO):
 
     Settings: ClassVar[type[OnPolicyALITASettings]] = OnPolicyALITASettings
     settings: OnPolicyALITASettings
+    default_task: ClassVar[str] = "push_box"
     presets: ClassVar[dict[str, OnPolicyALITASettings]] = {
         "paper": OnPolicyALITASettings(
             visit_coeff=0.0,

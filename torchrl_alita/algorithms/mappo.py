@@ -123,8 +123,8 @@ class MAPPOSettings(GoalSettings, LearnerSettings):
     exploration_spread: float = 1.0
     """How much the strength varies over the environments, from 0 to 1."""
     bonuses: tuple[tuple[str, float], ...] = ()
-    """Names and weights of the bonuses: ``(("visit_bonus", 1.0),)`` reads
-    ``("next", "agents", "visit_bonus")``."""
+    """Names and weights of the bonuses: ``(("visit_bonus", 1.0),)``, on the command line
+    ``visit_bonus 1.0``, reads ``("next", "agents", "visit_bonus")``."""
     reward_weight: float = 1.0
     """Weight of the environment's reward beside the bonuses."""
     bonus_gamma: float = 0.99

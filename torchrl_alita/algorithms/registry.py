@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torchrl_alita.algorithms._learner import AlgorithmSettings, Learner
@@ -41,14 +43,17 @@ ALGORITHMS: dict[str, type[Learner]] = {}
 
 
 def register_algorithm(name: str, algorithm: type[Learner]) -> None:
-    """Make an algorithm known by name to ``train`` and to the command line.
+    """Make an algorithm known by name in this process.
+
+    Other processes, as those of a sweep, know one of your own as ``"module:Class"``.
 
     Args:
         name: in lower case, as the command line has it.
         algorithm: with a settings class of its own.
 
     Raises:
-        ValueError: if the name is taken, or another algorithm has the same settings class.
+        ValueError: if the name is taken, or has a colon, or another algorithm has the same
+            settings class.
 
     Examples:
         >>> register_algorithm("maddpg", MADDPG)
@@ -58,8 +63,14 @@ def register_algorithm(name: str, algorithm: type[Learner]) -> None:
     """
     if name in ALGORITHMS:
         raise ValueError(f"The algorithm {name!r} is registered already.")
+    if ":" in name:
+        raise ValueError(f"A name has no colon, got {name!r}.")
+    _register(name, algorithm)
+
+
+def _register(name: str, algorithm: type[Learner]) -> None:
     for other, known in ALGORITHMS.items():
-        if known.Settings is algorithm.Settings:
+        if known.Settings is algorithm.Settings and known is not algorithm:
             raise ValueError(
                 f"{algorithm.Settings.__name__} is of the algorithm {other!r} already: {name!r} "
                 "needs a settings class of its own."
@@ -71,7 +82,7 @@ def get_algorithm(name: str) -> type[Learner]:
     """Look up an algorithm.
 
     Args:
-        name: of the algorithm.
+        name: of the algorithm; or ``"module:Class"``, one of your own.
 
     Raises:
         ValueError: if no algorithm has this name; the nearest and all names are given.
@@ -80,13 +91,35 @@ def get_algorithm(name: str) -> type[Learner]:
         >>> get_algorithm("madpg")
         Traceback (most recent call last):
         ...
-        ValueError: Unknown algorithm 'madpg'. Did you mean 'maddpg'? Known: [...].
+        ValueError: Unknown algorithm 'madpg'. Did you mean 'maddpg'? One of your own is named
+        module:Class. Known: [...].
     """
-    if name not in ALGORITHMS:
-        near = get_close_matches(name, ALGORITHMS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown algorithm {name!r}.{hint} Known: {sorted(ALGORITHMS)}.")
-    return ALGORITHMS[name]
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if ":" in name:
+        return _algorithm_of_module(name)
+    near = get_close_matches(name, ALGORITHMS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"Unknown algorithm {name!r}.{hint} One of your own is named module:Class. Known: "
+        f"{sorted(ALGORITHMS)}."
+    )
+
+
+def _algorithm_of_module(name: str) -> type[Learner]:
+    """The class that ``"module:Class"`` names, from now on known by this name too."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The algorithm {name!r} cannot be imported; {Path.cwd()} is looked in, too: {error}."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Learner)):
+        raise ValueError(f"The algorithm {name!r} must be a class of Learner, got {found!r}.")
+    if found.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        _register(name, found)
+    return found
 
 
 def algorithm_of(settings: AlgorithmSettings) -> str:
@@ -103,9 +136,10 @@ def algorithm_of(settings: AlgorithmSettings) -> str:
         >>> algorithm_of(ALITASettings())
         'alita'
     """
-    for name, algorithm in ALGORITHMS.items():
-        if algorithm.Settings is type(settings):
-            return name
+    names = [name for name, known in ALGORITHMS.items() if known.Settings is type(settings)]
+    if names:
+        # That by which another process finds it comes first.
+        return max(names, key=lambda name: ":" in name)
     raise ValueError(f"No algorithm is registered with {type(settings).__name__}.")
 
 

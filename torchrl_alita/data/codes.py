@@ -351,7 +351,9 @@ def count_codes_of(env: Any) -> CountCodes:
     except AttributeError:
         raise ValueError(
             f"{type(getattr(env, 'base_env', env)).__name__} does not say what is counted in it: it "
-            "needs a method count_codes() that gives a CountCodes."
+            "needs a method count_codes() that gives a CountCodes. Without one, on_policy_alita has "
+            "the preset 'paper'; or set visit_coeff and team_visit_coeff to 0, and "
+            "transition_estimator to 'model'."
         ) from None
     return make()
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -275,8 +276,9 @@ def get_task(name: str) -> Task:
     known = task_names()
     if name not in known:
         of_suite = [task for task in known if rest and task.startswith(f"{suite}/")]
-        said = unknown("task", name, of_suite or known)
-        raise ValueError(f"{said} One of your own is named module:function.")
+        raise ValueError(
+            unknown("task", name, of_suite or known, " One of your own is named module:function.")
+        )
     return TASKS[name]
 
 
@@ -286,20 +288,29 @@ def _task_of_module(name: str) -> Task:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"The task {name!r} cannot be imported: {error}") from error
-    task = found if isinstance(found, Task) or not callable(found) else found()
+        raise ValueError(
+            f"The task {name!r} cannot be imported; {Path.cwd()} is looked in, too: {error}."
+        ) from error
+    try:
+        task = found if isinstance(found, Task) or not callable(found) else found()
+    except TypeError as error:
+        raise ValueError(
+            f"The task {name!r} must be a Task, or a function that gives one without arguments: "
+            f"{error}."
+        ) from error
     if not isinstance(task, Task):
         raise ValueError(f"The task {name!r} must be a Task or give one, got {task!r}.")
     return task
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
+def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> str:
     """What to say of a name that is not known: the nearest one, and all if they are few."""
     known = sorted(known)
-    near = get_close_matches(name, known, n=1)
+    lower = {one.lower(): one for one in known}
+    near = [lower[one] for one in get_close_matches(name.lower(), lower, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     every = "" if near and len(known) > MOST_SHOWN else f" Known: {known}."
-    return f"Unknown {what} {name!r}.{hint}{every}"
+    return f"Unknown {what} {name!r}.{hint}{more}{every}"
 
 
 @contextmanager

@@ -156,8 +156,10 @@ def _section(
     for metric, name in list(there.items())[:_MOST_CURVES]:
         if not any(row.column(metric)[0] for row in rows):
             continue
-        # Two names may differ in nothing but the signs that a file's name cannot have.
-        file = f"{task}_{frames}_{metric}".replace("_", "__").replace("/", "_") + ".png"
+        # Two names may differ in nothing but the signs that a file's name cannot have; with a
+        # colon a link would be an address.
+        file = f"{task}_{frames}_{metric}".replace("_", "__").replace("/", "_")
+        file = file.replace(":", "_-") + ".png"
         draw_curves(folder / file, rows, {metric: name}, legend=False, dpi=160)
         drawn.append((name, folder / file))
     return _Section(f"{task}, {frames:,} frames", rows, titles, cells, drawn)

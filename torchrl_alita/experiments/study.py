@@ -190,9 +190,9 @@ def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link:
 def _short(task: str, tasks: Sequence[str]) -> str:
     """A task's name as part of a file's: without its suite, where none other has the rest."""
     last = task.rpartition("/")[2]
-    return (
-        last if [t.rpartition("/")[2] for t in tasks].count(last) == 1 else task.replace("/", "_")
-    )
+    name = last if [t.rpartition("/")[2] for t in tasks].count(last) == 1 else task
+    # With a colon a link would be an address.
+    return name.replace("/", "_").replace(":", "_")
 
 
 def _of_task(choices: Mapping[str, Choice], task: str, default: Choice) -> Choice:

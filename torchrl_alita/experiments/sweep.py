@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import os
 import signal
@@ -545,11 +546,35 @@ def _check_setting(name: str, algorithms: Sequence[str]) -> None:
     owner, _, option = name.replace("_", "-").rpartition(".")
     owners = {algorithm.replace("_", "-"): algorithm for algorithm in algorithms}
     if owner == "":
-        check_option(algorithms[0], option)
+        _check_training_option(option, algorithms)
     elif owner in owners:
         check_option(owners[owner], f"algorithm.{option}")
+    elif owner == "algorithm":
+        raise ValueError(
+            f"--set {name} names no algorithm: write {algorithms[0]}.{option}, and the same of "
+            f"each other one."
+        )
     elif owner != "task":
         raise ValueError(f"--set {name} is of {owner!r}, which is not among --algorithms.")
+
+
+def _check_training_option(option: str, algorithms: Sequence[str]) -> None:
+    """Refuse what is no option of the training; one of an algorithm is said to be its."""
+    try:
+        check_option(algorithms[0], option)
+    except ValueError:
+        field = option.replace("-", "_")
+        owners = [
+            name
+            for name in algorithms
+            if field in {known.name for known in dataclasses.fields(get_algorithm(name).Settings)}
+        ]
+        if not owners:
+            raise
+        raise ValueError(
+            f"--set {option} is no option of the training: of the algorithm it is "
+            f"{owners[0]}.{option}."
+        ) from None
 
 
 def _value(text: str) -> Any:

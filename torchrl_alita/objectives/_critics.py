@@ -41,7 +41,9 @@ class PartnerCritics:
                 self.name = name
                 return
         raise ValueError(
-            f"{type(partner).__name__} has no actor_network with a qvalue_network or value_network."
+            f"{type(partner).__name__} has no actor_network with a qvalue_network or value_network: "
+            f"the influence needs critics of states and actions, as MADDPGLoss, DDPGLoss and "
+            f"TD3Loss have."
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PartnerCritics:

@@ -51,7 +51,8 @@ class InfluenceLoss(LossModule):
     The critics are differentiated at the influencer's fresh action, which is that of the
     policy or a draw that carries gradient. How q_i itself changes with the policy is left
     out; :class:`torchrl_alita.InfluenceScoreLoss` is Theorem 1 whole, for stochastic
-    policies. ``docs/influence.md`` says when the influence can matter.
+    policies. Critics that do not see the influencer's action, as those of independent DDPG,
+    give it no gradient. ``docs/influence.md`` says when the influence can matter.
 
     Args:
         actor_network: the policies of all agents.

@@ -188,15 +188,18 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
         differ += [
             f"{name} ({there[name]} there, {here[name]} here)"
             for name in here
-            if name in there and there[name] != here[name]
+            if name in there and there[name] != here[name] and not _is_amount(here[name])
         ]
         if not differ:
             raise
-        raise ValueError(
-            f"The policies of {checkpoint} do not fit. Settings that differ: {', '.join(differ)}."
-        ) from error
+        raise ValueError(f"{error} Settings that differ: {', '.join(differ)}.") from error
     for params, targets in algorithm.policy_params():
         targets.data.update_(params.data)
+
+
+def _is_amount(value: object) -> bool:
+    """Rates, weights and counts shape no policy; its sizes are said anyway."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _settings_of(checkpoint: Path) -> AlgorithmSettings:
@@ -237,4 +240,22 @@ def _load(policy: nn.Module, state: dict[str, torch.Tensor], checkpoint: Path) -
     except RuntimeError as error:
         # What fits was taken over before the rest was refused.
         policy.load_state_dict(before)
-        raise ValueError(f"The policies of {checkpoint} do not fit: {error}") from error
+        task = read_config(checkpoint.parent.parent).get("task", {}).get("name")
+        raise ValueError(
+            f"The policies of {checkpoint}, of the task {task}, do not fit: "
+            f"{_first_difference(state, before)}."
+        ) from error
+
+
+def _first_difference(there: dict[str, torch.Tensor], here: dict[str, torch.Tensor]) -> str:
+    """Which parameter is not the same, and how."""
+    for name in dict.fromkeys([*here, *there]):
+        sizes = [
+            "missing"
+            if name not in state
+            else " x ".join(map(str, state[name].shape)) or "a number"
+            for state in (there, here)
+        ]
+        if sizes[0] != sizes[1]:
+            return f"{name} is {sizes[0]} there, {sizes[1]} here"
+    return "they are of another kind"

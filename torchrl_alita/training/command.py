@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from torchrl_alita._settings import FLAGS, field_docs, type_hints
+from torchrl_alita._settings import field_docs, type_hints
 from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, get_algorithm
 from torchrl_alita.envs import get_task, task_names
 from torchrl_alita.saving import read_config
@@ -28,6 +28,7 @@ from torchrl_alita.training.config import (
     unknown_option,
 )
 from torchrl_alita.training.evaluation import side_returns
+from torchrl_alita.training.learning import NotFinite
 from torchrl_alita.training.loop import start
 
 __all__ = [
@@ -119,7 +120,7 @@ def _train(
                 raise SystemExit(refused(error, program)) from None
             try:
                 summary = run.to_end()
-            except OSError as error:  # The disk is full.
+            except (OSError, NotFinite) as error:  # The disk is full; a reward is NaN.
                 raise SystemExit(refused(error, program)) from None
     except KeyboardInterrupt:
         print(f"{program}: stopped by Ctrl-C.", file=sys.stderr)
@@ -426,8 +427,8 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
         name, equals, value = argument[2:].partition("=")
         name = name.replace("_", "-")
         positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
-        follows = arguments[i + 1].lower() if i + 1 < len(arguments) else ""
-        if not equals and name in flags and follows not in (*FLAGS, "none"):
+        alone = arguments[i + 1 : i + 2] == [] or arguments[i + 1].startswith("--")
+        if not equals and name in flags and alone:
             found.append(f"--{name}=true")
         elif not equals and name not in flags and positive in flags:
             found.append(f"--{positive}=false")

@@ -113,6 +113,11 @@ class TrainingSettings(Settings):
         known = {name: getattr(self, name) for name in sizes}
         check_at_least_one(**{name: size for name, size in known.items() if size is not None})
         check_whole(0, LARGEST_NUMPY_SEED, seed=self.seed)
+        if None not in (self.resume, self.run_dir) and self.resume != self.run_dir:
+            raise ValueError(
+                f"A run goes on in its own directory: resume is {self.resume}, run_dir "
+                f"{self.run_dir}. Another run begins with its policies by init_from."
+            )
         if len(set(self.loggers)) < len(self.loggers):
             raise ValueError(f"loggers must name each logger once, got {list(self.loggers)}.")
         if self.frames_per_batch % self.num_envs:
@@ -407,8 +412,15 @@ def _is_text(value: Any) -> bool:
 
 
 def unknown_option(name: str, known: list[str]) -> str:
-    """What to say of an option that is not known."""
-    last = [option for option in known if option.rpartition(".")[2] == name.removeprefix("--")]
-    near = last or get_close_matches(name, known, n=1)
+    """What to say of an option that is not known, or of a word that is none."""
+    if not name.startswith("-") and known[:1] and known[0].startswith("-"):
+        return f"{name} is no option: they begin with --, and a task is named by --task."
+    last = name.removeprefix("--").rpartition(".")[2]
+    ends = {option: option.removeprefix("--").rpartition(".")[2] for option in known}
+    near = (
+        [option for option, end in ends.items() if end == last]
+        or [option for option, end in ends.items() if end.endswith((f"-{last}", f"_{last}"))]
+        or get_close_matches(name, known, n=1)
+    )
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"Unknown option {name}.{hint}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 
 from torchrl_alita.algorithms import Learner
-from torchrl_alita.layout import ACTION_MASK, DONE, next_key
+from torchrl_alita.layout import ACTION, ACTION_MASK, DONE, next_key
 from torchrl_alita.saving import preserve_random_state
 from torchrl_alita.training.buffers import Buffers
 from torchrl_alita.training.config import Config
 
-__all__ = ["Learning", "check_allowed", "check_finite"]
+__all__ = ["Learning", "NotFinite", "check_allowed", "check_finite"]
 
 
 class Learning:
@@ -183,6 +183,10 @@ def check_allowed(collected: TensorDictBase, frame: int) -> None:
     )
 
 
+class NotFinite(ValueError):
+    """What an environment or a loss gave cannot be learned from."""
+
+
 def check_finite(values: TensorDictBase, frame: int) -> None:
     """Stop at the first NaN or infinity.
 
@@ -191,14 +195,14 @@ def check_finite(values: TensorDictBase, frame: int) -> None:
         frame: environment steps made so far.
 
     Raises:
-        ValueError: if an entry is not finite; its key and the frame are named.
+        NotFinite: if an entry is not finite; its key, the frame and its agents are named.
 
     Examples:
         >>> from tensordict import TensorDict
         >>> check_finite(TensorDict({"reward": torch.tensor([1.0, torch.nan])}), 7)
         Traceback (most recent call last):
         ...
-        ValueError: 1 of 2 values of reward are not finite, at frame 7.
+        torchrl_alita.training.learning.NotFinite: 1 of 2 values of reward are not finite, at frame 7.
     """
     for key, value in values.items(True, True):
         # A finite sum has finite terms, and takes a tenth of the time; one that overflows decides
@@ -206,6 +210,15 @@ def check_finite(values: TensorDictBase, frame: int) -> None:
         if not value.is_floating_point() or bool(torch.isfinite(value.sum())):
             continue
         if bad := int((~torch.isfinite(value)).sum()):
-            raise ValueError(
-                f"{bad} of {value.numel()} values of {key} are not finite, at frame {frame}."
+            raise NotFinite(
+                f"{bad} of {value.numel()} values of {key} are not finite, at frame {frame}"
+                f"{_whose(key, ~torch.isfinite(value))}."
             )
+
+
+def _whose(key: NestedKey, bad: torch.Tensor) -> str:
+    """Which agents' entries ``[*B, N, F]`` are bad, in words."""
+    if isinstance(key, str) or key[-2] != ACTION[0] or bad.ndim < 2:
+        return ""
+    agents = bad.any(-1).flatten(0, -2).any(0).nonzero().flatten().tolist()
+    return f", of agent {', '.join(map(str, agents))}"
