@@ -15,7 +15,7 @@ from fakes import TargetEnv, by_name, changed_training, flat_config, random_batc
 from tensordict import TensorDict
 
 import torchrl_alita
-from torchrl_alita._settings import Settings, field_docs
+from torchrl_alita._settings import Settings, field_docs, parse_option
 from torchrl_alita.algorithms import (
     ALGORITHMS,
     ALITA,
@@ -233,6 +233,22 @@ def test_a_new_algorithm_is_a_class_and_one_line(tmp_path):
     with pytest.raises(ValueError, match="registered already"):
         register_algorithm("clone", Clone)
     del ALGORITHMS["clone"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "value"),
+    [
+        (["32,16"], tuple[int, ...], (32, 16)),
+        (["32", "16"], tuple[int, ...], (32, 16)),
+        (["none"], tuple[int, ...], ()),
+        (["a, b"], tuple[str, ...], ("a, b",)),
+        (["x", "1", "y", "0.5"], tuple[tuple[str, float], ...], (("x", 1.0), ("y", 0.5))),
+        ('[["x", 1]]', tuple[tuple[str, float], ...], (("x", 1.0),)),
+        (["none"], tuple[tuple[str, float], ...], ()),
+    ],
+)
+def test_a_sequence_is_written_as_a_sweep_or_a_shell_has_it(text, hint, value):
+    assert parse_option("name", text, hint) == value
 
 
 def test_settings_are_values():

@@ -211,7 +211,9 @@ def parse_option(name: str, text: str | list[str], hint: Any) -> Any:
             return _fitting(name, plain_value(json.loads(texts[0])), hint)
         except json.JSONDecodeError:
             raise ValueError(f"{name} must be {_words(hint)}, got {texts[0]!r}.") from None
-    if several and len(texts) == 1 and "," in texts[0]:
+    # A text may have commas of its own.
+    numbers = any(get_origin(h) is tuple and get_args(h)[0] is not str for h in hints)
+    if numbers and len(texts) == 1 and "," in texts[0]:
         texts = [part for part in texts[0].split(",") if part]
     if len(texts) == 1:
         for accepted in hints:

@@ -113,7 +113,8 @@ class TrainingSettings(Settings):
         known = {name: getattr(self, name) for name in sizes}
         check_at_least_one(**{name: size for name, size in known.items() if size is not None})
         check_whole(0, LARGEST_NUMPY_SEED, seed=self.seed)
-        if None not in (self.resume, self.run_dir) and self.resume != self.run_dir:
+        places = {path.absolute() for path in (self.resume, self.run_dir) if path is not None}
+        if len(places) > 1:
             raise ValueError(
                 f"A run goes on in its own directory: resume is {self.resume}, run_dir "
                 f"{self.run_dir}. Another run begins with its policies by init_from."
