@@ -25,7 +25,7 @@ def test_every_cell_of_a_study_gets_the_device_and_no_pictures(studies, tmp_path
         study="sparse_onpolicy", out=tmp_path / "rows.jsonl", seeds=(77,), variants=("MAPPO",)
     )
     cells = gpu_study.cells_of(config)
-    assert {cell.task for cell in cells} == {"push_box", "secret_room"}
+    assert {cell.task for cell in cells} == {"push_box", "secret_room", "vmas/sparse_transport"}
     assert all(cell.seed == 77 and cell.variant == "MAPPO" for cell in cells)
     assert all("--device cuda" in cell.command for cell in cells)
     assert all("--no-pictures" in cell.command for cell in cells)

@@ -529,7 +529,8 @@ def test_alita_plays_a_team_of_unequal_agents():
         (
             lambda: get_task("sisl/waterworld"),
             ValueError,
-            "Unknown task 'sisl/waterworld'. Known: ['sisl/multiwalker_v9', 'sisl/pursuit_v5'].",
+            "Unknown task 'sisl/waterworld'. One of your own is named module:function. Known: "
+            "['sisl/multiwalker_v9', 'sisl/pursuit_v5'].",
         ),
         (lambda: pettingzoo_task(Leaving()), TypeError, "make must be callable"),
         (
