@@ -98,7 +98,9 @@ def test_an_unknown_task_is_answered_with_the_nearest_one():
 
 
 def test_a_task_like_no_other_is_answered_with_all_of_them():
-    with pytest.raises(ValueError, match=r"'qqq'\. One of your own .* Known: \[.*'vmas/spread'.*\]"):
+    with pytest.raises(
+        ValueError, match=r"'qqq'\. One of your own .* Known: \[.*'vmas/spread'.*\]"
+    ):
         make_env("qqq")
 
 
