@@ -326,7 +326,7 @@ class CountCodes:
 
     own: nn.Module
     team: nn.Module
-    outcome: nn.Module
+    outcome: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     part: nn.Module | None = None
     deterministic: bool = False
     before: nn.Module | None = None
