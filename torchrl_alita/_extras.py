@@ -1,4 +1,4 @@
-"""Optional dependencies, imported where they are used."""
+"""What is imported where it is used: optional dependencies, and what users name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-__all__ = ["import_extra", "process_kept"]
+__all__ = ["import_extra", "import_named", "process_kept"]
 
 # Their import prints notes on what is not used here, and some draws random numbers.
 _NOISY = ("gymnasium_robotics", "jaxmarl")
@@ -66,4 +68,27 @@ def import_extra(module: str, extra: str) -> ModuleType:
             raise
         raise ImportError(
             f'{module} is not installed; try: pip install "torchrl_alita[{extra}]"'
+        ) from error
+
+
+def import_named(what: str, name: str) -> Any:
+    """What ``"module:name"`` names.
+
+    Args:
+        what: it is, for an error.
+        name: of a module, a colon, and a name in it.
+
+    Raises:
+        ValueError: if it cannot be imported.
+
+    Examples:
+        >>> import_named("policy", "math:tau")
+        6.283185307179586
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The {what} {name!r} cannot be imported; {Path.cwd()} is looked in, too: {error}."
         ) from error

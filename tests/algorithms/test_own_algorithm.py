@@ -10,7 +10,13 @@ import pytest
 from scripts import ROOT
 
 from torchrl_alita.__main__ import main
-from torchrl_alita.algorithms import ALGORITHMS, MADDPG, algorithm_of, get_algorithm
+from torchrl_alita.algorithms import (
+    ALGORITHMS,
+    MADDPG,
+    algorithm_of,
+    get_algorithm,
+    register_algorithm,
+)
 from torchrl_alita.experiments import make_cells, run_cells
 
 TRAINING = {
@@ -66,6 +72,11 @@ def test_a_sweeps_workers_find_it(imitate, tmp_path):
     (row,) = outcome.rows
     assert row.algorithm == "imitate:Imitate"
     assert row.settings["algorithm.temperature"] == 2.0
+
+
+def test_a_class_has_one_short_name():
+    with pytest.raises(ValueError, match="MADDPGSettings is of the algorithm 'maddpg' already"):
+        register_algorithm("another", MADDPG)
 
 
 def test_one_of_the_package_keeps_its_short_name():

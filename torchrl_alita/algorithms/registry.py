@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+from torchrl_alita._extras import import_named
 from torchrl_alita.algorithms._learner import AlgorithmSettings, Learner
 from torchrl_alita.algorithms.a2c import A2C
 from torchrl_alita.algorithms.acktr import ACKTR
@@ -65,17 +64,18 @@ def register_algorithm(name: str, algorithm: type[Learner]) -> None:
         raise ValueError(f"The algorithm {name!r} is registered already.")
     if ":" in name:
         raise ValueError(f"A name has no colon, got {name!r}.")
-    _register(name, algorithm)
+    _check_settings(name, algorithm)
+    ALGORITHMS[name] = algorithm
 
 
-def _register(name: str, algorithm: type[Learner]) -> None:
+def _check_settings(name: str, algorithm: type[Learner]) -> None:
+    """Raise a ValueError if settings of its class name another algorithm."""
     for other, known in ALGORITHMS.items():
-        if known.Settings is algorithm.Settings and known is not algorithm:
+        if known.Settings is algorithm.Settings:
             raise ValueError(
                 f"{algorithm.Settings.__name__} is of the algorithm {other!r} already: {name!r} "
                 "needs a settings class of its own."
             )
-    ALGORITHMS[name] = algorithm
 
 
 def get_algorithm(name: str) -> type[Learner]:
@@ -108,17 +108,13 @@ def get_algorithm(name: str) -> type[Learner]:
 
 def _algorithm_of_module(name: str) -> type[Learner]:
     """The class that ``"module:Class"`` names, from now on known by this name too."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"The algorithm {name!r} cannot be imported; {Path.cwd()} is looked in, too: {error}."
-        ) from error
+    found = import_named("algorithm", name)
     if not (isinstance(found, type) and issubclass(found, Learner)):
         raise ValueError(f"The algorithm {name!r} must be a class of Learner, got {found!r}.")
     if found.__module__.partition(".")[0] != __name__.partition(".")[0]:
-        _register(name, found)
+        if found not in ALGORITHMS.values():
+            _check_settings(name, found)
+        ALGORITHMS[name] = found
     return found
 
 

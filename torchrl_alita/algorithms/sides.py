@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from torchrl.envs import EnvBase, Transform
 
 # The registry, which imports this module, builds the sides' algorithms.
 from torchrl_alita._checks import agent_indices, check_callable, check_kind
+from torchrl_alita._extras import import_named
 from torchrl_alita.algorithms import registry
 from torchrl_alita.algorithms._learner import (
     AlgorithmSettings,
@@ -554,18 +554,14 @@ def fixed_policy(
     if follows == RANDOM:
         spec = view.full_action_spec_unbatched[ACTION].to(device or view.device)
         return RandomPolicy(spec, masked=layout_of(view).masked)
-    module, colon, function = follows.partition(":")
-    if not colon:
+    if ":" not in follows:
         near = get_close_matches(follows, [*registry.ALGORITHMS, RANDOM], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{follows!r} is neither an algorithm, {RANDOM!r}, nor 'module:function' or a run's "
             f"directory.{hint}"
         )
-    try:
-        found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"The policy {follows!r} cannot be imported: {error}") from error
+    found = import_named("policy", follows)
     if not callable(found):
         raise ValueError(f"The policy {follows!r} must be a function, got {found!r}.")
     return found

@@ -318,7 +318,8 @@ class CountCodes:
         own: of each agent's own state, ``[*B, N, O] -> [*B, N]``.
         team: of the whole state, ``[*B, N, O] -> [*B]``.
         outcome: of what became of each agent, ``[*B, N, O], [*B, N, O] -> [*B, N]``.
-        part: of what an agent's own state has beside what others' have. Default: ``own``.
+        part: of what an agent's own state has beside what others' have. Default: all that the
+            others' outcomes are said to depend on.
         deterministic: all agents' own states and actions determine all outcomes.
         before: of what an agent's outcome depends on, where that is less than its own state:
             tables of transitions are then smaller. Default: ``own``.

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +23,7 @@ from torchrl_alita._checks import (
     check_number,
     checked_seed,
 )
-from torchrl_alita._extras import import_extra
+from torchrl_alita._extras import import_extra, import_named
 from torchrl_alita.layout import ACTION, REWARD
 
 if TYPE_CHECKING:
@@ -284,13 +283,7 @@ def get_task(name: str) -> Task:
 
 def _task_of_module(name: str) -> Task:
     """The task of ``"module:name"``, which is a task or a function that gives one."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"The task {name!r} cannot be imported; {Path.cwd()} is looked in, too: {error}."
-        ) from error
+    found = import_named("task", name)
     try:
         task = found if isinstance(found, Task) or not callable(found) else found()
     except TypeError as error:

@@ -153,8 +153,9 @@ class TransitionModel(nn.Module):
         Returns:
             Two tensors ``[*B, N, N]``, i before j; 0 where i is j.
         """
+        action = action.to(observation.dtype)
         self._check(observation, action, next_observation)
-        parts = torch.cat([observation, action.to(observation.dtype)], -1)
+        parts = torch.cat([observation, action], -1)
         if self.share_params:
             names = torch.eye(self.num_agents, dtype=parts.dtype, device=parts.device)
             parts = torch.cat([parts, names.expand(*parts.shape[:-1], -1)], -1)
@@ -167,11 +168,8 @@ class TransitionModel(nn.Module):
 
     def _check(self, *entries: torch.Tensor) -> None:
         weight = self.alone.layers[0].loc
-        observation, action, following = entries
-        check_fits(weight, observation)
-        check_fits(weight, following)
-        # Actions are cast.
-        check_fits(weight, action.to(weight.dtype))
+        for entry in entries:
+            check_fits(weight, entry)
         lead = entries[0].shape[:-2]
         widths = (self.observation_size, self.action_size, self.observation_size)
         names = ("observation", "action", "next observation")

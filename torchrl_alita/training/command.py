@@ -427,7 +427,7 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
         name, equals, value = argument[2:].partition("=")
         name = name.replace("_", "-")
         positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
-        alone = arguments[i + 1 : i + 2] == [] or arguments[i + 1].startswith("--")
+        alone = all(word.startswith("--") for word in arguments[i + 1 : i + 2])
         if not equals and name in flags and alone:
             found.append(f"--{name}=true")
         elif not equals and name not in flags and positive in flags:

@@ -209,10 +209,11 @@ def check_finite(values: TensorDictBase, frame: int) -> None:
         # nothing.
         if not value.is_floating_point() or bool(torch.isfinite(value.sum())):
             continue
-        if bad := int((~torch.isfinite(value)).sum()):
+        bad = ~torch.isfinite(value)
+        if count := int(bad.sum()):
             raise NotFinite(
-                f"{bad} of {value.numel()} values of {key} are not finite, at frame {frame}"
-                f"{_whose(key, ~torch.isfinite(value))}."
+                f"{count} of {value.numel()} values of {key} are not finite, at frame {frame}"
+                f"{_whose(key, bad)}."
             )
 
 
