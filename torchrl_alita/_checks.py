@@ -229,6 +229,13 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name nearest to one that is not known, as the end of a message; "" if none is."""
+    lower = {one.lower(): one for one in known}
+    near = get_close_matches(name.lower(), lower, n=1)
+    return f" Did you mean {lower[near[0]]!r}?" if near else ""
+
+
 class MissingKey(KeyError):
     """A KeyError whose message is shown as it is, not as a literal of Python."""
 

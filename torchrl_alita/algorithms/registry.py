@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from torchrl_alita._checks import did_you_mean
 from torchrl_alita._extras import import_named
 from torchrl_alita.algorithms._learner import AlgorithmSettings, Learner
 from torchrl_alita.algorithms.a2c import A2C
@@ -98,8 +98,7 @@ def get_algorithm(name: str) -> type[Learner]:
         return ALGORITHMS[name]
     if ":" in name:
         return _algorithm_of_module(name)
-    near = get_close_matches(name, ALGORITHMS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, ALGORITHMS)
     raise ValueError(
         f"Unknown algorithm {name!r}.{hint} One of your own is named module:Class. Known: "
         f"{sorted(ALGORITHMS)}."

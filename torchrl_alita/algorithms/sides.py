@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.envs import EnvBase, Transform
 
 # The registry, which imports this module, builds the sides' algorithms.
-from torchrl_alita._checks import agent_indices, check_callable, check_kind
+from torchrl_alita._checks import agent_indices, check_callable, check_kind, did_you_mean
 from torchrl_alita._extras import import_named
 from torchrl_alita.algorithms import registry
 from torchrl_alita.algorithms._learner import (
@@ -488,8 +487,7 @@ def _sides_in(env: EnvBase, settings: SidesSettings) -> dict[str, tuple[int, ...
     own = {} if len(given) == len(names) and names else sides_of(env)
     for name in names:
         if name not in given and name not in own:
-            near = get_close_matches(name, own, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, own)
             raise ValueError(f"Unknown side {name!r}.{hint} The game has the sides {own}.")
     if missing := [name for name in own if name not in names and not given]:
         raise ValueError(
@@ -555,8 +553,7 @@ def fixed_policy(
         spec = view.full_action_spec_unbatched[ACTION].to(device or view.device)
         return RandomPolicy(spec, masked=layout_of(view).masked)
     if ":" not in follows:
-        near = get_close_matches(follows, [*registry.ALGORITHMS, RANDOM], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(follows, [*registry.ALGORITHMS, RANDOM])
         raise ValueError(
             f"{follows!r} is neither an algorithm, {RANDOM!r}, nor 'module:function' or a run's "
             f"directory.{hint}"

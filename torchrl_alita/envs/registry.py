@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from torchrl_alita._checks import (
     check_kind,
     check_number,
     checked_seed,
+    did_you_mean,
 )
 from torchrl_alita._extras import import_extra, import_named
 from torchrl_alita.layout import ACTION, REWARD
@@ -299,10 +299,8 @@ def _task_of_module(name: str) -> Task:
 def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> str:
     """What to say of a name that is not known: the nearest one, and all if they are few."""
     known = sorted(known)
-    lower = {one.lower(): one for one in known}
-    near = [lower[one] for one in get_close_matches(name.lower(), lower, n=1)]
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    every = "" if near and len(known) > MOST_SHOWN else f" Known: {known}."
+    hint = did_you_mean(name, known)
+    every = "" if hint and len(known) > MOST_SHOWN else f" Known: {known}."
     return f"Unknown {what} {name!r}.{hint}{more}{every}"
 
 

@@ -7,9 +7,9 @@ import html
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+from torchrl_alita._checks import did_you_mean
 from torchrl_alita.experiments.cells import CellFolder
 from torchrl_alita.experiments.pictures import (
     DASHES,
@@ -119,8 +119,7 @@ def _metrics_of(rows: Sequence[Row], asked: Sequence[str] | None) -> dict[str, s
         known |= dict.fromkeys(name for point in row.curve for name in point["metrics"])
     for name in asked or ():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ValueError(f"Unknown metric {name!r}.{hint} Known: {sorted(known)}.")
     names = asked or [
         name

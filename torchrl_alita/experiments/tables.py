@@ -184,7 +184,11 @@ def score(row: Row) -> float | None:
     Args:
         row: of a run.
     """
-    levels, value = score_levels(row), row.final.get(RETURN)
+    return _between(score_levels(row), row.final.get(RETURN))
+
+
+def _between(levels: tuple[float, float] | None, value: float | None) -> float | None:
+    """A return between the floor and the ceiling of a task; None where one of them is unknown."""
     if levels is None or value is None:
         return None
     return normalized_score(value, floor=levels[0], ceiling=levels[1])
@@ -235,9 +239,8 @@ def results_table(
     cells = []
     for name, metrics in references.items():
         line = [column.reference(metrics) for column in columns]
-        value = metrics.get(RETURN)
-        if levels is not None and value is not None:
-            value = normalized_score(value, floor=levels[0], ceiling=levels[1])
+        value = _between(levels, metrics.get(RETURN))
+        if value is not None:
             # A zero has no sign.
             line[-1] = f"{round(value, 2) + 0.0:.2f}"
         cells.append([f"{name} team" if name == "random" else name, "", *line])
