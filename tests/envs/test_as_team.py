@@ -277,6 +277,9 @@ def test_an_episode_is_terminated_by_an_agent_that_was_steps_ago():
     assert after["agents", "terminated"][0, ..., 0].tolist() == [[True, False], [True, False]]
     assert after["terminated"][0].flatten().tolist() == [False, True]
     assert not after["truncated"].any()
+    # Who is stopped by a limit still sees what its value goes on from.
+    assert after[OBSERVATION][0, 1].tolist() == [[0, 0], [2, 2]]
+    assert after[ALIVE][0, 1].tolist() == [[False], [True]]
 
 
 def test_a_reset_of_some_environments_reaches_agents_with_flags():
@@ -286,6 +289,36 @@ def test_a_reset_of_some_environments_reaches_agents_with_flags():
     env.reset(step)
     given = env.base_env.resets[-1]["a", "_reset"]
     assert given[..., 0, 0].tolist() == [True, False, True]
+
+
+def test_a_reset_of_some_environments_leaves_the_others_what_they_may_do():
+    """TorchRL's batches return old entries of the environments that go on."""
+
+    class One(Groups):
+        """At step t only action t is allowed; the episode ends after ``length`` of them."""
+
+        def __init__(self, length: int):
+            spec = {"a": OneHot(4, shape=(1, 4))}
+            super().__init__(spec, batch=(), masks=True)
+            self.length = length
+
+        def entries(self, *, step: bool) -> TensorDict:
+            td = super().entries(step=step)
+            mask = torch.zeros(1, 4, dtype=torch.bool)
+            mask[:, self.steps % 4] = True
+            td["a", "action_mask"] = mask
+            for name in ("done", "terminated"):
+                td[name] = torch.tensor([self.steps >= self.length])
+            return td
+
+        def _step(self, tensordict) -> TensorDict:
+            assert tensordict["a", "action"].int().argmax(-1).tolist() == [self.steps % 4]
+            return super()._step(tensordict)
+
+    env = as_team(SerialEnv(2, [lambda: One(3), lambda: One(5)]))
+    rollout = env.rollout(12, break_when_any_done=False)
+    assert rollout["next", "done"][..., 0].sum(-1).tolist() == [4, 2]
+    assert torch.equal(rollout[ACTION].bool(), rollout[MASK])
 
 
 class Inside(Groups):

@@ -101,19 +101,66 @@ def test_agents_that_leave_are_paid_for_it_and_nothing_later():
     assert after["agents", "reward"][0, ..., 0].tolist() == [
         [1000, 1, 1], [0, 1000, 1], [0, 0, 1000],
     ]  # fmt: skip
+    # Who left last was stopped by the time limit, and still sees what its value goes on from.
     assert after[ALIVE][0, ..., 0].tolist() == [
-        [False, True, True], [False, False, True], [False, False, False],
+        [False, True, True], [False, False, True], [False, False, True],
     ]  # fmt: skip
+    assert after[OBSERVATION][0, 2].tolist() == [[0] * 4, [0] * 4, [1] * 4]
     assert after["agents", "terminated"][0, -1, :, 0].tolist() == [True, True, False]
     assert after[OBSERVATION][0, 0].tolist() == [[0] * 4, [1, 1, 1, 0], [1] * 4]
     assert after[MASK][0, 0].tolist() == [
         [True, False, False, False], [True, True, True, False], [True] * 4,
     ]  # fmt: skip
-    # Who left last was stopped by the time limit.
     assert after["done"][0].flatten().tolist() == [False, False, True]
     assert after["truncated"][0].flatten().tolist() == [False, False, True]
     assert not after["terminated"].any()
     check_env_specs(env)
+
+
+def test_an_agent_that_a_limit_stops_before_the_others_sees_its_last_step_and_no_more():
+    class Stopped(Leaving):
+        """The first agent is stopped by a limit of its own."""
+
+        def step(self, actions):
+            before = self.agents
+            self.agents = list(before)
+            seen = self.seen()
+            _, paid, terminated, truncated, infos = super().step(actions)
+            if before[0] == "short":
+                terminated["short"], truncated["short"] = False, True
+            return seen, paid, terminated, truncated, infos
+
+    after = PettingZooEnv(Stopped, B, seed=0).rollout(T)["next"]
+    assert after[OBSERVATION][0, :, 0, 0].tolist() == [1, 0, 0]
+    assert not after[ALIVE][:, :, 0].any()
+    assert not after["agents", "terminated"][:, :, 0].any()
+    assert after[MASK][0, :, 0].tolist() == [[True, False, False, False]] * 3
+
+
+@pytest.mark.parametrize("limit", ["the game's", "the environment's"])
+def test_what_is_seen_at_a_time_limit_is_what_the_game_shows(limit):
+    """A value goes on from there."""
+    cycles = T if limit == "the game's" else 10 * T
+    games = []
+
+    def make():
+        games.append(simple_spread_v3.parallel_env(max_cycles=cycles))
+        return games[-1]
+
+    env = PettingZooEnv(make, B, seed=0, horizon=T)
+    rollout = env.rollout(T)
+    after = rollout["next"]
+    assert after["truncated"][:, -1].all()
+    assert not after["terminated"].any()
+    assert not after["agents", "terminated"].any()
+    assert after[ALIVE].all()
+    game = simple_spread_v3.parallel_env(max_cycles=10 * T)
+    game.reset(seed=int(rollout["episode_seed"][0, 0]))
+    for step in range(T):
+        chosen = rollout[ACTION][0, step].int().argmax(-1).tolist()
+        seen = game.step(dict(zip(game.possible_agents, chosen, strict=True)))[0]
+        expected = torch.as_tensor(np.stack([seen[agent] for agent in game.possible_agents]))
+        assert torch.equal(after[OBSERVATION][0, step], expected.float())
 
 
 def test_masks_of_the_environment_are_followed():

@@ -376,7 +376,23 @@ class TeamLayout(Transform):
     def _reset(
         self, tensordict: TensorDictBase | None, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        return self._laid_out(tensordict_reset, before=None, step=False)
+        kept = self._mask.clone() if self._changing and self._mask is not None else None
+        laid_out = self._laid_out(tensordict_reset, before=None, step=False)
+        which = None if tensordict is None else self._which(tensordict)
+        if kept is not None and which is not None:
+            # Of the environments that go on, what is returned here is of an earlier step.
+            self._publish(torch.where(which.unsqueeze(-1), self._mask, kept))
+        return laid_out
+
+    def _which(self, tensordict: TensorDictBase) -> torch.Tensor | None:
+        """Which environments are reset, ``[*B, 1]``; None for all."""
+        found = tensordict.get("_reset", None)
+        if found is None:
+            block = self._blocks[0]
+            found = tensordict.get((*block.group, "_reset"), None)
+            if found is not None and block.has_agents:
+                found = found.any(self._lead)
+        return found
 
     def _reset_env_preprocess(self, tensordict: TensorDictBase | None) -> TensorDictBase | None:
         reset = None if tensordict is None else tensordict.get("_reset", None)
@@ -400,8 +416,10 @@ class TeamLayout(Transform):
             flags = self._agent_flags(entries, pairs, before)
             agents["alive"] = flags["alive"]
             agents["terminated"] = flags["agents_terminated"]
-            # Of the dead an environment may write NaN, which no product makes 0.
-            agents["observation"] = torch.where(flags["alive"], agents["observation"], 0)
+            # Of the dead an environment may write NaN, which no product makes 0. Who is stopped by
+            # a limit still sees what its value would go on from.
+            sees = flags.pop("sees")
+            agents["observation"] = torch.where(sees, agents["observation"], 0)
         if step:
             reward = _joined([self._paid(entries, block, own) for block, own in pairs])
             alive = None if before is None else before.get("alive", None)
@@ -474,15 +492,19 @@ class TeamLayout(Transform):
         if self._has_root_flags and (ended := entries.get("terminated", None)) is not None:
             # A game that ends for good ends for everybody.
             terminated = terminated | ended.unsqueeze(self._lead)
-        alive = ~done
+        was_alive = torch.ones_like(done)
         if before is not None:
             # An environment may set an agent's flags in one step alone.
-            alive = alive & before.get("alive", alive)
+            was_alive = before.get("alive", was_alive)
             terminated = terminated | before.get("terminated", terminated)
+        alive = was_alive & ~done
         ended = ~alive.any(self._lead)
         by_end = ended & terminated.any(self._lead)
+        sees = was_alive & ~terminated
         return {
-            "alive": alive,
+            # The end of an episode by a limit is no end of the agents that it stops.
+            "alive": torch.where(ended.unsqueeze(self._lead), sees, alive),
+            "sees": sees,
             "agents_terminated": terminated,
             "done": ended,
             "terminated": by_end,
@@ -515,12 +537,17 @@ class TeamLayout(Transform):
             allowed = torch.where(alive, allowed, only_first)
         # Where the environment allows nothing, as to the dead, the first action is.
         allowed = torch.where(allowed.any(-1, keepdim=True), allowed, only_first)
+        self._publish(allowed)
+        return allowed
+
+    def _publish(self, allowed: torch.Tensor) -> None:
+        """Let the spec of the actions allow what the environment allows."""
+        own_mask: Any = self._mask
         own_mask.copy_(allowed)
         container = self.container
         if container is not None:
             # An exploration module may have put another mask into the spec that it was given.
             container.full_action_spec[ACTION].update_mask(self._mask)
-        return allowed
 
 
 def parts_device(entries: TensorDictBase, parts: Iterable[torch.Tensor | None]) -> Any:

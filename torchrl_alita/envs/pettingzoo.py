@@ -414,21 +414,28 @@ class PettingZooEnv(EnvBase):
         if result is None:
             return True, bool(self._terminated[row].any()), False
         seen, paid, terminated, truncated, infos = result
-        left, last = [], False
+        for number in set(range(self.num_agents)).difference(self._living[row]):
+            self._nothing(row, number)
+        stay, cut, last = [], [], False
         for number in self._living[row]:
             agent = self.agents[number]
             reward[number] = paid.get(agent, 0.0)
-            ended = bool(terminated.get(agent, False))
-            if ended or truncated.get(agent, False):
-                left.append(number)
-                last = last or ended
-                self._terminated[row, number] = ended
-        for number in left:
-            self._alive[row, number] = False
-            self._nothing(row, number)
-        self._living[row] = [number for number in self._living[row] if number not in left]
+            if terminated.get(agent, False):
+                last = True
+                self._alive[row, number], self._terminated[row, number] = False, True
+                self._nothing(row, number)
+            else:
+                (cut if truncated.get(agent, False) else stay).append(number)
+        # Who is stopped by a limit still sees what its value would go on from.
+        self._living[row] = sorted(stay + cut)
         self._keep(row, seen, infos)
-        return _GOES_ON if self._living[row] else (True, last, not last)
+        self._living[row], self._whole[row] = stay, self._whole[row] and not cut
+        if not stay:
+            return True, last, not last
+        for number in cut:
+            self._alive[row, number] = False
+            self._allowed[row, number] = self._first
+        return _GOES_ON
 
     def _entries(self, flags: np.ndarray, **agents: torch.Tensor) -> TensorDict:
         def sent(array: np.ndarray) -> torch.Tensor:
