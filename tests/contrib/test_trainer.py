@@ -103,6 +103,20 @@ def test_an_algorithm_makes_the_updates_that_its_settings_ask_for(algorithm, opt
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_a_loss_that_is_nan_ends_the_training(monkeypatch):
+    trainer = make_trainer(config_of("alita", **OFF_POLICY))
+    learner = trainer.optimization_stepper.algorithm
+    update = type(learner).update
+
+    def spoiled(self, batches):
+        logs = update(self, batches)
+        return logs.set("loss_actor", torch.full_like(logs["loss_actor"], torch.nan))
+
+    monkeypatch.setattr(type(learner), "update", spoiled)
+    with pytest.raises(ValueError, match="loss_actor"):
+        trainer.train()
+
+
 def test_the_trainer_logs_what_the_update_says():
     trainer = make_trainer(config_of("alita", **OFF_POLICY))
     trainer.train()

@@ -74,6 +74,13 @@ def test_a_matrix_game_keeps_torchrls_promises():
     check_env_specs(MatrixGame(torch.ones(N, JOINT), num_envs=B), seed=0)
 
 
+def test_a_game_stays_where_its_generator_is():
+    env = random_game()
+    assert env.to("cpu") is env
+    with pytest.raises(ValueError, match="make a new environment with device='meta'"):
+        env.to("meta")
+
+
 def test_a_game_has_the_layout_of_the_house():
     game = random_game()
     assert layout_of(game)[:4] == (N, S, L, True)

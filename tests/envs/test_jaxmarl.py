@@ -140,6 +140,15 @@ def test_an_episode_that_ends_by_itself_is_terminated():
     assert not (rollout["next", "truncated"] & rollout["next", "terminated"]).any()
 
 
+def test_a_limit_on_a_games_rounds_is_no_end_of_the_game():
+    """Coin game has 10 rounds of 10 steps, after which JaxMARL ends it."""
+    env = make_env("jaxmarl/coin_game", num_envs=2, horizon=105, seed=0)
+    after = env.rollout(200)["next"]
+    assert after.shape[1] == 105
+    assert after["truncated"][:, -1].all()
+    assert not after["terminated"].any()
+
+
 def test_the_suite_is_in_the_registry_with_its_arguments():
     assert {SPEAKER, "jaxmarl/overcooked", "jaxmarl/hanabi"} <= set(task_names())
     task = get_task("jaxmarl/MPE_simple_spread_v3")

@@ -257,6 +257,16 @@ def test_images_are_made_small_and_gray():
     assert (image == image[:, :1]).all()
 
 
+@pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("butterfly/")])
+def test_no_game_of_pictures_is_black(name):
+    try:
+        env = make_env(name, seed=0)
+    except ImportError as error:
+        pytest.skip(str(error))
+    seen = env.rollout(2)[OBSERVATION]
+    assert (seen.amax(-1) > seen.amin(-1)).all()
+
+
 def test_an_environment_that_waits_for_its_reset_does_nothing():
     env = PettingZooEnv(Leaving, B, seed=0)
     step = env.rollout(3)[:, -1]["next"].exclude("agents")

@@ -169,6 +169,8 @@ def test_curves_against_processor_seconds_have_their_own_picture(tmp_path):
         ({"task.continuous_actions": True}, None),
         ({"task.unknown": 1}, None),
         ({"n_agents": 2}, None),
+        ({"n-agents": 6}, None),
+        ({"training.horizon": 50}, None),
     ],
 )
 def test_a_ceiling_is_of_the_task_with_the_runs_own_settings(settings, levels):

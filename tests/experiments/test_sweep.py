@@ -15,6 +15,7 @@ from scripts import ROOT
 
 from torchrl_alita import __main__ as command_line
 from torchrl_alita.experiments import make_cells, read_rows, run_cell, run_cells, sweep
+from torchrl_alita.training.command import parse_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -329,3 +330,11 @@ def test_settings_of_a_cell_are_words_that_a_command_line_can_read(tmp_path):
         "--task.penalty=-1e-05", "--algorithm.num-cells", "8", "8", "--init-from", "a/b",
     ]  # fmt: skip
     assert sweep.CellFolder(tmp_path, cell).cell.settings["init_from"] == "a/b"
+
+
+def test_a_setting_without_values_and_one_with_its_group_are_read_as_meant(tmp_path):
+    settings = {"loggers": (), "training.num_envs": 10}
+    cell = dataclasses.replace(cells(1)[0], task="vmas/spread", frames=9_000, settings=settings)
+    config = parse_arguments([*cell.arguments, "--run-dir", str(tmp_path)])
+    assert config.training.loggers == ()
+    assert config.training.num_envs == 10

@@ -14,7 +14,7 @@ from torchrl_alita._checks import check_kind, check_same_shape, require_keys
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 from torchrl_alita.training import Config, make_exploration
-from torchrl_alita.training.learning import Learning
+from torchrl_alita.training.learning import Learning, check_finite
 
 __all__ = ["AlgorithmStepper"]
 
@@ -61,7 +61,7 @@ class AlgorithmStepper(OptimizationStepper):
         >>> env = make_env("vmas/spread", num_envs=5, seed=0)
         >>> stepper = AlgorithmStepper(config, config.build(env))
         >>> collector = Collector(
-        ...     env, stepper.policy, frames_per_batch=20, total_frames=60,
+        ...     env, stepper.policy, frames_per_batch=20, total_frames=60, init_random_frames=20,
         ...     auto_register_policy_transforms=False,
         ... )
         >>> trainer = Trainer(
@@ -136,8 +136,15 @@ class AlgorithmStepper(OptimizationStepper):
         Returns:
             Detached scalars to log: those of the algorithm's ``update``, and none before the
             first update.
+
+        Raises:
+            ValueError: at a NaN or infinity among them; its name and the frame are given.
         """
-        return self.learning.update(sub_batch) if self.learning.ready else TensorDict()
+        if not self.learning.ready:
+            return TensorDict()
+        logs = self.learning.update(sub_batch)
+        check_finite(logs, self.learning.progress["frames"])
+        return logs
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed, replay buffers included."""

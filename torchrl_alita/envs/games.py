@@ -27,7 +27,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._extras import import_extra
 from torchrl_alita.envs import _grid
-from torchrl_alita.envs._saved_state import SavedState
+from torchrl_alita.envs._saved_state import SavedState, StaysOnDevice
 from torchrl_alita.envs.registry import Task
 from torchrl_alita.layout import ACTION, OBSERVATION, REWARD, next_key
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["MarkovGame", "MatrixGame", "draw_game", "game_task"]
 
 
-class MarkovGame(SavedState, EnvBase):
+class MarkovGame(SavedState, StaysOnDevice, EnvBase):
     r"""Markov game of N agents with S states and L actions each, batched.
 
     .. math:: s' \sim T(\cdot \mid s, \mathbf{a}), \qquad r_i = r_i(s, \mathbf{a})

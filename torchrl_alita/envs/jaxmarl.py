@@ -282,6 +282,10 @@ def _compiled(name: str, arguments: str, horizon: int) -> _Game:
     given = json.loads(arguments)
     try:
         made = _made(name, given)
+        if (inner := getattr(made, "num_inner_steps", None)) is not None:
+            # Games of several rounds end for good after the last one. The limit is ours.
+            rounds = max(made.num_outer_steps, horizon // inner + 1)
+            made = _made(name, given | {"num_outer_steps": rounds})
         with naming_arguments(f"JaxMARL's {name!r}", given):
             return _Game(made, horizon)
     except (AttributeError, KeyError, TypeError) as error:

@@ -71,6 +71,8 @@ _NUMBERS = {
     "pursuit_v5": "n_pursuers",
     "pistonball_v6": "n_pistons",
 }
+# Without these, the pictures that a game lets its agents see are black.
+_MADE_WITH = {"cooperative_pong_v6": {"render_mode": "rgb_array"}}
 _MAMUJOCO = (
     "Ant-2x4", "Ant-4x2", "HalfCheetah-2x3", "HalfCheetah-6x1", "Hopper-3x1", "Humanoid-9|8",
     "HumanoidStandup-9|8", "Reacher-2x1", "Swimmer-2x1", "Walker2d-2x3",
@@ -866,7 +868,7 @@ def _maker(suite: str, name: str) -> Callable[..., Any]:
         make = partial(_registered, f"{suite}/{stem}-{version}")
     else:
         make = import_module(f"{package}.{name}").parallel_env
-    return partial(_with_arguments, f"{suite}/{name}", make)
+    return partial(_with_arguments, f"{suite}/{name}", make, **_MADE_WITH.get(name, {}))
 
 
 def _with_arguments(name: str, make: Callable[..., Any], **given: Any) -> Any:

@@ -576,8 +576,7 @@ def _drawn(env: PyBulletEnv, episode: TensorDictBase, size: tuple[int, int]) -> 
                 RuntimeWarning,
                 stacklevel=4,
             )
-            seen = seen.clone().fill_(float("inf"))
-            last = 0
+            last = 0  # said once
         if step % every == 0 or step == len(actions):
             pictures.append(_picture(env, size, f"step {step}  return {returns[step]:.1f}"))
     return pictures

@@ -541,7 +541,7 @@ class SecretRoomSettings(Settings):
     size: int = 25
     """Rows, and columns (the paper: 25)."""
     door_steps: int = 8
-    """Steps that a door stays open after its switch is left, less one (the rules: 8)."""
+    """Steps that a door stays open after it has opened, less one (the rules: 8)."""
     start: Literal["large_room", "corner"] = "large_room"
     """Where agents begin: each in any cell of the large room, or all in its corner."""
     target_room: int = 0

@@ -115,7 +115,7 @@ def _slug(text: str) -> str:
 
 
 def _option(name: str, value: Any) -> list[str]:
-    *prefix, last = name.replace("_", "-").split(".")
+    *prefix, last = name.replace("_", "-").removeprefix("training.").split(".")
     if isinstance(value, bool):
         last, values = (last if value else f"no-{last}"), []
     else:
@@ -124,7 +124,8 @@ def _option(name: str, value: Any) -> list[str]:
     # By itself -1e-05 reads like an option.
     if len(values) == 1 and values[0].startswith("-"):
         return [f"{option}={values[0]}"]
-    return [option, *values]
+    # None at all must be said, too.
+    return [option, *(values or ["[]"])]
 
 
 class CellFolder:

@@ -208,7 +208,10 @@ def _comparison(rows: Sequence[Row], compare: Sequence[str]) -> str:
                 tasks.setdefault(f"{row.task}, {row.frames}", []).append(value)
     shared = found[0].keys() & found[1].keys()
     if not shared:
-        raise ValueError(f"{compare[0]!r} and {compare[1]!r} have no task in common.")
+        raise ValueError(
+            f"{compare[0]!r} and {compare[1]!r} have no task of the same frames in common: "
+            f"{sorted(found[0])}, {sorted(found[1])}."
+        )
     first, second = ({task: tasks[task] for task in sorted(shared)} for tasks in found)
     fewest = min(len(runs) for tasks in (first, second) for runs in tasks.values())
     if fewest < FEWEST_RUNS:

@@ -77,8 +77,9 @@ def run_cells(
 
     A cell that has finished is not trained again; one with a checkpoint goes on from it, bit for
     bit. So a sweep that was stopped, or killed, is started again by the same call. A run that a
-    signal ends is started again twice, one that ends in an error is reported, and the others go
-    on. The processes end with this one.
+    signal ends is started again twice by the local launcher, and one whose node dies by Ray; one
+    that ends in an error is reported, and the others go on. The processes end with this one, but
+    for SLURM's jobs, which go on.
 
     Args:
         cells: to be trained, in this order.

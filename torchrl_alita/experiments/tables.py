@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 RETURN = "evaluation/return_mean"
+# Settings on which a task's ceiling depends, and which a run can change.
+_SIZES = {"n_agents", "horizon"}
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def score_levels(row: Row) -> tuple[float, float] | None:
         settings; None where either is unknown, or where the run changed the number of agents or
         the horizon, on which a ceiling depends.
     """
-    if any(name.rpartition(".")[2] in ("n_agents", "horizon") for name in row.settings):
+    if {name.rpartition(".")[2].replace("-", "_") for name in row.settings} & _SIZES:
         return None
     own = {
         name.removeprefix("task.").replace("-", "_"): value
