@@ -17,6 +17,7 @@ ONE = {
     "evaluation_interval": 50_000,
     "checkpoint_interval": 1_007_616,
     "pictures": False,
+    "algorithm.num_epochs": 2,
     "algorithm.minibatch_size": 1_024,
     "algorithm.exploration_frames": 300_000,
 }

@@ -26,7 +26,7 @@ ONE = {
     "horizon": 300,
     "frames_per_batch": 65_536,
     "evaluation_interval": 500_000,
-    "checkpoint_interval": 6_029_312,
+    "checkpoint_interval": 4_128_768,
     "pictures": False,
 }
 # VMAS's steps cost more, so that the team learns from smaller batches, more often.
@@ -35,6 +35,7 @@ TRANSPORT = {
     "num_envs": 256,
     "frames_per_batch": 10_240,
     "evaluation_interval": 250_000,
+    "algorithm.num_epochs": 2,
     "algorithm.minibatch_size": 1_024,
     "algorithm.exploration_frames": 1_000_000,
 }
@@ -51,36 +52,48 @@ def variant(preset: str | None = None, **settings: object) -> Variant:
     return Variant(algorithm="on_policy_alita", settings={**own, **named})
 
 
+TEAMS = {
+    "ALITA-C": variant(),
+    "ALITA-C without the team's visits": variant(team_visit_coeff=0.0),
+    "ALITA-C without own visits": variant(visit_coeff=0.0),
+    "ALITA-C without influence": variant(transition_coeff=0.0),
+    "ALITA-C without bursts": variant(exploration_start=0.0),
+    "the team's visits, tuned": variant("team_visits"),
+    "ALITA, the paper's parts": variant(**NONE, **PAPER),
+    "no F": variant(**NONE, **PAPER | {"influence_coeff": 0.0}),
+    "no IM": variant(**NONE, influence_coeff=0.1),
+    "EITI": variant(visit_coeff=0.0, team_visit_coeff=0.0),
+    "EDTI, with own visits": variant(team_visit_coeff=0.0, transition_values=True),
+    "Social Influence, with own visits": variant(
+        team_visit_coeff=0.0, transition_coeff=0.0, social_coeff=1.0
+    ),
+    "own visits (dec)": variant(team_visit_coeff=0.0, transition_coeff=0.0),
+    "the team's visits (cen)": variant(visit_coeff=0.0, team_visit_coeff=1.0, transition_coeff=0.0),
+    "RND": variant(**NONE, rnd_coeff=1.0),
+    "MAPPO with bursts": variant(**NONE),
+    "MAPPO": variant(**NONE, exploration_start=0.0),
+}
+
 STUDY = Study(
     name="sparse_onpolicy",
     page="docs/sparse.md",
     tasks={
-        "push_box": (6_029_312, ONE),
-        "secret_room": (6_029_312, ONE),
+        "push_box": (4_128_768, ONE),
+        "secret_room": (4_128_768, ONE),
         "vmas/sparse_transport": (3_000_320, TRANSPORT),
     },
     variants={
-        "ALITA-C": variant(),
-        "ALITA-C without the team's visits": variant(team_visit_coeff=0.0),
-        "ALITA-C without own visits": variant(visit_coeff=0.0),
-        "ALITA-C without influence": variant(transition_coeff=0.0),
-        "ALITA-C without bursts": variant(exploration_start=0.0),
-        "the team's visits, tuned": variant("team_visits"),
-        "ALITA, the paper's parts": variant(**NONE, **PAPER),
-        "no F": variant(**NONE, **PAPER | {"influence_coeff": 0.0}),
-        "no IM": variant(**NONE, influence_coeff=0.1),
-        "EITI": variant(visit_coeff=0.0, team_visit_coeff=0.0),
-        "EDTI, with own visits": variant(team_visit_coeff=0.0, transition_values=True),
-        "Social Influence, with own visits": variant(
-            team_visit_coeff=0.0, transition_coeff=0.0, social_coeff=1.0
-        ),
-        "own visits (dec)": variant(team_visit_coeff=0.0, transition_coeff=0.0),
-        "the team's visits (cen)": variant(
-            visit_coeff=0.0, team_visit_coeff=1.0, transition_coeff=0.0
-        ),
-        "RND": variant(**NONE, rnd_coeff=1.0),
-        "MAPPO with bursts": variant(**NONE),
-        "MAPPO": variant(**NONE, exploration_start=0.0),
+        **TEAMS,
+        # The default of earlier versions.
+        **{
+            f"{name}, two epochs": Variant(
+                algorithm=team.algorithm,
+                settings={**team.settings, "algorithm.num_epochs": 2},
+                tasks=("push_box", "secret_room"),
+            )
+            for name, team in TEAMS.items()
+            if "preset" not in team.settings
+        },
     },
     columns={
         "push_box": (

@@ -115,7 +115,6 @@ class OnPolicyALITASettings(MotivationSettings, WeightSettings, MAPPOSettings):
     value_num_cells = (64, 64)
     share_params = False
     value_norm = False
-    num_epochs = 2
     minibatch_size = 4096
     entropy_coeff = 0.01
     lr = 2e-3
@@ -215,6 +214,7 @@ class OnPolicyALITA(MAPPO):
             gamma=0.98,
             gae_lambda=0.9,
             bonus_lambda=0.9,
+            num_epochs=2,
         ),
     }
 
