@@ -333,8 +333,15 @@ def test_settings_of_a_cell_are_words_that_a_command_line_can_read(tmp_path):
 
 
 def test_a_setting_without_values_and_one_with_its_group_are_read_as_meant(tmp_path):
-    settings = {"loggers": (), "training.num_envs": 10}
+    settings = {
+        "loggers": (),
+        "training.num_envs": 10,
+        "pictures": False,
+        "algorithm.layer_norm": True,
+    }
     cell = dataclasses.replace(cells(1)[0], task="vmas/spread", frames=9_000, settings=settings)
     config = parse_arguments([*cell.arguments, "--run-dir", str(tmp_path)])
     assert config.training.loggers == ()
+    assert not config.training.pictures
+    assert config.algorithm.layer_norm
     assert config.training.num_envs == 10

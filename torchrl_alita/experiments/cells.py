@@ -117,15 +117,17 @@ def _slug(text: str) -> str:
 def _option(name: str, value: Any) -> list[str]:
     *prefix, last = name.replace("_", "-").removeprefix("training.").split(".")
     if isinstance(value, bool):
-        last, values = (last if value else f"no-{last}"), []
-    else:
-        values = [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
+        return [f"--{'.'.join([*prefix, last if value else f'no-{last}'])}"]
     option = f"--{'.'.join([*prefix, last])}"
+    if isinstance(value, (list, tuple)):
+        # That there are none must be said, too.
+        values = [str(v) for v in value] or ["[]"]
+    else:
+        values = [str(value)]
     # By itself -1e-05 reads like an option.
     if len(values) == 1 and values[0].startswith("-"):
         return [f"{option}={values[0]}"]
-    # None at all must be said, too.
-    return [option, *(values or ["[]"])]
+    return [option, *values]
 
 
 class CellFolder:
