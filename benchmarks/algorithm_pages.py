@@ -112,7 +112,7 @@ def line(study: Study, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-TITLES = ("task", "team", "frames", "seeds", "metric", "random", "reached", "best known", "score")
+TITLES = ("task", "team", "frames", "seeds", "metric", "random", "reached", "ceiling", "score")
 
 
 def measured(name: str, studies: Mapping[str, Study]) -> str:
@@ -142,9 +142,9 @@ def measured(name: str, studies: Mapping[str, Study]) -> str:
         )
     note = (
         "Greedy episodes. Interquartile mean [95 % bootstrap interval] over the seeds; of fewer "
-        "than five, each run's figure in the order of the seeds. Best known: a script, an exact "
+        "than five, each run's figure in the order of the seeds. Ceiling: a script, an exact "
         "optimum, or the end of the range; - where none is known. Score: the return on a scale "
-        "from the random team, 0, to the best known, 1. A team's name leads to its study, which "
+        "from the random team, 0, to the ceiling, 1. A team's name leads to its study, which "
         f"has the settings, the command and the other teams. From {', '.join(sources)} of "
         "benchmarks/results by `python benchmarks/algorithm_pages.py`."
     )

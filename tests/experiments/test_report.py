@@ -110,6 +110,7 @@ def command(*words: object) -> int:
     ("words", "said"),
     [
         (["nowhere"], "nowhere holds no rows"),
+        (["run"], "run is a single run"),
         (["."], "line 3, is damaged: it lacks algorithm"),
         (["good", "--metrics", "evaluation/retrun_mean"], "Did you mean 'evaluation/return_mean'?"),
         (["good", "--compare", "a", "c"], "Unknown variant 'c'. Known: ['a', 'b <i>']"),
@@ -128,6 +129,8 @@ def test_what_cannot_be_reported_is_one_line_and_status_2(
         file.write("{}\n")
     write_rows(tmp_path / "good" / "results.jsonl", rows(2))
     write_rows(tmp_path / "empty" / "results.jsonl", [])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
     assert command(*words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -80,7 +80,7 @@ def test_the_score_is_between_a_random_team_and_the_tasks_ceiling(monkeypatch):
     assert score(make_row(task="unknown", final=final, settings={})) is None
     assert score(make_row(task="no such task", final=final, settings={})) is None
     _, cells = results_table([make_row(task="known", final=final, settings={})], [])
-    assert cells == [["best known", "", "1.00"], ["ALITA, marginal", "1", "0.75"]]
+    assert cells == [["ceiling", "", "1.00"], ["ALITA, marginal", "1", "0.75"]]
 
 
 def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):

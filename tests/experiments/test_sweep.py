@@ -332,6 +332,13 @@ def test_settings_of_a_cell_are_words_that_a_command_line_can_read(tmp_path):
     assert sweep.CellFolder(tmp_path, cell).cell.settings["init_from"] == "a/b"
 
 
+def test_a_launcher_that_is_missing_is_named_before_there_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match="ray"):
+        run_cells(cells(1), tmp_path / "out", launcher="ray")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_setting_without_values_and_one_with_its_group_are_read_as_meant(tmp_path):
     settings = {
         "loggers": (),

@@ -29,7 +29,7 @@ from torchrl_alita.envs import (
 )
 from torchrl_alita.envs.registry import TASKS
 from torchrl_alita.saving import preserve_random_state
-from torchrl_alita.training import Config, evaluate, train
+from torchrl_alita.training import Config, evaluate, make_config, train
 from torchrl_alita.training.command import closing_table
 from torchrl_alita.training.evaluation import episode_returns
 from torchrl_alita.training.figures import save_curves, save_gif
@@ -241,6 +241,48 @@ def test_a_nan_reward_stops_training_names_key_and_frame_and_keeps_the_checkpoin
     kept = sorted(path.name[-4:] for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["0000", "0100"]
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+class Blinding(PushBox):
+    """From the third step on agent 1 of the first game sees NaN."""
+
+    def _step(self, tensordict):
+        self.seen = getattr(self, "seen", 0) + 1
+        after = super()._step(tensordict)
+        if self.seen > 2:
+            after["agents", "observation"][0, 1, 0] = torch.nan
+        return after
+
+
+def blinding_task(**options) -> Blinding:
+    options.pop("n_agents")
+    return Blinding(**options)
+
+
+def test_a_nan_that_a_policy_read_is_named_before_anything_is_measured(tmp_path):
+    task = Task(make=blinding_task, metrics=push_box_metrics, n_agents=2, horizon=10)
+    settings = {
+        "num_envs": 5, "frames_per_batch": 50, "total_frames": 100, "evaluation_episodes": 2,
+        "pictures": False, "progress": False, "run_dir": tmp_path / "run",
+    }  # fmt: skip
+    with pytest.raises(NotFinite, match=r"'observation'.*in an evaluation, of agent 1"):
+        train(make_config("mappo", "push_box", settings), task=task)
+    env = Blinding(5, horizon=10, seed=0)
+    with pytest.raises(NotFinite, match=r"'observation'.*in an evaluation, of agent 1"):
+        evaluate(None, env, push_box_metrics, horizon=10, seed=0)
+
+
+def test_a_nan_that_is_collected_is_named_before_it_is_counted(tmp_path, monkeypatch):
+    from torchrl_alita.training import evaluation
+
+    monkeypatch.setattr(evaluation, "check_finite", lambda values, frame: None)
+    task = Task(make=blinding_task, n_agents=2, horizon=10)
+    settings = {
+        "num_envs": 5, "frames_per_batch": 50, "total_frames": 100, "evaluation_episodes": 2,
+        "pictures": False, "progress": False, "run_dir": tmp_path / "run",
+    }  # fmt: skip
+    with pytest.raises(NotFinite, match=r"'observation'.*at frame 50, of agent 1"):
+        train(make_config("mappo", "push_box", settings), task=task)
 
 
 def test_who_was_paid_a_nan_is_named():

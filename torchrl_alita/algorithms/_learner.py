@@ -127,7 +127,7 @@ class OffPolicySettings(LearnerSettings):
     noise_end: float = 0.1
     """Exploration noise at the end, in the same units."""
     noise_frames: int = 125_000
-    """Environment steps over which the noise falls."""
+    """Environment steps over which the noise falls, however long the run is."""
     compile: bool | None = None
     """Compile updates: on a CPU and without a memory as one graph with optimizers and targets,
     otherwise the losses and their gradient. The first update takes tens of seconds, the others

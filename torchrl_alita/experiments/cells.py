@@ -119,11 +119,9 @@ def _option(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{'.'.join([*prefix, last if value else f'no-{last}'])}"]
     option = f"--{'.'.join([*prefix, last])}"
-    if isinstance(value, (list, tuple)):
-        # That there are none must be said, too.
-        values = [str(v) for v in value] or ["[]"]
-    else:
-        values = [str(value)]
+    several = value if isinstance(value, (list, tuple)) else [value]
+    # That there are none must be said, too.
+    values = [str(one) for one in several] or ["[]"]
     # By itself -1e-05 reads like an option.
     if len(values) == 1 and values[0].startswith("-"):
         return [f"{option}={values[0]}"]

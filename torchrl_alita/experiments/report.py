@@ -449,6 +449,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = _parser().parse_args(arguments)
         file = config.dir / "results.jsonl" if config.dir.is_dir() else config.dir
+        if (config.dir / "config.json").is_file():
+            raise ValueError(f"{config.dir} is a single run: give the folder of a sweep.")
         if not file.is_file():
             raise ValueError(f"{config.dir} holds no rows: there is no {file}.")
         report = write_report(

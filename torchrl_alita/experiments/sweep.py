@@ -45,6 +45,8 @@ except ImportError:  # Windows: there nobody keeps two sweeps out of one folder.
 
 __all__ = ["LAUNCHERS", "Outcome", "main", "make_cells", "run_cells"]
 
+# What a launcher needs, and which extra installs it.
+_EXTRAS = {"ray": ("ray", "ray"), "submitit": ("submitit", "slurm")}
 # How often a run is started again that a signal has ended, as when memory runs out.
 _RESTARTS = 2
 # The beginning of what is said of a run that ended with the status of a refusal.
@@ -105,6 +107,9 @@ def run_cells(
     check_at_least_one(workers=workers)
     check_choice("launcher", launcher, sorted(LAUNCHERS))
     out = Path(out)
+    if launcher in _EXTRAS:
+        # Before there is a folder.
+        import_extra(*_EXTRAS[launcher])
     names = [cell.name for cell in cells]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two cells of the sweep have the same folder: {doubled[0]}.")
@@ -262,7 +267,7 @@ def _run_ray(
     ended: Ended,
 ) -> None:
     """Tasks of a Ray cluster; one whose node dies is started again elsewhere."""
-    ray = import_extra("ray", "ray")
+    ray = import_extra(*_EXTRAS["ray"])
     begun = not ray.is_initialized()
     if begun:
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
@@ -303,7 +308,7 @@ def _run_submitit(
     ended: Ended,
 ) -> None:
     """Jobs of SLURM, or processes of submitit where there is no SLURM."""
-    submitit = import_extra("submitit", "slurm")
+    submitit = import_extra(*_EXTRAS["submitit"])
     executor = submitit.AutoExecutor(out / "submitit")
     executor.update_parameters(cpus_per_task=1, slurm_array_parallelism=workers)
     jobs = executor.map_array(partial(run_cell, out.resolve()), [f.cell for f in pending])

@@ -237,7 +237,7 @@ def results_table(
     levels = next(filter(None, map(score_levels, known)), None)
     if levels is not None:
         columns = [*columns, Column("score", score, 2)]
-        references["best known"] = {RETURN: levels[1]}
+        references["ceiling"] = {RETURN: levels[1]}
     cells = []
     for name, metrics in references.items():
         line = [column.reference(metrics) for column in columns]

@@ -55,7 +55,8 @@ class InfluenceLoss(LossModule):
     give it no gradient. ``docs/influence.md`` says when the influence can matter.
 
     Args:
-        actor_network: the policies of all agents.
+        actor_network: the policies of all agents: those that the partner trains, since the
+            influencer's gradient reaches these.
         partner: the loss that holds their critics: MADDPGLoss, or TorchRL's DDPGLoss or
             TD3Loss on a group. It is borrowed: its parameters are no part of this loss.
         team: a :class:`torchrl_alita.Team`, or the index of an influencer, or several. With

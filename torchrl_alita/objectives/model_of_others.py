@@ -88,7 +88,8 @@ class ModelOfOthersLoss(LossModule):
         batch = check_batch(self, tensordict)
         if batch.ndim < 2:
             raise ValueError(
-                f"The next actions need a dimension of time, got the batch {tuple(batch.shape)}."
+                "The next actions need a batch [*B, T] of environments and time, got "
+                f"{tuple(batch.shape)}: of one environment, batch.unsqueeze(0)."
             )
         observation, action, done = (batch.get(key) for key in self.in_keys)
         logits = functional_call(

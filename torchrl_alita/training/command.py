@@ -203,7 +203,7 @@ def parse_arguments(
         raise ValueError("'--' stands before no option.")
     first = _peek(arguments)
     if first.resume is not None:
-        base = config_from_plain(read_config(first.resume))
+        base = _saved_config(first.resume)
         if name not in (None, base.algorithm_name):
             raise ValueError(f"{first.resume} is a run of {base.algorithm_name}, not of {name}.")
     elif name is None and defaults is None:
@@ -232,6 +232,15 @@ def parse_arguments(
         {option: value for option, value in vars(given).items() if option not in named},
         default=base,
     )
+
+
+def _saved_config(run_dir: str) -> Config:
+    """The config of an earlier run, all of it checked."""
+    saved = read_config(run_dir)
+    try:
+        return config_from_plain(saved)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{run_dir}/config.json: {error}") from error
 
 
 def check_option(algorithm: str, name: str) -> None:

@@ -22,7 +22,7 @@ from torchrl_alita.modules._acting import Acting
 from torchrl_alita.saving import preserve_random_state, seed_everything
 from torchrl_alita.training.collection import sides_played, with_memory
 from torchrl_alita.training.config import TrainingSettings
-from torchrl_alita.training.learning import check_allowed
+from torchrl_alita.training.learning import check_allowed, check_finite
 
 __all__ = ["EVALUATION_SEED", "Evaluation", "evaluate", "side_returns"]
 
@@ -66,7 +66,8 @@ def evaluate(
         policy: reads observations, writes actions. None acts uniformly at random.
         env: an environment of its own, ``[B]``.
         metrics: of episodes ``[B, T]``, as a task's. Default: none.
-        horizon: steps of an episode.
+        horizon: steps of an episode, at most: one that the environment ends by itself, or by a
+            limit of its own, is shorter.
         seed: of the initial states, so that evaluations are of the same ones.
         stop_when_done: end with the last episode; environments whose episode has ended wait.
             Otherwise they begin another one, to the horizon.
@@ -78,7 +79,8 @@ def evaluate(
         ``[B, T]``.
 
     Raises:
-        ValueError: for a metric that is not one number, or is named as the evaluation's own.
+        ValueError: for a metric that is not one number, or is named as the evaluation's own; at a
+            NaN or infinity among what is observed or paid.
 
     Examples:
         >>> from torchrl_alita.envs import make_env, spread_metrics
@@ -94,6 +96,7 @@ def evaluate(
         episodes = env.rollout(
             horizon, acting, break_when_any_done=False, break_when_all_done=stop_when_done
         )
+        check_finite(episodes.select(OBSERVATION, next_key(REWARD), strict=False), None)
         given = metrics(episodes) if metrics else {}
     returns = episode_returns(episodes)
     several = sides if sides is not None and len(sides) > 1 else {}

@@ -187,12 +187,12 @@ class NotFinite(ValueError):
     """What an environment or a loss gave cannot be learned from."""
 
 
-def check_finite(values: TensorDictBase, frame: int) -> None:
+def check_finite(values: TensorDictBase, frame: int | None) -> None:
     """Stop at the first NaN or infinity.
 
     Args:
         values: a batch or logs.
-        frame: environment steps made so far.
+        frame: environment steps made so far; None in an evaluation.
 
     Raises:
         NotFinite: if an entry is not finite; its key, the frame and its agents are named.
@@ -212,7 +212,8 @@ def check_finite(values: TensorDictBase, frame: int) -> None:
         bad = ~torch.isfinite(value)
         if count := int(bad.sum()):
             raise NotFinite(
-                f"{count} of {value.numel()} values of {key} are not finite, at frame {frame}"
+                f"{count} of {value.numel()} values of {key} are not finite, "
+                f"{'in an evaluation' if frame is None else f'at frame {frame}'}"
                 f"{_whose(key, bad)}."
             )
 

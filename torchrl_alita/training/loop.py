@@ -273,9 +273,11 @@ class Run:
             batches = iter(self.collection)
             while self.frames < training.total_frames:
                 collected = next(batches)
+                # First of all it is seen whether what was collected is finite.
+                learned = self.learning.learn(collected)
                 logs = _prefix("training", self.collection.rewards(collected))
                 logs |= _prefix("exploration", self.collection.explored(collected))
-                logs |= _prefix("training", self.learning.learn(collected))
+                logs |= _prefix("training", learned)
                 self.progress["wall_seconds"] = time.perf_counter() - self._started
                 if self._passed(training.evaluation_interval):
                     logs |= self._evaluated()
@@ -308,8 +310,9 @@ class Run:
         return ended or self.frames // interval > before // interval
 
     def _log(self, values: Mapping[str, float]) -> None:
-        self.metrics.write(self.progress | dict(values))
-        self.loggers.log(values, step=self.frames)
+        row = self.progress | dict(values)
+        self.metrics.write(row)
+        self.loggers.log(row, step=self.frames)
 
     def _log_distributions(self, collected: TensorDictBase) -> None:
         if self.loggers.take_histograms:
