@@ -17,9 +17,9 @@ def of(agents: int, **settings: object) -> Variant:
     return Variant(algorithm=own.algorithm, settings={**own.settings, "n_agents": agents})
 
 
-def of_two_pushes(agents: int) -> Variant:
+def of_two_pushes(agents: int, **settings: object) -> Variant:
     """The same with a box that two can push, as with two agents."""
-    own = of(agents)
+    own = of(agents, **settings)
     settings = {**own.settings, "task.pushes_needed": 2}
     return Variant(algorithm=own.algorithm, settings=settings, tasks=("push_box",))
 
@@ -37,6 +37,9 @@ STUDY = Study(
         "ALITA-C, three agents, two pushes": of_two_pushes(3),
         "ALITA-C, four agents, two pushes": of_two_pushes(4),
         "MAPPO with bursts, three agents": of(3, **NONE),
+        # The default of earlier versions.
+        "ALITA-C, three agents, two epochs": of(3, num_epochs=2),
+        "ALITA-C, three agents, two pushes, two epochs": of_two_pushes(3, num_epochs=2),
     },
     columns=TWO.columns,
     panels=TWO.panels,

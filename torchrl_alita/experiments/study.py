@@ -127,9 +127,11 @@ class Study:
 
         def place(row: Row) -> tuple[int, int, int, int]:
             task = tasks.index(row.task) if row.task in tasks else len(tasks)
+            # The declared budget first; runs of 0 frames are in every section.
+            asked = self.tasks[row.task][0] if row.task in tasks else row.frames
             known = row.variant in variants
             variant = variants.index(row.variant) if known else len(variants)
-            return task, -row.frames, variant, row.seed
+            return task, abs(row.frames - asked), variant, row.seed
 
         return sorted(rows, key=place)
 
