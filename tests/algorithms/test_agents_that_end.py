@@ -179,3 +179,7 @@ def test_mappos_advantages_end_with_an_agents_own_end():
     values = algorithm.critic(batch.select(*algorithm.critic.in_keys))["agents", "state_value"]
     assert (values == 10).all()
     assert advantages[0, ..., 0].tolist() == [[-9, -3, -2], [0, 0, -2], [0, 0, -2]]
+    # With lambda 1 those of later steps are added, of agents that are still there.
+    algorithm._heads["lambdas"].fill_(1.0)
+    advantages, _ = algorithm.advantages(batch)
+    assert advantages[0, ..., 0].tolist() == [[-9, -3, -3.5], [0, 0, -3], [0, 0, -2]]

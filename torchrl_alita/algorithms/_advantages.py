@@ -52,6 +52,9 @@ def rollout_advantages(
     own = batch.get(next_key(AGENT_TERMINATED), None)
     if own is not None:
         done, terminated = done.unsqueeze(-2) | own, own
+        # Who was stopped by a limit of its own has left, too.
+        stays = batch.get(next_key(ALIVE), None)
+        done = done if stays is None else done | ~stays
     advantages, targets = functional.generalized_advantages(
         rewards, values, following, done, terminated, **returns
     )

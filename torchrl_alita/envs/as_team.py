@@ -67,7 +67,9 @@ def as_team(
     - ``("agents", "alive")`` and ``("agents", "terminated")`` bool ``[*B, N, 1]``, if agents have
       flags of their own. An agent is alive until its flag is set, if only for one step; the
       reward of that step is kept, then its rewards and observations are 0, whatever the
-      environment writes, and of discrete actions only the first is allowed.
+      environment writes, and of discrete actions only the first is allowed. One that is truncated
+      still observes in that step, for its value goes on from there, and stays alive where the
+      episode ends with it.
     - ``"state"`` ``[*B, S]``, if the environment has one or ``state`` names it.
 
     What else the environment writes stays where it is.

@@ -100,8 +100,9 @@ class PettingZooEnv(EnvBase):
     ``"action_mask"`` of observations or infos.
     ``("agents", "alive")`` and ``("agents", "terminated")`` bool ``[B, N, 1]``: an agent that has
     left the environment is not alive; it observes and earns nothing, and of discrete actions only
-    its first is allowed. The reward of the step in which it leaves is kept. The episode ends with
-    its last agent; it terminates if one of those that left last did, else it is truncated.
+    its first is allowed. The reward of the step in which it leaves is kept; one that is truncated
+    still observes in that step, for its value goes on from there, and stays alive where the
+    episode ends with it. The episode ends with its last agent; it terminates if one of those that left last did, else it is truncated.
     ``"episode_seed"`` ``[B, 1]``: with it and the actions the episode can be played again.
 
     Every episode begins with a seed of its own, drawn from the environment's generator.
