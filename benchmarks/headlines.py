@@ -66,7 +66,10 @@ HEADLINES = (
         {
             "joint DQN": ("sparse", "one network over joint actions"),
             "on-policy ALITA (ALITA-C)": ("sparse_onpolicy", "ALITA-C"),
-            "on-policy ALITA, the paper's bonuses": ("sparse_onpolicy", "ALITA, the paper's parts"),
+            "on-policy ALITA, the paper's bonuses": (
+                "sparse_onpolicy",
+                "ALITA, the paper's parts, two epochs",
+            ),
         },
     ),
     Headline(
@@ -76,7 +79,10 @@ HEADLINES = (
         {
             "joint DQN": ("sparse", "one network over joint actions"),
             "on-policy ALITA (ALITA-C)": ("sparse_onpolicy", "ALITA-C"),
-            "on-policy ALITA, the paper's bonuses": ("sparse_onpolicy", "ALITA, the paper's parts"),
+            "on-policy ALITA, the paper's bonuses": (
+                "sparse_onpolicy",
+                "ALITA, the paper's parts, two epochs",
+            ),
         },
     ),
 )
