@@ -2,7 +2,7 @@
 
 python recipes/secret_room.py --help
 python recipes/secret_room.py --run-dir runs/secret_room --seed 1
-python recipes/secret_room.py --algorithm.visit-coeff 0.5 --algorithm.transition-coeff 1
+python recipes/secret_room.py --preset team_visits
 python recipes/secret_room.py joint_dqn --run-dir runs/joint_secret_room
 python recipes/secret_room.py maddpg --exploration independent
 python recipes/secret_room.py --resume runs/NAME
@@ -16,7 +16,7 @@ from torchrl_alita.algorithms import (
     ALITASettings,
     JointDQN,
     MADDPGSettings,
-    OnPolicyALITA,
+    OnPolicyALITASettings,
     QMIXSettings,
 )
 from torchrl_alita.envs import SecretRoomSettings
@@ -45,7 +45,7 @@ LEARNING = {
     "noise_frames": 1_500_000,
 }
 DEFAULTS = {
-    # The bonus for the whole team's seldom visited states; docs/sparse.md says what it reaches.
+    # ALITA-C, with the settings of push_box.py; docs/sparse.md says what it reaches.
     "on_policy_alita": Config(
         task="secret_room",
         # Bonuses are weighed against a reward of 1.
@@ -54,12 +54,12 @@ DEFAULTS = {
             n_agents=2,
             num_envs=1_024,
             horizon=300,
-            total_frames=5_046_272,
+            total_frames=4_128_768,
             frames_per_batch=65_536,
             evaluation_interval=1_000_000,
             checkpoint_interval=2_000_000,
         ),
-        algorithm=OnPolicyALITA.presets["team_visits"],
+        algorithm=OnPolicyALITASettings(),
     ),
     # Off-policy: one network over the joint actions, paid for the team's seldom visited states.
     "joint_dqn": Config(

@@ -17,7 +17,6 @@ ONE = {
     "evaluation_interval": 50_000,
     "checkpoint_interval": 1_007_616,
     "pictures": False,
-    "algorithm.num_epochs": 2,
     "algorithm.minibatch_size": 1_024,
     "algorithm.exploration_frames": 300_000,
 }
@@ -49,6 +48,20 @@ STUDY = Study(
             },
         ),
         "ALITA-C": Variant(algorithm="on_policy_alita"),
+        # The default of earlier versions.
+        "the team's visits, two epochs": Variant(
+            algorithm="on_policy_alita",
+            settings={"preset": "team_visits", "algorithm.num_epochs": 2},
+        ),
+        "MAPPO with bursts, two epochs": Variant(
+            algorithm="on_policy_alita",
+            settings={
+                "algorithm.visit_coeff": 0.0,
+                "algorithm.team_visit_coeff": 0.0,
+                "algorithm.transition_coeff": 0.0,
+                "algorithm.num_epochs": 2,
+            },
+        ),
     },
     columns={
         "": (

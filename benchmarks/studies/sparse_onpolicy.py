@@ -92,7 +92,6 @@ STUDY = Study(
                 tasks=("push_box", "secret_room"),
             )
             for name, team in TEAMS.items()
-            if "preset" not in team.settings
         },
     },
     columns={

@@ -214,7 +214,6 @@ class OnPolicyALITA(MAPPO):
             gamma=0.98,
             gae_lambda=0.9,
             bonus_lambda=0.9,
-            num_epochs=2,
         ),
     }
 
