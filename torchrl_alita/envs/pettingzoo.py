@@ -419,7 +419,9 @@ class PettingZooEnv(EnvBase):
         seen, paid, terminated, truncated, infos = result
         for number in set(range(self.num_agents)).difference(self._living[row]):
             self._nothing(row, number)
-        stay, cut, last = [], [], False
+        last = False
+        stay: list[int] = []
+        cut: list[int] = []
         for number in self._living[row]:
             agent = self.agents[number]
             reward[number] = paid.get(agent, 0.0)
