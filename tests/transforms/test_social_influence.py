@@ -168,5 +168,5 @@ def test_a_model_of_other_actions_is_refused():
         SocialInfluence(model)(steps())
     loss = ModelOfOthersLoss(ModelOfOthers(N, observation_size=O, num_actions=A))
     batch = steps().set("next", TensorDict({"done": torch.zeros(B, 1).bool()}, [B]))
-    with pytest.raises(ValueError, match="need a dimension of time"):
+    with pytest.raises(ValueError, match=r"need a batch .* of environments and time"):
         loss(batch)
