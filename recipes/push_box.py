@@ -56,6 +56,7 @@ DEFAULTS = {
             horizon=300,
             total_frames=4_128_768,
             frames_per_batch=65_536,
+            threads=2,
             evaluation_interval=1_000_000,
             checkpoint_interval=2_000_000,
         ),
