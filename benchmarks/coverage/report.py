@@ -182,8 +182,8 @@ def report() -> None:
     )
     note = (
         "Interval: 95 %, percentile bootstrap of the mean over repetitions. Made by "
-        f"{made_by(first, 'python -m benchmarks.coverage')}. Numbers of both marks, entropies and "
-        "steps to full cover, of each cell: benchmarks/coverage/results.jsonl."
+        f"{made_by(first, 'python -m benchmarks.coverage')}. Shares after M and after M ln M "
+        "steps, entropies and steps to full cover: benchmarks/coverage/results.jsonl."
     )
     draw(raw)
     write_between(PAGE, "coverage", "\n\n".join([page_table(games), findings, note]))
