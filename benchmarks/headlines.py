@@ -29,6 +29,14 @@ class Headline:
     teams: dict[str, tuple[str, str]]
 
 
+SPARSE = {
+    "joint DQN": ("sparse", "one network over joint actions"),
+    "on-policy ALITA (ALITA-C)": ("sparse_onpolicy", "ALITA-C"),
+    "on-policy ALITA, the paper's bonuses": (
+        "sparse_onpolicy",
+        "ALITA, the paper's parts, two epochs",
+    ),
+}
 HEADLINES = (
     Headline(
         "vmas/spread",
@@ -63,27 +71,13 @@ HEADLINES = (
         "push_box",
         Column("boxes an episode: optimum 23.9", "evaluation/boxes_per_episode", 1),
         "docs/sparse.md",
-        {
-            "joint DQN": ("sparse", "one network over joint actions"),
-            "on-policy ALITA (ALITA-C)": ("sparse_onpolicy", "ALITA-C"),
-            "on-policy ALITA, the paper's bonuses": (
-                "sparse_onpolicy",
-                "ALITA, the paper's parts, two epochs",
-            ),
-        },
+        SPARSE,
     ),
     Headline(
         "secret_room",
         Column("episodes solved", "evaluation/success_share"),
         "docs/sparse.md",
-        {
-            "joint DQN": ("sparse", "one network over joint actions"),
-            "on-policy ALITA (ALITA-C)": ("sparse_onpolicy", "ALITA-C"),
-            "on-policy ALITA, the paper's bonuses": (
-                "sparse_onpolicy",
-                "ALITA, the paper's parts, two epochs",
-            ),
-        },
+        SPARSE,
     ),
 )
 

@@ -69,9 +69,12 @@ class Visits:
 def explored(task: str, method: str, config: Config) -> dict[str, Any]:
     """The visits of a team in training, and its reward."""
     settings = {**STUDY.tasks[task][1], **STUDY.variants[method].settings}
-    settings |= {"total_frames": config.batches * settings["frames_per_batch"], "seed": config.seed}
-    # As in the table of two epochs.
-    settings |= {"algorithm.num_epochs": 2}
+    settings |= {
+        "total_frames": config.batches * settings["frames_per_batch"],
+        "seed": config.seed,
+        # As in the table of two epochs.
+        "algorithm.num_epochs": 2,
+    }
     run = make_config(
         STUDY.variants[method].algorithm, task, settings, preset=settings.pop("preset", None)
     )

@@ -5,8 +5,9 @@ ends with its success. Settings were chosen on seeds 100 to 102.
 """
 
 from columns import when
+from studies.sparse_onpolicy import NONE, two_epochs, variant
 
-from torchrl_alita.experiments import Column, Row, Study, Variant
+from torchrl_alita.experiments import Column, Row, Study
 
 ONE = {
     "task.rules": "cmae",
@@ -31,38 +32,17 @@ def first_reward(row: Row) -> float | None:
     return found[0] / 1000 if found else None
 
 
+TEAMS = {
+    "the team's visits": variant("team_visits"),
+    "MAPPO with bursts": variant(**NONE),
+    "ALITA-C": variant(),
+}
+
 STUDY = Study(
     name="sparse_cmae",
     page="docs/sparse.md",
     tasks={"push_box": (1_007_616, ONE), "secret_room": (1_007_616, ONE)},
-    variants={
-        "the team's visits": Variant(
-            algorithm="on_policy_alita", settings={"preset": "team_visits"}
-        ),
-        "MAPPO with bursts": Variant(
-            algorithm="on_policy_alita",
-            settings={
-                "algorithm.visit_coeff": 0.0,
-                "algorithm.team_visit_coeff": 0.0,
-                "algorithm.transition_coeff": 0.0,
-            },
-        ),
-        "ALITA-C": Variant(algorithm="on_policy_alita"),
-        # The default of earlier versions.
-        "the team's visits, two epochs": Variant(
-            algorithm="on_policy_alita",
-            settings={"preset": "team_visits", "algorithm.num_epochs": 2},
-        ),
-        "MAPPO with bursts, two epochs": Variant(
-            algorithm="on_policy_alita",
-            settings={
-                "algorithm.visit_coeff": 0.0,
-                "algorithm.team_visit_coeff": 0.0,
-                "algorithm.transition_coeff": 0.0,
-                "algorithm.num_epochs": 2,
-            },
-        ),
-    },
+    variants={**TEAMS, **two_epochs(TEAMS)},
     columns={
         "": (
             Column("greedy success", SUCCESS, 2),

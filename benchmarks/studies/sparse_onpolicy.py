@@ -5,6 +5,8 @@ the rules of https://arxiv.org/abs/1910.05512. The third game is VMAS's transpor
 the goal alone. A reward is 1; the bonuses are weighed against it.
 """
 
+from collections.abc import Mapping, Sequence
+
 from columns import when
 
 from torchrl_alita.experiments import Column, Study, Variant
@@ -52,6 +54,18 @@ def variant(preset: str | None = None, **settings: object) -> Variant:
     return Variant(algorithm="on_policy_alita", settings={**own, **named})
 
 
+def two_epochs(teams: Mapping[str, Variant], tasks: Sequence[str] | None = None) -> dict:
+    """Teams with the epochs that were the default of earlier versions."""
+    return {
+        f"{name}, two epochs": Variant(
+            algorithm=team.algorithm,
+            settings={**team.settings, "algorithm.num_epochs": 2},
+            tasks=tasks or team.tasks,
+        )
+        for name, team in teams.items()
+    }
+
+
 TEAMS = {
     "ALITA-C": variant(),
     "ALITA-C without the team's visits": variant(team_visit_coeff=0.0),
@@ -84,15 +98,7 @@ STUDY = Study(
     },
     variants={
         **TEAMS,
-        # The default of earlier versions.
-        **{
-            f"{name}, two epochs": Variant(
-                algorithm=team.algorithm,
-                settings={**team.settings, "algorithm.num_epochs": 2},
-                tasks=("push_box", "secret_room"),
-            )
-            for name, team in TEAMS.items()
-        },
+        **two_epochs(TEAMS, ("push_box", "secret_room")),
     },
     columns={
         "push_box": (

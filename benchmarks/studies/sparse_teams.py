@@ -5,7 +5,7 @@ left over; "two pushes" is the box of two agents. Secret Room is solved when all
 room. The learner and its settings are those of two agents, in ``sparse_onpolicy``.
 """
 
-from studies.sparse_onpolicy import NONE, ONE, variant
+from studies.sparse_onpolicy import NONE, ONE, two_epochs, variant
 from studies.sparse_onpolicy import STUDY as TWO
 
 from torchrl_alita.experiments import Study, Variant
@@ -17,12 +17,20 @@ def of(agents: int, **settings: object) -> Variant:
     return Variant(algorithm=own.algorithm, settings={**own.settings, "n_agents": agents})
 
 
-def of_two_pushes(agents: int, **settings: object) -> Variant:
+def of_two_pushes(agents: int) -> Variant:
     """The same with a box that two can push, as with two agents."""
-    own = of(agents, **settings)
+    own = of(agents)
     settings = {**own.settings, "task.pushes_needed": 2}
     return Variant(algorithm=own.algorithm, settings=settings, tasks=("push_box",))
 
+
+TEAMS = {
+    "ALITA-C, three agents": of(3),
+    "ALITA-C, four agents": of(4),
+    "ALITA-C, three agents, two pushes": of_two_pushes(3),
+    "ALITA-C, four agents, two pushes": of_two_pushes(4),
+    "MAPPO with bursts, three agents": of(3, **NONE),
+}
 
 STUDY = Study(
     name="sparse_teams",
@@ -31,16 +39,7 @@ STUDY = Study(
         "push_box": (6_029_312, {**ONE, "task.pushes_needed": 3}),
         "secret_room": (6_029_312, ONE),
     },
-    variants={
-        "ALITA-C, three agents": of(3),
-        "ALITA-C, four agents": of(4),
-        "ALITA-C, three agents, two pushes": of_two_pushes(3),
-        "ALITA-C, four agents, two pushes": of_two_pushes(4),
-        "MAPPO with bursts, three agents": of(3, **NONE),
-        # The default of earlier versions.
-        "ALITA-C, three agents, two epochs": of(3, num_epochs=2),
-        "ALITA-C, three agents, two pushes, two epochs": of_two_pushes(3, num_epochs=2),
-    },
+    variants={**TEAMS, **two_epochs(TEAMS)},
     columns=TWO.columns,
     panels=TWO.panels,
     seeds=range(5),

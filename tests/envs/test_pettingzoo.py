@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -141,12 +142,7 @@ def test_an_agent_that_a_limit_stops_before_the_others_sees_its_last_step_and_no
 def test_what_is_seen_at_a_time_limit_is_what_the_game_shows(limit):
     """A value goes on from there."""
     cycles = T if limit == "the game's" else 10 * T
-    games = []
-
-    def make():
-        games.append(simple_spread_v3.parallel_env(max_cycles=cycles))
-        return games[-1]
-
+    make = partial(simple_spread_v3.parallel_env, max_cycles=cycles)
     env = PettingZooEnv(make, B, seed=0, horizon=T)
     rollout = env.rollout(T)
     after = rollout["next"]

@@ -259,14 +259,18 @@ def blinding_task(**options) -> Blinding:
     return Blinding(**options)
 
 
-def test_a_nan_that_a_policy_read_is_named_before_anything_is_measured(tmp_path):
-    task = Task(make=blinding_task, metrics=push_box_metrics, n_agents=2, horizon=10)
+def train_blinded(task: Task, run_dir: Path) -> None:
     settings = {
         "num_envs": 5, "frames_per_batch": 50, "total_frames": 100, "evaluation_episodes": 2,
-        "pictures": False, "progress": False, "run_dir": tmp_path / "run",
+        "pictures": False, "progress": False, "run_dir": run_dir,
     }  # fmt: skip
+    train(make_config("mappo", "push_box", settings), task=task)
+
+
+def test_a_nan_that_a_policy_read_is_named_before_anything_is_measured(tmp_path):
+    task = Task(make=blinding_task, metrics=push_box_metrics, n_agents=2, horizon=10)
     with pytest.raises(NotFinite, match=r"'observation'.*in an evaluation, of agent 1"):
-        train(make_config("mappo", "push_box", settings), task=task)
+        train_blinded(task, tmp_path / "run")
     env = Blinding(5, horizon=10, seed=0)
     with pytest.raises(NotFinite, match=r"'observation'.*in an evaluation, of agent 1"):
         evaluate(None, env, push_box_metrics, horizon=10, seed=0)
@@ -277,12 +281,8 @@ def test_a_nan_that_is_collected_is_named_before_it_is_counted(tmp_path, monkeyp
 
     monkeypatch.setattr(evaluation, "check_finite", lambda values, frame: None)
     task = Task(make=blinding_task, n_agents=2, horizon=10)
-    settings = {
-        "num_envs": 5, "frames_per_batch": 50, "total_frames": 100, "evaluation_episodes": 2,
-        "pictures": False, "progress": False, "run_dir": tmp_path / "run",
-    }  # fmt: skip
     with pytest.raises(NotFinite, match=r"'observation'.*at frame 50, of agent 1"):
-        train(make_config("mappo", "push_box", settings), task=task)
+        train_blinded(task, tmp_path / "run")
 
 
 def test_who_was_paid_a_nan_is_named():

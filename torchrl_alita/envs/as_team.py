@@ -29,7 +29,7 @@ from torchrl.data import (
 from torchrl.envs import EnvBase, Transform, TransformedEnv
 
 from torchrl_alita._checks import check_at_least_one, check_kind, check_sequence
-from torchrl_alita.envs._grid import AllowedOneHot
+from torchrl_alita.envs._grid import AllowedOneHot, publish_mask
 from torchrl_alita.layout import ACTION, STATE
 
 __all__ = ["TeamLayout", "as_team"]
@@ -545,11 +545,11 @@ class TeamLayout(Transform):
     def _publish(self, allowed: torch.Tensor) -> None:
         """Let the spec of the actions allow what the environment allows."""
         own_mask: Any = self._mask
-        own_mask.copy_(allowed)
         container = self.container
-        if container is not None:
-            # An exploration module may have put another mask into the spec that it was given.
-            container.full_action_spec[ACTION].update_mask(self._mask)
+        if container is None:
+            own_mask.copy_(allowed)
+        else:
+            publish_mask(container, own_mask, allowed)
 
 
 def parts_device(entries: TensorDictBase, parts: Iterable[torch.Tensor | None]) -> Any:

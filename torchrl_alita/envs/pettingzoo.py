@@ -102,7 +102,8 @@ class PettingZooEnv(EnvBase):
     left the environment is not alive; it observes and earns nothing, and of discrete actions only
     its first is allowed. The reward of the step in which it leaves is kept; one that is truncated
     still observes in that step, for its value goes on from there, and stays alive where the
-    episode ends with it. The episode ends with its last agent; it terminates if one of those that left last did, else it is truncated.
+    episode ends with it. The episode ends with its last agent; it terminates if one of those that
+    left last did, else it is truncated.
     ``"episode_seed"`` ``[B, 1]``: with it and the actions the episode can be played again.
 
     Every episode begins with a seed of its own, drawn from the environment's generator.
