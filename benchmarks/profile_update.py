@@ -1,7 +1,7 @@
-"""Where the time of a training iteration goes, by algorithm, before a change and after it.
+"""Where the time of a training iteration goes, by algorithm.
 
-    python benchmarks/profile_update.py --label after   # measure this checkout, then report
-    python benchmarks/profile_update.py --report-only   # the tables, from the results
+    python benchmarks/profile_update.py                # measure, write the results and the tables
+    python benchmarks/profile_update.py --report-only  # the tables, from the results
 
 An iteration of the training loop itself, with a watch around the methods that it calls, and around
 those that an eager update calls; what an update takes beyond its parts is the row "rest". A second
@@ -10,8 +10,6 @@ has kept.
 
 The algorithms take turns, after a round that does not count. Each figure is the median over the
 rounds, in ms for each update; what is done once in an iteration is shared out over its updates.
-The figures of November 24 had the parts of an update measured on their own, so that their rest is
-negative where an update does at once what each does for itself.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import tempfile
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pages
 import torch
@@ -33,7 +31,7 @@ from torch._inductor.utils import fresh_cache
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.training.loop import Run, start
 
-CLOCKS = ("wall_ms", "processor_ms")
+CLOCK = "processor_ms"
 PARTS = {
     "rewards": "intrinsic rewards",
     "maddpg_forward": "MADDPG loss, forward",
@@ -59,8 +57,6 @@ ROWS = {
     "update": "update",
     **{name: f"· {title}" for name, title in PARTS.items()},
     "iteration": "**iteration**",
-    "update_compiled": "update, compiled",
-    "iteration_compiled": "**iteration, compiled**",
 }
 
 
@@ -68,8 +64,6 @@ ROWS = {
 class Config(pages.Config):
     """What to measure."""
 
-    label: Literal["before", "after"] = "after"
-    """Of the figures of this run; those of the other one stay."""
     n_agents: int = 3
     """Agents."""
     rounds: int = 7
@@ -149,10 +143,9 @@ def time_parts(learner: Learner, watch: Stopwatch) -> None:
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """The figures of this label beside those of the other one."""
+    """Every figure, with its circumstances."""
     restart_with_allocator()
-    found = circumstances("profile_update.py", config) | measure_stages(config)
-    return {"labels": MEASUREMENT.results()["labels"] | {config.label: found}}
+    return circumstances("profile_update.py", config) | measure_stages(config)
 
 
 def measure_stages(config: Config) -> dict[str, dict[str, Any]]:
@@ -186,90 +179,61 @@ def measure_stages(config: Config) -> dict[str, dict[str, Any]]:
     return {"stages": stages, "compilation": compilation}
 
 
-Stages = dict[str, dict[str, float]]
+def completed(stages: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Eager and compiled columns, ms by processor, with what follows from the stages."""
+    found = {name: stage[CLOCK] for name, stage in stages.items()}
+    around = {name: found[name] for name in AROUND if name in found}
+    parts = {name: found[name] for name in PARTS if name in found}
+    columns = {
+        "eager": around | parts | {"update": found["update"]},
+        "compiled": around | {"update": found["update_compiled"]},
+    }
+    columns["eager"]["rest"] = found["update"] - sum(parts.values())
+    for column in columns.values():
+        column["iteration"] = sum(around.values()) + column["update"]
+    return columns
 
 
-def completed(stages: Stages) -> Stages:
-    """The stages with what follows from them: the rest and the iterations."""
-
-    def total(*names: str) -> dict[str, float]:
-        there = [stages[name] for name in names if name in stages]
-        return {clock: sum(stage[clock] for stage in there) for clock in CLOCKS}
-
-    parts = total(*PARTS)
-    rest = {clock: stages["update"][clock] - parts[clock] for clock in CLOCKS}
-    full = {**stages, "rest": rest, "iteration": total(*AROUND, "update")}
-    if "update_compiled" in stages:
-        full["iteration_compiled"] = total(*AROUND, "update_compiled")
-    return full
-
-
-def faster(row: str, before: Stages, after: Stages) -> list[str]:
-    """How many times faster a row has become, wall and processor."""
-    first = before.get(row) or before.get(row.removesuffix("_compiled"))
-    # A difference of two figures, as the rest is, has no meaningful ratio.
-    if row == "rest" or not first or row not in after:
-        return ["", ""]
-    return [f"{first[clock] / after[row][clock]:.2f}" for clock in CLOCKS]
-
-
-def stage_table(labels: dict[str, Stages]) -> str:
-    """One algorithm, the labels side by side."""
-    labels = {label: completed(stages) for label, stages in labels.items()}
+def stage_table(stages: dict[str, dict[str, float]]) -> str:
+    """One algorithm, eager and compiled."""
+    columns = completed(stages)
     titles = ["ms for each update"]
-    for label in labels:
-        titles += [label, "share", "processor"]
-    titles += ["times faster", "by processor"]
+    for name in columns:
+        titles += [name, "share"]
     rows = []
     for name, title in ROWS.items():
-        whole = "iteration_compiled" if name.endswith("_compiled") else "iteration"
         cells = []
-        for stages in labels.values():
-            if name in stages:
-                wall, processor = (stages[name][clock] for clock in CLOCKS)
-                share = 100 * wall / stages[whole]["wall_ms"]
-                cells += [f"{wall:.2f}", f"{share:.0f} %", f"{processor:.2f}"]
-            else:
-                cells += ["", "", ""]
+        for column in columns.values():
+            share = 100 * column.get(name, 0.0) / column["iteration"]
+            cells += [f"{column[name]:.2f}", f"{share:.0f} %"] if name in column else ["", ""]
         if any(cells):
-            rows.append([title, *cells, *faster(name, *labels.values())])
+            rows.append([title, *cells])
     return table(titles, rows)
 
 
-def notes(name: str, labels: dict[str, dict[str, Any]]) -> str:
-    """What an iteration takes, and the first compiled update, in words."""
-    iterations, compilations = [], []
-    for label, content in labels.items():
-        stages, updates = completed(content["stages"][name]), content["config"]["updates"]
-        whole, collection = (
-            stages[stage]["wall_ms"] * updates / 1e3 for stage in ("iteration", "collection")
-        )
-        iterations.append(f"{label}, {whole:.2f} s, {collection:.2f} s of them collection")
-        if name in content["compilation"]:
-            seconds = content["compilation"][name]["wall_s"]
-            saved = stages["update"]["wall_ms"] - stages["update_compiled"]["wall_ms"]
-            paid = f", made up for after {1e3 * seconds / saved:,.0f}" if saved > 0 else ""
-            compilations.append(
-                f" The first compiled update, {label}, takes {seconds:.0f} s where the compiler "
-                f"has kept nothing{paid}."
-            )
-    return f"An iteration takes {'; '.join(iterations)}.{''.join(compilations)}"
+def note(stages: dict[str, dict[str, float]], compilation: dict[str, float]) -> str:
+    """What the first compiled update takes, in words."""
+    eager, compiled = (column["update"] for column in completed(stages).values())
+    seconds = compilation["wall_s"]
+    saved = eager - compiled
+    paid = f", made up for after {1e3 * seconds / saved:,.0f}" if saved > 0 else ""
+    return (
+        f"The first compiled update takes {seconds:.0f} s where the compiler has kept "
+        f"nothing{paid}."
+    )
 
 
 def texts(content: dict[str, Any]) -> dict[str, str]:
     """The tables of every algorithm, and how they came about."""
-    labels = content["labels"]
     parts = []
     for name, (title, *_) in ALGORITHMS.items():
-        stages = {label: found["stages"][name] for label, found in labels.items()}
-        parts.append(f"**{title}**\n\n{stage_table(stages)}\n\n{notes(name, labels)}")
-    first = next(iter(labels.values()))["config"]
-    made = ". ".join(f"{label.capitalize()}: {made_by(found)}" for label, found in labels.items())
+        stages, compilation = content["stages"][name], content["compilation"][name]
+        parts.append(f"**{title}**\n\n{stage_table(stages)}\n\n{note(stages, compilation)}")
+    config = content["config"]
     parts.append(
-        f"N={first['n_agents']}, medians over {first['rounds']} rounds; the rest and the iterations "
-        f"are sums of medians. Compiled rows have their share of the compiled iteration, and are "
-        f"compared with the eager ones of before if it had none. {made}. "
-        f"Figures with the least of each: benchmarks/results/profile_update.json."
+        f"N={config['n_agents']}, processor time, medians over {config['rounds']} rounds; the rest "
+        f"and the iterations are sums of medians. {made_by(content)}. Wall time and the least of "
+        f"each: benchmarks/results/profile_update.json."
     )
     return {"profile": "\n\n".join(parts)}
 
