@@ -12,6 +12,7 @@ from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs import Transform
 
 from torchrl_alita._borrow import borrowed
+from torchrl_alita.layout import next_key
 
 
 def check_trained_here(transform: nn.Module) -> None:
@@ -54,50 +55,49 @@ def dtype_beside(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.get_default_dtype()
 
 
-def _reward_spec(transform: Transform, key: NestedKey) -> TensorSpec:
-    """Of a reward that the environment has where the transform stands, without its batch."""
-    rewards = transform.parent.full_reward_spec_unbatched
-    known = list(rewards.keys(True, True))
-    if unravel_key(key) not in known:
-        raise KeyError(
-            f"The environment observes no {unravel_key(key)}, and its rewards are {known}."
+class TransitionTransform(Transform):
+    """Writes one number of each transition for each agent, beside an entry that has the agents.
+
+    It is zero where no transition has been made, and no reward of the environment, so that
+    ``env.reward_key`` works.
+    """
+
+    @property
+    def batch_out_keys(self) -> list[NestedKey]:
+        """What a call on a batch writes."""
+        return [next_key(key) for key in self.out_keys]
+
+    @property
+    def beside(self) -> NestedKey:
+        """An entry of the environment, or a reward of it, with a row for each agent."""
+        key = self.in_keys[0]
+        return key[1:] if key[0] == "next" else key
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        other = tensordict_reset.get(self.beside, None)
+        if other is None:
+            other = self._reward_spec().zero(tensordict_reset.batch_size)
+        zeros = torch.zeros_like(other[..., :1], dtype=dtype_beside(other.dtype))
+        return tensordict_reset.set(self.out_keys[0], zeros)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        check_trained_here(self)
+        if unravel_key(self.beside) in observation_spec.keys(True, True):
+            other = observation_spec[self.beside]
+        else:
+            other = self._reward_spec()
+            other = other.expand(*observation_spec.shape, *other.shape)
+        observation_spec[self.out_keys[0]] = Unbounded(
+            shape=(*other.shape[:-1], 1), dtype=dtype_beside(other.dtype), device=other.device
         )
-    return rewards[key]
+        return observation_spec
 
-
-def set_zeros_at_reset(
-    tensordict_reset: TensorDictBase,
-    key: NestedKey,
-    like: NestedKey,
-    transform: Transform | None = None,
-) -> TensorDictBase:
-    """Zeros where no transition has been made, one for each agent of another entry.
-
-    With a transform the other entry may be a reward of its environment, which no reset has.
-    """
-    other = tensordict_reset.get(like, None)
-    if other is None and transform is not None:
-        other = _reward_spec(transform, like).zero(tensordict_reset.batch_size)
-    zeros = torch.zeros_like(other[..., :1], dtype=dtype_beside(other.dtype))
-    return tensordict_reset.set(key, zeros)
-
-
-def add_spec(
-    observation_spec: Composite,
-    key: NestedKey,
-    like: NestedKey,
-    transform: Transform | None = None,
-) -> Composite:
-    """The observation spec with one more entry: no reward, so ``env.reward_key`` works.
-
-    With a transform the other entry may be a reward of its environment.
-    """
-    if transform is None or unravel_key(like) in observation_spec.keys(True, True):
-        other = observation_spec[like]
-    else:
-        other = _reward_spec(transform, like)
-        other = other.expand(*observation_spec.shape, *other.shape)
-    observation_spec[key] = Unbounded(
-        shape=(*other.shape[:-1], 1), dtype=dtype_beside(other.dtype), device=other.device
-    )
-    return observation_spec
+    def _reward_spec(self) -> TensorSpec:
+        """Of a reward that the environment has where the transform stands, without its batch."""
+        rewards, key = self.parent.full_reward_spec_unbatched, unravel_key(self.beside)
+        known = list(rewards.keys(True, True))
+        if key not in known:
+            raise KeyError(f"The environment observes no {key}, and its rewards are {known}.")
+        return rewards[key]

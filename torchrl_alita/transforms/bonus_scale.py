@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita._checks import (
     check_agents,
@@ -27,7 +25,7 @@ __all__ = ["BonusScale"]
 _LEAST_SCALE = 1e-8
 
 
-class BonusScale(Transform):
+class BonusScale(_transition.TransitionTransform):
     r"""Weighted sum of bonuses in units of their own returns, ``[*B, N, 1] -> [*B, N, 1]``.
 
     .. math::
@@ -201,11 +199,6 @@ class BonusScale(Transform):
         weights = self.coeffs / self.scale
         return sum(weight * bonus.detach() for weight, bonus in zip(weights, bonuses, strict=True))
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         bonuses = self._bonuses(next_tensordict, [key[1:] for key in self.in_keys])
         if not self.frozen:
@@ -217,16 +210,6 @@ class BonusScale(Transform):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         total = self._total(self._bonuses(tensordict, self.in_keys))
         return _transition.set_entry(tensordict, self.batch_out_keys[0], total)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(
-            tensordict_reset, self.out_keys[0], self.in_keys[0][1:], self
-        )
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:], self)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
         returns = state_dict.get(prefix + "returns")

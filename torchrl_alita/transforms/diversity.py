@@ -8,8 +8,6 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents, index_of, scatter_agents
@@ -42,7 +40,7 @@ DISTANCES = ("squared", "euclidean", "brier")
 WEIGHTS = ("exponential", "min_max")
 
 
-class DiversityPenalty(Transform):
+class DiversityPenalty(_transition.TransitionTransform):
     r"""Penalty of the influencees for leaving their policies, Eq. 11, ``-> [*B, N, 1]``.
 
     .. math::
@@ -186,11 +184,6 @@ class DiversityPenalty(Transform):
         omega = (self.omega if self.omega.ndim == 0 else self.omega[:, None, None]).to(distance)
         return (weights * functional.diversity_penalty(distance, novelty, omega)).sum(-2)
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         novelty = next_tensordict.get(self.in_keys[2][1:], None)
         if novelty is None:
@@ -206,12 +199,3 @@ class DiversityPenalty(Transform):
         check_same_shape(tensordict, self.in_keys[2], (*agents, 1))
         penalty = self._penalty(tensordict, tensordict.get(self.in_keys[2]), recurrent=True)
         return _transition.set_entry(tensordict, self.batch_out_keys[0], penalty)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_trained_here(self)
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

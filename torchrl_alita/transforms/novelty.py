@@ -9,15 +9,13 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
 from torch import nn
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._agents import gather_agents, scatter_agents
 from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_agents, check_choice, require_keys
 from torchrl_alita._modes import without_training
-from torchrl_alita.layout import ACTION, NOVELTY, OBSERVATION, next_key
+from torchrl_alita.layout import ACTION, NOVELTY, OBSERVATION
 from torchrl_alita.modules._acting import alone_with
 from torchrl_alita.team import Team
 from torchrl_alita.transforms import _transition
@@ -27,7 +25,7 @@ __all__ = ["NoveltyReward"]
 DISTANCES = ("squared", "euclidean")
 
 
-class NoveltyReward(Transform):
+class NoveltyReward(_transition.TransitionTransform):
     r"""Novelty of what each of K influencers does, Eq. 10, ``-> [*B, N, 1]``.
 
     .. math:: \psi(s_1, a_1) = \|\phi(s_1, a_1) - (s_1, a_1)\|^2
@@ -103,11 +101,6 @@ class NoveltyReward(Transform):
         novelty = novelty.sqrt() if self.distance == "euclidean" else novelty
         return scatter_agents(novelty, influencers, num_agents, -2)
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         return next_tensordict.set(self.out_keys[0], self._novelty(tensordict))
 
@@ -116,12 +109,3 @@ class NoveltyReward(Transform):
         require_keys(tensordict, self.in_keys)
         check_agents(tensordict, self.in_keys)
         return _transition.set_entry(tensordict, self.batch_out_keys[0], self._novelty(tensordict))
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_trained_here(self)
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

@@ -6,8 +6,6 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
 from torch import nn
-from torchrl.data import Composite
-from torchrl.envs import Transform
 from torchrl.envs.transforms.rnd import RunningMeanStd
 
 from torchrl_alita import functional
@@ -27,7 +25,7 @@ from torchrl_alita.transforms import _transition
 __all__ = ["RNDBonus"]
 
 
-class RNDBonus(Transform):
+class RNDBonus(_transition.TransitionTransform):
     r"""Random network distillation for teams, ``-> [*B, N, 1]``.
 
     .. math:: b(s') = \frac{1}{F} \| f(s') - \hat f(s') \|^2
@@ -167,11 +165,6 @@ class RNDBonus(Transform):
             error = error.unsqueeze(-2).expand(*lead, 1)
         return error.to(_transition.dtype_beside(observation.dtype))
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         key = self.in_keys[0][1:]
         require_keys(next_tensordict, [key])
@@ -184,17 +177,6 @@ class RNDBonus(Transform):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         bonus = self._bonus(self._observation(tensordict))
         return _transition.set_entry(tensordict, self.batch_out_keys[0], bonus)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(
-            tensordict_reset, self.out_keys[0], self.in_keys[0][1:]
-        )
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_trained_here(self)
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

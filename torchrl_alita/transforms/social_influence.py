@@ -6,8 +6,6 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
 from torch import nn
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._borrow import borrow
@@ -19,7 +17,6 @@ from torchrl_alita.layout import (
     LOGITS,
     OBSERVATION,
     SOCIAL_INFLUENCE,
-    next_key,
 )
 from torchrl_alita.modules import PoliciesOfOthers
 from torchrl_alita.transforms import _transition
@@ -27,7 +24,7 @@ from torchrl_alita.transforms import _transition
 __all__ = ["SocialInfluence"]
 
 
-class SocialInfluence(Transform):
+class SocialInfluence(_transition.TransitionTransform):
     r"""Bonus for moving the others' actions, ``-> [*B, N, 1]``.
 
     .. math::
@@ -112,11 +109,6 @@ class SocialInfluence(Transform):
         own = torch.eye(taken.shape[-1], dtype=torch.bool, device=taken.device)
         return taken.masked_fill(own, 0).sum(-1, keepdim=True)
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         return next_tensordict.set(self.out_keys[0], self._influence(tensordict))
 
@@ -124,12 +116,3 @@ class SocialInfluence(Transform):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         influence = self._influence(tensordict)
         return _transition.set_entry(tensordict, self.batch_out_keys[0], influence)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_trained_here(self)
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

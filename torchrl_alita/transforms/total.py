@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita._checks import check_non_negative, require_keys
 from torchrl_alita.layout import REWARD, TOTAL_REWARD, next_key
@@ -17,7 +15,7 @@ from torchrl_alita.transforms import _transition
 __all__ = ["TotalReward"]
 
 
-class TotalReward(Transform):
+class TotalReward(_transition.TransitionTransform):
     r"""Weighted sum of the reward and intrinsic ones, ``[*B, N, 1] -> [*B, N, 1]``.
 
     .. math:: r_i = r_i^{ext} + \sum_k c_k r_{i,k}^{int}
@@ -74,9 +72,9 @@ class TotalReward(Transform):
         )
 
     @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
+    def beside(self) -> NestedKey:
+        """The first bonus."""
+        return self.in_keys[1][1:]
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         keys = [key[1:] for key in self.in_keys]
@@ -89,13 +87,3 @@ class TotalReward(Transform):
         require_keys(tensordict, self.in_keys)
         total = self._total(*(tensordict.get(key) for key in self.in_keys))
         return _transition.set_entry(tensordict, self.batch_out_keys[0], total)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(
-            tensordict_reset, self.out_keys[0], self.in_keys[1][1:], self
-        )
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[1][1:], self)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._borrow import borrow
@@ -34,7 +32,7 @@ from torchrl_alita.transforms import _transition
 __all__ = ["TransitionInfluence"]
 
 
-class TransitionInfluence(Transform):
+class TransitionInfluence(_transition.TransitionTransform):
     r"""Bonus for influence on the others' transitions, EITI or EDTI, ``-> [*B, N, 1]``.
 
     .. math::
@@ -210,11 +208,6 @@ class TransitionInfluence(Transform):
         bonus = bonus.to(_transition.dtype_beside(observation.dtype))
         return _transition.set_entry(batch, self.batch_out_keys[0], bonus)
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         keys = (*self.in_keys[:2], *self.optional_keys)
         whole = tensordict.select(*keys, strict=False).set("next", next_tensordict)
@@ -224,12 +217,3 @@ class TransitionInfluence(Transform):
     @dispatch(source="in_keys", dest="batch_out_keys", auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         return self._pay(tensordict)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(tensordict_reset, self.out_keys[0], self.in_keys[0])
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        _transition.check_trained_here(self)
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0])

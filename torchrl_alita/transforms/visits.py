@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
-from torchrl.data import Composite
-from torchrl.envs import Transform
 
 from torchrl_alita import functional
 from torchrl_alita._checks import check_agents, check_at_least_one, check_flag, require_keys
@@ -20,7 +18,7 @@ from torchrl_alita.transforms import _transition
 __all__ = ["VisitBonus"]
 
 
-class VisitBonus(Transform):
+class VisitBonus(_transition.TransitionTransform):
     r"""Bonus for states that were seldom visited, ``-> [*B, N, 1]``.
 
     .. math:: b(s') = \frac{1}{\sqrt{\max(n(s'), 1)}}
@@ -149,11 +147,6 @@ class VisitBonus(Transform):
             bonus = bonus.unsqueeze(-1).expand(observation.shape[:-1])
         return bonus.unsqueeze(-1)
 
-    @property
-    def batch_out_keys(self) -> list[NestedKey]:
-        """What a call on a batch writes."""
-        return [next_key(key) for key in self.out_keys]
-
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         key = self.in_keys[0][1:]
         require_keys(next_tensordict, [key])
@@ -168,13 +161,3 @@ class VisitBonus(Transform):
         observation = self._observation(tensordict)
         bonus = self._bonus(self._codes(observation), observation)
         return _transition.set_entry(tensordict, self.batch_out_keys[0], bonus)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return _transition.set_zeros_at_reset(
-            tensordict_reset, self.out_keys[0], self.in_keys[0][1:]
-        )
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        return _transition.add_spec(observation_spec, self.out_keys[0], self.in_keys[0][1:])
