@@ -274,6 +274,29 @@ def test_another_algorithms_state_is_refused():
         )
 
 
+@pytest.mark.parametrize("other", [{"num_cells": (14,)}, {"num_cells": (13,), "influencers": 1}])
+def test_a_state_of_other_settings_is_refused_before_anything_is_taken_over(other):
+    """Without influence no network's name says who the influencer is."""
+    no_influence = {"influence_coeff": 0.0}
+    torch.manual_seed(0)
+    algorithm = ALITA(ENV, ALITA.Settings(**no_influence, **SMALL))
+    state = ALITA(ENV, ALITA.Settings(**no_influence, **other)).state_dict()
+    before = parameters(algorithm)
+    with pytest.raises(ValueError, match="The state is of "):
+        algorithm.load_state_dict(state)
+    assert not changed(before, parameters(algorithm))
+
+
+def test_a_refused_batch_trains_no_estimator():
+    algorithm = ALITA(ENV, ALITA.Settings(estimator="clones", **SMALL))
+    given = by_name(algorithm, random_batch(), batches(algorithm))
+    given["batch"] = given["batch"].exclude(("next", "agents", "reward"))
+    before = parameters(algorithm)
+    with pytest.raises(KeyError, match="reward"):
+        algorithm.update(given)
+    assert not changed(before, parameters(algorithm))
+
+
 @pytest.mark.parametrize(
     ("key", "width"), [(("agents", "observation"), 4), (("agents", "action"), 3)]
 )

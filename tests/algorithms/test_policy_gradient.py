@@ -380,8 +380,13 @@ def test_an_update_leaves_its_batch_as_it_was(algorithm):
             "observation",
         ),
         (lambda b: b.set(("agents", "action"), torch.zeros(*b.shape, N, A + 1)), ValueError, "act"),
+        (
+            lambda b: b.set(("next", "done"), torch.zeros(*b.shape, 1, dtype=torch.uint8)),
+            TypeError,
+            "done must be bool",
+        ),
     ],
-    ids=["reward", "observation", "width", "action"],
+    ids=["reward", "observation", "width", "action", "flag"],
 )
 def test_a_wrong_batch_is_named_and_is_no_update(algorithm, spoil, error, word):
     env = TargetEnv(discrete=algorithm is DQN, seed=0)
@@ -435,6 +440,7 @@ def test_values_see_their_agent_the_team_or_the_state(algorithm, value_input):
         (TRPO, {"damping": -1.0}, "damping"),
         (ACKTR, {"momentum": 1.0}, "momentum"),
         (ACKTR, {"critic_steps": 0}, "critic_steps"),
+        (ACKTR, {"max_grad_norm": 1.0}, "max_grad_norm"),
         (DQN, {"target_update_interval": 0}, "target_update_interval"),
         (DQN, {"critic_lr": -1.0}, "critic_lr"),
         (DQN, {"loss_function": "l3"}, "loss_function"),

@@ -141,6 +141,15 @@ def test_a_bad_batch_is_an_error_of_the_batch_and_the_next_is_recorded():
     assert recorded.graph is not None
 
 
+def test_a_batch_whose_entries_come_in_another_order_is_the_same_batch():
+    """The order of a saved and loaded batch is another."""
+    recorded = Recorded(lambda batch: TensorDict({"less": (batch["x"] - batch["y"]).sum()}), [])
+    x, y = torch.full((3,), 5.0), torch.full((3,), 1.0)
+    for entries in ({"x": x, "y": y}, {"x": x, "y": y}, {"y": y, "x": x}):
+        assert float(recorded(TensorDict(entries, [3]))["less"]) == 12
+    assert recorded.graph is not None
+
+
 def test_where_recording_fails_one_warning_is_given_and_nothing_was_changed():
     """A value that is read back is no operation that a graph could hold."""
     module, seen = Total(), []

@@ -367,6 +367,22 @@ def test_each_algorithm_refuses_its_own_options_with_the_number(make, options, v
 
 
 @pytest.mark.parametrize("make", OFF_POLICY)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_flags_that_are_not_bool_and_empty_batches_are_refused(make, kind):
+    """The complement of the number 1 is 254, not 0."""
+    algorithm = build(make, ENV, **SMALL)
+    batch = one_agent()
+    numbers = batch.clone().set(("next", "terminated"), batch["next", "terminated"].to(kind))
+    for wrong, error, message in (
+        (numbers, TypeError, "terminated must be bool"),
+        (batch[:0], ValueError, "empty"),
+    ):
+        with pytest.raises(error, match=message):
+            algorithm.update(by_name(algorithm, wrong))
+    assert algorithm.updates == 0
+
+
+@pytest.mark.parametrize("make", OFF_POLICY)
 def test_a_missing_key_is_named_and_the_batch_is_no_update(make):
     algorithm = build(make, ENV, **SMALL)
     with pytest.raises(KeyError, match="terminated"):
@@ -379,7 +395,7 @@ def test_a_batch_of_another_width_is_an_error_with_both_numbers():
     batch["agents", "action"] = torch.zeros(B, 1, A + 1)
     for make in OFF_POLICY[2:]:
         algorithm = build(make, ENV, **SMALL)
-        with pytest.raises(ValueError, match=rf"{A} features, got \(1, {A + 1}\)"):
+        with pytest.raises(ValueError, match=rf"\({B}, 1, {A}\), got \({B}, 1, {A + 1}\)"):
             algorithm.update(by_name(algorithm, batch))
 
 

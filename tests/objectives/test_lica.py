@@ -189,6 +189,17 @@ def test_uniform_policies_have_the_entropy_log_l():
     assert float(losses["entropy"]) == pytest.approx(math.log(3))
 
 
+def test_the_policies_of_the_dead_are_not_trained():
+    loss = lica(table_actor(torch.tensor([[[0.3, 0.0]], [[0.0, 0.5]]])), multilinear(torch.eye(2)))
+    batch = steps_of_a_game(joint_actions(2, 2).float(), torch.zeros(4, 2, 1))
+    alive = torch.ones(*batch.batch_size, 2, 1, dtype=torch.bool)
+    alive[..., 1, :] = False
+    loss(batch.set(("agents", "alive"), alive))["loss_actor"].backward()
+    living, dead = logits_of(loss).grad
+    assert (living != 0).all()
+    assert (dead == 0).all()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [

@@ -237,6 +237,26 @@ def test_the_factors_run_along_with_their_decay_and_the_basis_waits():
     assert bases[1] is not bases[2]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_factors_of_low_rank_have_a_finite_step(seed):
+    """Four one-hot numbers of two values each: single precision's decomposition gave NaN."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(92, 8), nn.Tanh(), nn.Linear(8, OUTPUTS)).float()
+    inputs = torch.nn.functional.one_hot(torch.randint(2, (50, 4)), 23).flatten(1).float()
+    optimizer = KFAC(net, lr=1.0, max_kl=1.0, basis_interval=1)
+    for _ in range(3):
+        optimizer.observe(gaussian(net, inputs))
+        optimizer.zero_grad()
+        net(inputs).sum().backward()
+        optimizer.step()
+    for layer in (net[0], net[2]):
+        state = optimizer.state[layer.weight]
+        factor = state["input_factor"].double()
+        basis, values = state["input_basis"].double(), state["input_values"].double()
+        torch.testing.assert_close(basis * values @ basis.mT, factor, rtol=1e-5, atol=1e-6)
+        assert layer.weight.isfinite().all()
+
+
 def test_kfac_goes_on_from_its_state_bit_for_bit():
     def train(net, optimizer, steps):
         for _ in range(steps):

@@ -19,15 +19,28 @@ from torchrl_alita._checks import (
     check_at_least_one,
     check_kind,
     check_positive,
+    check_same_shape,
     check_share,
     check_tau,
     check_whole,
+    require_keys,
 )
 from torchrl_alita._settings import Settings
 from torchrl_alita.algorithms._compiled import Compiled, differentiate
 from torchrl_alita.algorithms._recorded import Recorded
 from torchrl_alita.data import Replay
-from torchrl_alita.layout import ACTION, LOGITS, layout_of
+from torchrl_alita.layout import (
+    ACTION,
+    AGENT_DONE,
+    AGENT_TERMINATED,
+    DONE,
+    LOGITS,
+    OBSERVATION,
+    REWARD,
+    TERMINATED,
+    layout_of,
+    next_key,
+)
 from torchrl_alita.modules._acting import run_network
 from torchrl_alita.transforms import recurrent_transforms
 
@@ -134,7 +147,8 @@ class OffPolicySettings(LearnerSettings):
     less than without. Results agree up to rounding. Default: only in runs that have enough
     updates to save time."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
-    """Mode of torch.compile; reduce-overhead uses CUDA graphs."""
+    """Mode of torch.compile on a GPU; reduce-overhead uses CUDA graphs. A whole update on a CPU is
+    compiled in its default mode."""
     cuda_graph: bool = False
     """Record a whole update, with optimizers and targets, as one CUDA graph, and replay it. It
     then takes the GPU's time and not Python's. Only on a GPU."""
@@ -193,12 +207,14 @@ class TeamSettings(OffPolicySettings):
             )
 
 
-def make_optimizer(params: nn.Module, *, kind: str = "adam", lr: float) -> torch.optim.Optimizer:
-    """Adam in one kernel for all parameters of a module, or PyMARL's RMSprop.
+def make_optimizer(
+    params: nn.Module | Iterable[torch.Tensor], *, kind: str = "adam", lr: float
+) -> torch.optim.Optimizer:
+    """Adam in one kernel for all parameters, of a module or listed, or PyMARL's RMSprop.
 
     Either can be part of a CUDA graph.
     """
-    own = list(params.parameters())
+    own = list(params.parameters() if isinstance(params, nn.Module) else params)
     capturable = any(param.is_cuda for param in own)
     if capturable:
         lr = torch.tensor(lr, device=own[0].device)
@@ -423,6 +439,30 @@ class Learner:
             check_kind(f"The batch {name!r}", batch, TensorDictBase, "a tensordict")
         return batches
 
+    def _check_transitions(self, batch: TensorDictBase, *, reward: NestedKey = REWARD) -> None:
+        """Raise unless a batch has rows, the layout's shapes, and flags that are bool."""
+        layout, rows = self.layout, batch.batch_size
+        if 0 in rows:
+            raise ValueError(f"The batch is empty: its entries begin with {tuple(rows)}.")
+        agents = (*rows, layout.num_agents)
+        flags = {DONE: (*rows, 1), TERMINATED: (*rows, 1)}
+        for own in (AGENT_DONE, AGENT_TERMINATED):
+            if batch.get(next_key(own), None) is not None:
+                flags[own] = (*agents, 1)
+        shapes = {
+            OBSERVATION: (*agents, layout.observation_size),
+            ACTION: (*agents, layout.action_size),
+            next_key(reward): (*agents, 1),
+            **{next_key(flag): shape for flag, shape in flags.items()},
+        }
+        require_keys(batch, list(shapes))
+        for key, shape in shapes.items():
+            check_same_shape(batch, key, shape)
+        for flag in flags:
+            # TorchRL's losses take the bitwise complement of what is no bool.
+            if (found := batch.get(next_key(flag)).dtype) != torch.bool:
+                raise TypeError(f"{flag} must be bool, got {found}.")
+
     def _losses(self, *batches: TensorDictBase) -> TensorDictBase:
         """All losses of an update; the gradient is of the sum of those named ``loss_*``."""
         raise TypeError(f"{type(self).__name__} has neither _losses nor an update of its own.")
@@ -589,12 +629,11 @@ class Learner:
 
         Raises:
             KeyError: if the state is of another algorithm; the parts are named.
+            ValueError: if it is of other settings: of other influencers, or of networks of
+                another shape. Nothing has been taken over then.
         """
+        self._check_state(state_dict)
         for part, own in (("modules", self.modules), ("optimizers", self.optimizers)):
-            if set(own) != set(state_dict[part]):
-                raise KeyError(
-                    f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
-                )
             for name, member in own.items():
                 # An optimizer keeps the tensors it is given: it must not share them.
                 state = deepcopy(state_dict[part][name])
@@ -604,3 +643,21 @@ class Learner:
         self.updates = state_dict["updates"]
         # The optimizers have other tensors now than those that were recorded.
         self._graphs.clear()
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        """Raise unless it is of such a learner."""
+        for part, own in (("modules", self.modules), ("optimizers", self.optimizers)):
+            if set(own) != set(state_dict[part]):
+                raise KeyError(
+                    f"The state has the {part} {sorted(state_dict[part])}, not {sorted(own)}."
+                )
+        for name, module in self.modules.items():
+            saved = state_dict["modules"][name]
+            for key, value in module.state_dict().items():
+                found = saved.get(key)
+                if isinstance(value, torch.Tensor) and getattr(found, "shape", None) != value.shape:
+                    there = "nothing" if found is None else tuple(found.shape)
+                    raise ValueError(
+                        f"The state is of other settings: {name} has {key} of the shape "
+                        f"{tuple(value.shape)}, there it is {there}."
+                    )

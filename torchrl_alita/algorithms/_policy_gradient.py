@@ -22,7 +22,6 @@ from torchrl_alita.layout import (
     ADVANTAGE,
     ALIVE,
     DONE,
-    OBSERVATION,
     REWARD,
     STATE_VALUE,
     TERMINATED,
@@ -161,13 +160,7 @@ class PolicyGradient(Learner):
         require_keys(batch, self.in_keys)
         if batch.ndim != 2 or 0 in batch.batch_size:
             raise ValueError(f"A rollout is a batch [B, T], got {tuple(batch.batch_size)}.")
-        layout = self.layout
-        for key, width in ((OBSERVATION, layout.observation_size), (ACTION, layout.action_size)):
-            if batch.get(key).shape[-2:] != (layout.num_agents, width):
-                raise ValueError(
-                    f"{key} must be of {layout.num_agents} agents with {width} features, got "
-                    f"{tuple(batch.get(key).shape[-2:])}."
-                )
+        self._check_transitions(batch)
         advantages, targets = rollout_advantages(batch, self.critic, [REWARD], **self._return)
         self.value_norm.update(targets)
         advantages = functional.standardize(

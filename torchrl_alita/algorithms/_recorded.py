@@ -52,7 +52,9 @@ class Recorded:
         form = [_form(batch) for batch in batches]
         if self.failed or form != (self._form or form):
             return self.function(*batches)
-        values = [value for batch in batches for value in _entries(batch).values()]
+        # In the order of the recorded batches, which need not be that of these.
+        names = [list(each) for each in self._form or form]
+        values = [batch.get(n) for batch, own in zip(batches, names, strict=True) for n in own]
         try:
             if self.graph is None:
                 self.graph, self._form = self._record(batches, values), form

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule
 
 from torchrl_alita._checks import check_tau, require_keys
 from torchrl_alita.algorithms._learner import Learner, LearnerSettings, OffPolicySettings
 from torchrl_alita.layout import (
-    ACTION,
     AGENT_DONE,
     AGENT_TERMINATED,
     DONE,
@@ -22,6 +23,7 @@ from torchrl_alita.layout import (
     TERMINATED,
     next_key,
 )
+from torchrl_alita.modules import make_actor
 
 __all__ = [
     "SingleAgent",
@@ -75,6 +77,7 @@ class SingleAgent(Learner):
 
     Settings: ClassVar[type[SingleAgentSettings]] = SingleAgentSettings
     settings: SingleAgentSettings
+    _make_actor: ClassVar[Callable[..., TensorDictModuleBase]] = staticmethod(make_actor)
 
     def __init__(
         self,
@@ -96,22 +99,31 @@ class SingleAgent(Learner):
             "device": self.device,
         }
 
+    @classmethod
+    def make_policy(
+        cls,
+        env: EnvBase,
+        settings: SingleAgentSettings,
+        *,
+        device: torch.device | str | None = None,
+    ) -> TensorDictModuleBase:
+        """The policy, not trained, see :meth:`Learner.make_policy`."""
+        layers: dict[str, Any] = {
+            "num_cells": settings.num_cells,
+            "layer_norm": settings.layer_norm,
+        }
+        return cls._make_actor(env, **layers, device=device)
+
     def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
         """A shallow copy with ``done`` and ``terminated`` for the agent, ``[*B, 1, 1]``.
 
         Raises:
             KeyError: if the batch lacks a key of the layout.
-            ValueError: if an entry has another width.
+            ValueError: if it is empty, or an entry has another shape.
+            TypeError: if a flag is not bool.
         """
-        widths = {OBSERVATION: self.layout.observation_size, ACTION: self.layout.action_size}
-        following = (next_key(OBSERVATION), next_key(REWARD), next_key(DONE), next_key(TERMINATED))
-        require_keys(batch, (*widths, *following))
-        for key, width in widths.items():
-            if batch.get(key).shape[-2:] != (1, width):
-                raise ValueError(
-                    f"{key} must be of 1 agent with {width} features, got "
-                    f"{tuple(batch.get(key).shape[-2:])}."
-                )
+        require_keys(batch, [next_key(OBSERVATION)])
+        self._check_transitions(batch)
         batch = batch.detach()
         for flag, of_agent in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
             batch.set(next_key(of_agent), batch.get(next_key(flag)).unsqueeze(-2))

@@ -74,6 +74,10 @@ class ACKTRSettings(PolicyGradientSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.max_grad_norm != float("inf"):
+            raise ValueError(
+                f"ACKTR has trust regions in place of max_grad_norm, got {self.max_grad_norm}."
+            )
         positive = ("actor_lr", "max_kl", "damping", "critic_lr", "critic_max_kl", "critic_damping")
         check_positive(**{name: getattr(self, name) for name in positive})
         check_at_least_one(basis_interval=self.basis_interval, critic_steps=self.critic_steps)

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import PopArtValueNorm
 
 from torchrl_alita._agents import gather_agents
-from torchrl_alita._checks import check_at_least_one
+from torchrl_alita._checks import check_at_least_one, require_keys
 from torchrl_alita.algorithms._compiled import differentiate
 from torchrl_alita.algorithms._influence import PAPER_INFLUENCE, InfluenceSettings, WeightSettings
 from torchrl_alita.algorithms._learner import make_optimizer
@@ -331,11 +331,25 @@ class ALITA(MADDPG):
             KeyError: if a batch lacks a key.
         """
         batches = self._check_names(batches)
+        # A batch that is refused trains no estimator either.
+        paid = next_key(self.maddpg.tensor_keys.reward)
+        read = [next_key(REWARD) if key == paid else key for key in self.maddpg.in_keys]
+        require_keys(batches["batch"], read)
         logs = TensorDict()
         for estimator in self.estimators:  # Eq. 6, 8
             batch = batches[_name("conditional", estimator.team)]
             logs.update(self._train_estimator(estimator, batch))
         return logs.update(self._step(batches["batch"], batches["recent"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training has changed, and the influencers, which may have been drawn."""
+        return super().state_dict() | {"influencers": list(self.influencers)}
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        super()._check_state(state_dict)
+        own = list(self.influencers)
+        if (found := state_dict.get("influencers", own)) != own:
+            raise ValueError(f"The state is of the influencers {found}, here they are {own}.")
 
     @torch.no_grad()
     def observe(self, rollout: TensorDictBase) -> None:

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import HardUpdate
 
-from torchrl_alita._checks import check_at_least_one, check_positive, check_same_shape, require_keys
+from torchrl_alita._checks import check_at_least_one, check_positive, require_keys
 from torchrl_alita.algorithms._dqn import dqn_losses, make_dqn_loss
 from torchrl_alita.algorithms._learner import Learner, OffPolicySettings, make_optimizer
 from torchrl_alita.layout import (
@@ -21,7 +21,6 @@ from torchrl_alita.layout import (
     AGENT_TERMINATED,
     CHOSEN_ACTION_VALUE,
     DONE,
-    OBSERVATION,
     REWARD,
     STEPS,
     TERMINATED,
@@ -170,14 +169,10 @@ class DQN(Learner):
     def _for_each_agent(self, batch: TensorDictBase) -> TensorDictBase:
         """What is read, with a flag ``done`` and ``terminated`` of each agent, and steps."""
         require_keys(batch, self.in_keys)
-        layout = self.layout
-        agents = (*batch.batch_size, layout.num_agents)
-        check_same_shape(batch, OBSERVATION, (*agents, layout.observation_size))
-        check_same_shape(batch, ACTION, (*agents, layout.action_size))
-        check_same_shape(batch, next_key(REWARD), (*agents, 1))
+        self._check_transitions(batch)
+        agents = (*batch.batch_size, self.layout.num_agents)
         rows = batch.select(*self.in_keys).detach()
         for flag, of_agent in ((DONE, AGENT_DONE), (TERMINATED, AGENT_TERMINATED)):
-            check_same_shape(batch, next_key(flag), (*batch.batch_size, 1))
             value = batch.get(next_key(flag)).unsqueeze(-2).expand(*agents, 1)
             if self._terminated == AGENT_TERMINATED:
                 own = batch.get(next_key(AGENT_TERMINATED))

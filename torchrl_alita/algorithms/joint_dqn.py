@@ -15,7 +15,6 @@ from torchrl_alita._checks import (
     check_at_least_one,
     check_non_negative,
     check_positive,
-    check_same_shape,
     check_share,
     check_tau,
     require_keys,
@@ -296,17 +295,15 @@ class JointDQN(Learner):
     def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
         """What the loss reads, of one agent whose actions are the joint ones."""
         require_keys(batch, self.in_keys)
-        layout, steps = self.layout, self.settings.n_steps
-        agents = (*batch.batch_size, layout.num_agents)
-        check_same_shape(batch, OBSERVATION, (*agents, layout.observation_size))
-        check_same_shape(batch, ACTION, (*agents, layout.action_size))
+        steps = self.settings.n_steps
         reward = REWARD if self.visits is None else self.total_reward.out_keys[0]
-        check_same_shape(batch, next_key(reward), (*agents, 1))
+        self._check_transitions(batch, reward=reward)
         rows = batch.select(*self.in_keys, next_key(reward), STEPS, strict=False).detach()
         if steps > 1:
             check_runs(batch, steps)
             rows = n_step_transitions(rows, gamma=self.settings.gamma, reward=reward)
-        rows.set(next_key(_TEAM_REWARD), rows.get(next_key(reward)).mean(-2))
+        paid = rows.get(next_key(reward)).to(rows.get(OBSERVATION).dtype)
+        rows.set(next_key(_TEAM_REWARD), paid.mean(-2))
         return rows.set(JOINT_ACTION, joint_action_number(rows.get(ACTION)))
 
     def _losses(self, batch: TensorDictBase) -> TensorDict:

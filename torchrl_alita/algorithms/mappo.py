@@ -123,8 +123,9 @@ class MAPPOSettings(GoalSettings, LearnerSettings):
     exploration_spread: float = 1.0
     """How much the strength varies over the environments, from 0 to 1."""
     bonuses: tuple[tuple[str, float], ...] = ()
-    """Names and weights of the bonuses: ``(("visit_bonus", 1.0),)``, on the command line
-    ``visit_bonus 1.0``, reads ``("next", "agents", "visit_bonus")``."""
+    """Names and weights of bonuses that a transform of yours writes: ``(("my_bonus", 1.0),)``, on
+    the command line ``my_bonus 1.0``, reads ``("next", "agents", "my_bonus")``. ``on_policy_alita``
+    has bonuses of its own."""
     reward_weight: float = 1.0
     """Weight of the environment's reward beside the bonuses."""
     bonus_gamma: float = 0.99

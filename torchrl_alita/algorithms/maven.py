@@ -231,6 +231,8 @@ class MAVEN(QMIX):
     def _train_latent_policy(self) -> dict[str, torch.Tensor]:
         """A step for each episode that has ended since the last ones."""
         logs: dict[str, torch.Tensor] = {}
+        # Those that are no longer remembered teach nothing.
+        self.episodes.new = min(self.episodes.new, len(self.episodes.finished))
         while self.episodes.new:
             self.episodes.new -= 1
             batch = self._latent_batch()

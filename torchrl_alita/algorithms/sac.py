@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import SACLoss, ValueEstimators
 
@@ -72,6 +71,7 @@ class SAC(SingleAgent):
     """
 
     stochastic: ClassVar[bool] = True
+    _make_actor = staticmethod(make_gaussian_actor)
     Settings: ClassVar[type[SACSettings]] = SACSettings
     settings: SACSettings
 
@@ -99,24 +99,9 @@ class SAC(SingleAgent):
         self.optimizers = {
             "actor": make_optimizer(self.sac.actor_network_params, lr=settings.lr),
             "qvalue": make_optimizer(self.sac.qvalue_network_params, lr=settings.lr),
-            "alpha": torch.optim.Adam([self.sac.log_alpha], lr=settings.lr, fused=True),
+            "alpha": make_optimizer([self.sac.log_alpha], lr=settings.lr),
         }
         self._compile_losses()
-
-    @classmethod
-    def make_policy(
-        cls,
-        env: EnvBase,
-        settings: SACSettings,
-        *,
-        device: torch.device | str | None = None,
-    ) -> TensorDictModuleBase:
-        """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers: dict[str, Any] = {
-            "num_cells": settings.num_cells,
-            "layer_norm": settings.layer_norm,
-        }
-        return make_gaussian_actor(env, **layers, device=device)
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return scalars(self.sac(self._transitions(batch)))

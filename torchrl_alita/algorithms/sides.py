@@ -453,10 +453,25 @@ class Sides(Learner):
         Returns:
             The same as :meth:`Learner.health`, as ``"good/saturated_share"``.
         """
+        return self._of_sides(batch, "health")
+
+    def distributions(self, batch: TensorDictBase) -> dict[str, torch.Tensor]:
+        """What is worth a histogram, of each side that learns.
+
+        Args:
+            batch: fresh transitions of the whole game.
+
+        Returns:
+            The same as :meth:`Learner.distributions`, with names as in :meth:`health`.
+        """
+        return self._of_sides(batch, "distributions")
+
+    def _of_sides(self, batch: TensorDictBase, method: str) -> dict[str, torch.Tensor]:
+        """What a method of each side that learns says of the side's own batch."""
         return {
             f"{name}/{key}": value
             for name, learner in self.learners.items()
-            for key, value in learner.health(self.actor.view(batch, name)).items()
+            for key, value in getattr(learner, method)(self.actor.view(batch, name)).items()
         }
 
     def state_dict(self) -> dict[str, Any]:

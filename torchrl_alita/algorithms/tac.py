@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
@@ -82,6 +81,7 @@ class TAC(SingleAgent):
     """
 
     stochastic: ClassVar[bool] = True
+    _make_actor = staticmethod(make_gaussian_actor)
     Settings: ClassVar[type[TACSettings]] = TACSettings
     settings: TACSettings
 
@@ -114,21 +114,6 @@ class TAC(SingleAgent):
             "value": make_optimizer(self.tsallis.value_network_params, lr=settings.lr),
         }
         self._compile_losses()
-
-    @classmethod
-    def make_policy(
-        cls,
-        env: EnvBase,
-        settings: TACSettings,
-        *,
-        device: torch.device | str | None = None,
-    ) -> TensorDictModuleBase:
-        """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers: dict[str, Any] = {
-            "num_cells": settings.num_cells,
-            "layer_norm": settings.layer_norm,
-        }
-        return make_gaussian_actor(env, **layers, device=device)
 
     def _losses(self, batch: TensorDictBase) -> TensorDictBase:
         return self.tsallis(self._transitions(batch))

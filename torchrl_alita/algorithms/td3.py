@@ -20,7 +20,7 @@ from torchrl_alita.algorithms._single_agent import (
     scalars,
 )
 from torchrl_alita.layout import ACTION, VALUE
-from torchrl_alita.modules import make_actor, make_critic
+from torchrl_alita.modules import make_critic
 
 __all__ = ["TD3", "TD3Settings"]
 
@@ -108,21 +108,6 @@ class TD3(SingleAgent):
             "qvalue": make_optimizer(self.td3.qvalue_network_params, lr=settings.critic_lr),
         }
         self._compile_losses()
-
-    @classmethod
-    def make_policy(
-        cls,
-        env: EnvBase,
-        settings: TD3Settings,
-        *,
-        device: torch.device | str | None = None,
-    ) -> TensorDictModuleBase:
-        """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers: dict[str, Any] = {
-            "num_cells": settings.num_cells,
-            "layer_norm": settings.layer_norm,
-        }
-        return make_actor(env, **layers, device=device)
 
     def policy_params(self) -> list[tuple[TensorDictBase, TensorDictBase]]:
         """Parameters of the policy, with their targets."""

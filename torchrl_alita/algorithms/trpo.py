@@ -32,6 +32,8 @@ class TRPOSettings(PolicyGradientSettings):
     """
 
     gae_lambda = 0.97
+    max_grad_norm: float = float("inf")
+    """Largest norm of the values' gradient; the policies have their trust region."""
     max_kl: float = 0.01
     """Largest mean divergence of a step (the paper: 0.01)."""
     damping: float = 0.1

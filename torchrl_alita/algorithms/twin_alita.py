@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -31,7 +31,7 @@ from torchrl_alita.layout import (
     TURN,
     next_key,
 )
-from torchrl_alita.modules import Autoencoder, make_actor
+from torchrl_alita.modules import Autoencoder
 from torchrl_alita.objectives import (
     AtPolicy,
     BestOf,
@@ -198,21 +198,6 @@ class TwinALITA(SingleAgent):
         self._add_target = self._compiled(self._target_of)
         self._estimator_gradient = self._compiled(self._estimator_losses, then=differentiate)
 
-    @classmethod
-    def make_policy(
-        cls,
-        env: EnvBase,
-        settings: TwinALITASettings,
-        *,
-        device: torch.device | str | None = None,
-    ) -> TensorDictModuleBase:
-        """The policy of one of the two, not trained, see :meth:`Learner.make_policy`."""
-        layers: dict[str, Any] = {
-            "num_cells": settings.num_cells,
-            "layer_norm": settings.layer_norm,
-        }
-        return make_actor(env, **layers, device=device)
-
     def _build_learners(self, env: EnvBase) -> None:
         """A TD3 for each agent, and the policy of the one whose turn it is."""
         settings = self.settings
@@ -342,6 +327,8 @@ class TwinALITA(SingleAgent):
             KeyError: if a batch lacks a key.
         """
         batches = self._check_names(batches)
+        # A batch that is refused trains no clones either.
+        self._check_transitions(batches["batch"])
         logs = TensorDict()
         if self.estimator is not None:  # Eq. 8
             train_clones = self._recorded("clones", self._train_estimator)

@@ -105,8 +105,6 @@ def check_rollout(loss: LossModule, tensordict: TensorDictBase) -> TensorDictBas
         )
     done = next_key(keys.done)
     check_same_shape(batch, done, (*rows, 1))
-    if batch.get(done).dtype != torch.bool:
-        raise TypeError(f"{done} must be bool, got {batch.get(done).dtype}.")
     if hasattr(keys, "reward"):
         check_same_shape(batch, next_key(keys.reward), (*rows, num_agents, 1))
     return batch

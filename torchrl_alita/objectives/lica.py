@@ -12,7 +12,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_alita import functional
 from torchrl_alita._checks import check_same_shape
-from torchrl_alita.layout import ACTION, DONE, REWARD, TERMINATED, next_key
+from torchrl_alita.layout import ACTION, ALIVE, DONE, REWARD, TERMINATED, next_key
 from torchrl_alita.objectives._batch import batch_mean
 from torchrl_alita.objectives._loss import house_loss
 from torchrl_alita.objectives._rollout import (
@@ -93,6 +93,8 @@ class LICALoss(LossModule):
             reward (NestedKey): read in "next". Default: ``("agents", "reward")``.
             terminated (NestedKey): read in "next". Default: ``"terminated"``.
             done (NestedKey): read in "next". Default: ``"done"``.
+            alive (NestedKey): read where the batch has it: the policies of the dead are not
+                trained, and have no entropy. Default: ``("agents", "alive")``.
         """
 
         action: NestedKey = ACTION
@@ -100,6 +102,7 @@ class LICALoss(LossModule):
         reward: NestedKey = REWARD
         terminated: NestedKey = TERMINATED
         done: NestedKey = DONE
+        alive: NestedKey = ALIVE
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -168,9 +171,13 @@ class LICALoss(LossModule):
         policy = policy_of(self.actor_network, self.actor_network_params, batch)
         losses = self._critic(batch, policy)
         distribution = policy.distribution
-        joint = batch.copy().set(self.tensor_keys.action, distribution.probs)
+        probs, entropy = distribution.probs, distribution.entropy()
+        if (alive := batch.get(self.tensor_keys.alive, None)) is not None:
+            probs = torch.where(alive, probs, probs.detach())
+            entropy = torch.where(alive.squeeze(-1), entropy, 0)
+        joint = batch.copy().set(self.tensor_keys.action, probs)
         value = self._value(joint, self.qvalue_network_params.data).squeeze(-1)
-        entropy = distribution.entropy().mean(-1)
+        entropy = entropy.mean(-1)
         mean_entropy = batch_mean(self, batch, entropy)
         gain = value + self.entropy_coeff / mean_entropy.clamp_min(1e-8) * entropy
         losses.set("loss_actor", self._reduce_loss(-gain, tensordict=batch))

@@ -156,9 +156,11 @@ class KFAC(torch.optim.Optimizer):
             state[name] = torch.lerp(factor, state[name], kept)
         if state["observations"] % options["basis_interval"] == 0:
             for side in ("input", "output"):
-                values, vectors = torch.linalg.eigh(state[f"{side}_factor"])
-                state[f"{side}_values"] = values.clamp_min(0)
-                state[f"{side}_basis"] = vectors
+                factor = state[f"{side}_factor"]
+                # In single precision it fails for some factors of low rank, or gives NaN.
+                values, vectors = torch.linalg.eigh(factor.double())
+                state[f"{side}_values"] = values.clamp_min(0).to(factor.dtype)
+                state[f"{side}_basis"] = vectors.to(factor.dtype)
         state["observations"] += 1
 
     @torch.no_grad()
