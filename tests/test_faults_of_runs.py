@@ -398,7 +398,7 @@ def test_fault_21_a_run_is_prolonged_and_shown_and_logged_otherwise(tmp_path):
     assert read_config(run)["training"]["total_frames"] == 100
     assert list((run / "csv_logs").rglob("*.csv"))
     assert len(list((run / "checkpoints").iterdir())) == 1
-    with pytest.raises(ValueError, match=r"'training.seed': \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"'training.seed': \(0, 1\).* Leave these options out"):
         train(tiny(None, resume=run, seed=1), task=TASK)
 
 
@@ -577,6 +577,35 @@ def test_a_task_that_makes_another_number_of_environments_is_refused(tmp_path):
     task = Task(make=lambda num_envs, **options: TargetEnv(num_envs=3, **options), n_agents=N)
     with pytest.raises(ValueError, match=r"must make 5 environments.*got \(3,\)"):
         train(tiny(tmp_path / "run"), task=task)
+
+
+def test_a_task_that_makes_another_number_of_agents_than_its_own_is_refused():
+    task = Task(make=lambda n_agents, **options: TargetEnv(n_agents=N, **options), n_agents=2)
+    with pytest.raises(ValueError, match=f"must make 2 agents.*got {N}"):
+        make_env(task, num_envs=2)
+
+
+def test_a_file_in_the_place_of_a_runs_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for run_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="file is a file; name a folder"):
+            train(tiny(run_dir), task=TASK)
+
+
+def test_an_error_in_the_users_own_code_says_where(tmp_path, capsys, monkeypatch):
+    """Of an environment that cannot begin; what was asked for wrongly has no line of code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text(
+        "from torchrl_alita.envs import Task\n"
+        "def make(**options):\n"
+        "    return {}['zzz']\n"
+        "task = Task(make=make, n_agents=2)\n"
+    )
+    assert main(["train", "maddpg", "--task", "broken:task"]) == 2
+    assert capsys.readouterr().err == "torchrl-alita: zzz (KeyError, broken.py:3)\n"
+    assert main(["train", "maddpg", "--task", "broken:tusk"]) == 2
+    assert ".py:" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])

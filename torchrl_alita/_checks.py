@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "check_distribution",
     "check_finite",
     "check_flag",
+    "check_folder",
     "check_integer",
     "check_kind",
     "check_non_negative",
@@ -256,7 +258,16 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
                 str(key), [k for k, end in last.items() if end in close], n=1, cutoff=0.0
             )
             hint = f" Did you mean {near[0]}?" if near else ""
+            if wanted in ("is_init", "recurrent_state"):
+                hint = " Append recurrent_transforms(policy) to the environment."
             raise MissingKey(f"The batch has no {key}; it has {', '.join(present)}.{hint}")
+
+
+def check_folder(path: Path) -> None:
+    """Raise a ValueError where a folder cannot be, as a file is in its place or on the way."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{place} is a file; name a folder.")
 
 
 def check_same_shape(tensordict: TensorDictBase, key: NestedKey, shape: Sequence[int]) -> None:

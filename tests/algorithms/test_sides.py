@@ -135,6 +135,7 @@ def test_every_suite_says_who_is_on_which_side(task, sides):
 def test_sides_by_name_are_in_the_order_of_the_agents():
     assert sides_by_name(["eve_0", "bob_0", "eve_1"]) == {"eve": (0, 2), "bob": (1,)}
     assert sides_by_name(["first", "1"]) == {"first": (0,), "agents": (1,)}
+    assert sides_by_name(["boss-3", "boss-10"]) == {"boss": (0, 1)}
 
 
 def test_a_view_has_the_specs_of_its_agents_and_cannot_be_played():

@@ -240,6 +240,30 @@ def test_a_reward_of_everybody_is_each_agents():
     assert env.rollout(2)["next", "agents", "reward"][0].tolist() == [[[2.5]] * 2] * 2
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "error", "message"),
+    [
+        ("reward", None, KeyError, "no reward of the group 'b' in this step"),
+        ("reward", torch.zeros(B, 1), ValueError, "reward of the group 'b' must have the shape"),
+        ("observation", torch.zeros(B, 1, 1), ValueError, "'b' must see 2 numbers.* got 1"),
+    ],
+)
+def test_what_the_specs_promise_and_a_step_does_not_give_is_named(key, value, error, message):
+    class Lacking(Groups):
+        def entries(self, *, step: bool) -> TensorDict:
+            td = super().entries(step=step)
+            if step and value is None:
+                del td["b", key]
+            elif step:
+                td["b"].batch_size = (B,)
+                td["b", key] = value
+            return td
+
+    env = as_team(Lacking({"a": numbers(-1, 1, 2), "b": numbers(0, 3, 5)}))
+    with pytest.raises(error, match=message):
+        env.rollout(2)
+
+
 @pytest.mark.parametrize("kind", [Groups, Brief, Undefined])
 def test_agents_that_end_are_paid_for_it_and_nothing_later(kind):
     spec = {name: Categorical(3, shape=(B, 1)) for name in "abc"}

@@ -93,7 +93,7 @@ def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):
         panels={"": {SHARE: "share"}},
         seeds=(0, 1),
         checks=(("b", "a"),),
-        note="Note.",
+        note={"": "Of others.", "gam": "Of games."},
     )
     # A run ends with a whole batch: at 24 frames of 20. One of 10 frames is another budget.
     rows = [run_of("b", 0, 0.0, 3.0, every=24), run_of("a", 0, 0.0, 1.0, every=10)]
@@ -104,6 +104,7 @@ def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):
     text = study_text(study, rows, tmp_path, link="pictures")
     lines = text.splitlines()
     assert lines[2:4] == ["| a | 2 | 1.0, 3.0 |", "| b | 1 | 3.0 |"]
+    assert "10 frames. Of games. Made by" in text
     assert (
         "- A run of b ends above one of a with probability 0.75: 1 and 2 runs, too few for an"
         in text

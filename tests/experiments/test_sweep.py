@@ -129,6 +129,21 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path, monkeypatch):
             run_cells(cells(2), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("entry", "out", "message"),
+    [
+        ("out/config.json", "out", "holds a single run"),
+        ("out", "out", "out is a file; name a folder"),
+        ("out", "out/below", "out is a file; name a folder"),
+    ],
+)
+def test_a_folder_that_is_none_or_of_a_single_run_is_refused(tmp_path, entry, out, message):
+    (tmp_path / entry).parent.mkdir(exist_ok=True)
+    (tmp_path / entry).write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        run_cells(cells(1), tmp_path / out)
+
+
 def test_a_folder_of_another_sweep_is_refused_and_more_seeds_are_added(tmp_path):
     run_cells(cells(1), tmp_path / "out")
     with pytest.raises(ValueError, match=r"holds another run; .*'frames': \(40, 80\)"):

@@ -171,6 +171,18 @@ class _Block:
     reward: NestedKey
     flags: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """The group's, for errors."""
+        return repr(".".join(self.group)) if self.group else "of all agents"
+
+
+def _given(entries: TensorDictBase, key: NestedKey, block: _Block) -> torch.Tensor:
+    """An entry that the specs promise."""
+    if (value := entries.get(key, None)) is None:
+        raise KeyError(f"The environment gave no {key} of the group {block.name} in this step.")
+    return value
+
 
 class TeamLayout(Transform):
     """The transform of :func:`as_team`.
@@ -455,19 +467,32 @@ class TeamLayout(Transform):
     def _seen(self, block: _Block, own: TensorDictBase) -> torch.Tensor:
         parts = []
         for key, choices in block.observation:
-            value = self._entry(block, own.get(key))
+            value = self._entry(block, _given(own, key, block))
             value = value.float() if choices is None else one_hot(value.long(), choices).float()
             parts.append(value.reshape(*value.shape[: self._lead + 1], -1))
         seen = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if seen.shape[-1] != block.observation_size:
+            raise ValueError(
+                f"The group {block.name} must see {block.observation_size} numbers, as its specs "
+                f"say, got {seen.shape[-1]}."
+            )
         missing = self._size - seen.shape[-1]
         return pad(seen, (0, missing)) if missing else seen
 
     def _paid(self, entries: TensorDictBase, block: _Block, own: TensorDictBase) -> torch.Tensor:
         inside = _listed(block.reward)[: len(block.group)] == list(block.group)
         if block.group and inside:
-            return self._entry(block, own.get(_listed(block.reward)[-1])).float()
-        reward = entries.get(block.reward).float().unsqueeze(self._lead)
-        return reward.expand(*reward.shape[: self._lead], block.count, 1)
+            reward = self._entry(block, _given(own, _listed(block.reward)[-1], block)).float()
+        else:
+            reward = _given(entries, block.reward, block).float().unsqueeze(self._lead)
+            reward = reward.expand(*reward.shape[: self._lead], block.count, 1)
+        shape = (*entries.batch_size, block.count, 1)
+        if reward.shape != shape:
+            raise ValueError(
+                f"The reward of the group {block.name} must have the shape {shape}, got "
+                f"{tuple(reward.shape)}."
+            )
+        return reward
 
     def _agent_flags(
         self,

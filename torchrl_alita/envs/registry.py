@@ -380,7 +380,6 @@ def make_env(
     check_kind("task", task, Task, "a name or a Task")
     if settings is not None:
         task = task.with_settings(settings)
-    asked = n_agents
     n_agents = task.n_agents if n_agents is None else n_agents
     horizon = task.horizon if horizon is None else horizon
     known = {} if n_agents is None else {"n_agents": n_agents}
@@ -400,7 +399,7 @@ def make_env(
             f"The task must make {num_envs} environments, of the batch size ({num_envs},), got "
             f"{tuple(env.batch_size)}."
         )
-    _check_made(env, device, asked)
+    _check_made(env, device, n_agents)
     return _with_real_rewards(env)
 
 

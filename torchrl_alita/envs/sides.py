@@ -33,7 +33,7 @@ def sides_by_name(agents: Iterable[str]) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for index, agent in enumerate(agents):
         check_kind("An agent's name", agent, str, "a text")
-        name = re.sub(r"_?\d+$", "", agent) or "agents"
+        name = re.sub(r"[_-]?\d+$", "", agent) or "agents"
         found[name] = (*found.get(name, ()), index)
     return found
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from torchrl_alita._checks import did_you_mean
 from torchrl_alita.experiments.cells import CellFolder
@@ -252,10 +253,10 @@ def _markdown(
         blocks.append(comparison)
     if overall is not None:
         blocks += ["## Score over all tasks", markdown_table(_OVERALL_TITLES, overall.cells)]
-        blocks.append(f"![Performance profile]({overall.picture.name})")
+        blocks.append(f"![Performance profile]({quote(overall.picture.name)})")
     for part in parts:
         blocks += [f"## {part.title}", markdown_table(part.titles, part.cells)]
-        blocks += [f"![{name}]({path.name})" for name, path in part.pictures]
+        blocks += [f"![{name}]({quote(path.name)})" for name, path in part.pictures]
     blocks.append(f"Made with {versions_text(row for row in rows if row.frames)}.")
     return "\n\n".join(blocks) + "\n"
 

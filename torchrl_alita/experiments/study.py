@@ -81,8 +81,8 @@ class Study:
     """Beginnings of the metrics whose curves are kept."""
     checks: Sequence[tuple[str, str]] = ()
     """Variants that are compared run by run, by the first column."""
-    note: str = ""
-    """Below each table."""
+    note: str | Mapping[str, str] = ""
+    """Below each table, or by the beginnings of the tasks' names, as ``columns``."""
     first: str = "team"
     """Title of the first column."""
 
@@ -226,8 +226,9 @@ def _caption(study: Study, rows: Sequence[Row]) -> str:
         if guessed
         else ""
     )
+    note = study.note if isinstance(study.note, str) else _of_task(study.note, first.task, "")
     return (
-        f"{shown}; {first.frames:,} frames. {study.note} Made by `python benchmarks/study.py "
+        f"{shown}; {first.frames:,} frames. {note} Made by `python benchmarks/study.py "
         f"{study.name}`: {versions_text(trained)}. Command, settings, commit and curve of each run: "
         f"benchmarks/results/{study.name}.jsonl.{commit}"
     )

@@ -21,6 +21,7 @@ import torch
 from torchrl_alita._checks import (
     check_at_least_one,
     check_choice,
+    check_folder,
     check_integer,
     check_sequence,
     is_integer,
@@ -97,8 +98,8 @@ def run_cells(
     Raises:
         TypeError: if the cells are no sequence.
         ValueError: if there is less than one worker, or no such launcher; if another sweep works
-            in the folder, or the folder of a cell holds another
-            run, or two cells have the same task, variant and seed.
+            in the folder, or it is a file or holds a single run, or the folder of a cell holds
+            another run, or two cells have the same task, variant and seed.
         ImportError: if the launcher's package is not installed; the extra is named.
         OSError: if the disk is full; what is there stays, and the same call goes on.
         KeyboardInterrupt: after Ctrl-C, when the runs have written their checkpoints.
@@ -113,6 +114,9 @@ def run_cells(
     names = [cell.name for cell in cells]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two cells of the sweep have the same folder: {doubled[0]}.")
+    check_folder(out)
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} holds a single run; choose another folder for the sweep.")
     out.mkdir(parents=True, exist_ok=True)
     with _only_one(out) as lock:
         folders = [CellFolder(out, cell) for cell in cells]

@@ -25,6 +25,8 @@ __all__ = ["build_learner", "init_policy", "load_policy", "load_side"]
 
 # Of agents that take turns, each is saved under this and its index.
 _IN_TURNS = "policies."
+# Settings that say how fast an update is, and nothing of the policies.
+_OF_SPEED = ("compile", "compile_mode", "cuda_graph", "mixed_precision")
 _CHOSEN = "selection/chosen"
 
 
@@ -188,7 +190,9 @@ def init_policy(algorithm: Learner, path: str | Path) -> None:
         differ += [
             f"{name} ({there[name]} there, {here[name]} here)"
             for name in here
-            if name in there and there[name] != here[name] and not _is_amount(here[name])
+            if name in there
+            and there[name] != here[name]
+            and not (_is_amount(here[name]) or name in _OF_SPEED)
         ]
         if not differ:
             raise

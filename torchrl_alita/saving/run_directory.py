@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torchrl_alita._checks import check_folder
 from torchrl_alita.saving.checkpoint import Checkpoints
 from torchrl_alita.saving.files import write_whole
 
@@ -94,6 +95,7 @@ class RunDirectory:
         self.path = Path(path).absolute()
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep_last=keep_checkpoints)
         if not resume:
+            check_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
         self._unlock = self._lock()
         if resume:
@@ -150,7 +152,8 @@ class RunDirectory:
         }
         if differing:
             raise ValueError(
-                f"{self.path} was started with another config; (saved, asked): {differing}."
+                f"{self.path} was started with another config; (saved, asked): {differing}. "
+                "Leave these options out."
             )
         latest = self.checkpoints.latest()
         if latest is None:

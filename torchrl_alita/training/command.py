@@ -8,6 +8,8 @@ import logging
 import re
 import shutil
 import sys
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -42,15 +44,36 @@ __all__ = [
     "refused",
 ]
 
+_PACKAGE = Path(__file__).parents[1]
+# What is not the user's own code.
+_INSTALLED = (
+    _PACKAGE,
+    *{Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")},
+)
 # What is wrong with what was asked for; everything else is a fault and shows its traceback.
 REFUSALS = (ValueError, TypeError, KeyError, ImportError, OSError)
 
 
 def refused(error: Exception, program: str = "torchrl-alita") -> int:
-    """Say in one line what is wrong with a command line; the exit status of that, 2."""
+    """Say in one line what is wrong with a command line; the exit status of that, 2.
+
+    Of what the user's own code raises, an environment of theirs for example, it says where.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    print(f"{program}: {' '.join(text.split())}{_in_own_code(error)}", file=sys.stderr)
     return 2
+
+
+def _in_own_code(error: Exception) -> str:
+    """The innermost line of the user's own code that this package called, and the error's name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = [Path(frame.filename).is_relative_to(_PACKAGE) for frame in frames]
+    called = frames[package.index(True) :] if any(package) else []
+    own = [f for f in called if not any(Path(f.filename).is_relative_to(p) for p in _INSTALLED)]
+    own = [frame for frame in own if not frame.filename.startswith("<")]
+    if not own:
+        return ""
+    return f" ({type(error).__name__}, {Path(own[-1].filename).name}:{own[-1].lineno})"
 
 
 def quiet_libraries() -> None:
