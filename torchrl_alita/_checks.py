@@ -25,6 +25,7 @@ __all__ = [
     "check_agent_range",
     "check_agents",
     "check_at_least_one",
+    "check_below_one",
     "check_callable",
     "check_choice",
     "check_distribution",
@@ -216,6 +217,14 @@ def check_share(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}.")
+
+
+def check_below_one(**values: float) -> None:
+    """Raise a ValueError for a value outside [0, 1), as of a decay."""
+    check_number(**values)
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")
 
 
 def check_tau(tau: float) -> None:

@@ -11,7 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
-from torchrl_alita._checks import check_at_least_one, check_positive, check_share
+from torchrl_alita._checks import check_at_least_one, check_below_one, check_positive
 from torchrl_alita.algorithms._policy_gradient import PolicyGradient, PolicyGradientSettings
 from torchrl_alita.layout import STATE_VALUE
 from torchrl_alita.modules import make_linear_actor, make_linear_value
@@ -81,10 +81,8 @@ class ACKTRSettings(PolicyGradientSettings):
         positive = ("actor_lr", "max_kl", "damping", "critic_lr", "critic_max_kl", "critic_damping")
         check_positive(**{name: getattr(self, name) for name in positive})
         check_at_least_one(basis_interval=self.basis_interval, critic_steps=self.critic_steps)
-        for name in ("factor_decay", "momentum", "critic_factor_decay"):
-            check_share(**{name: getattr(self, name)})
-            if getattr(self, name) == 1:
-                raise ValueError(f"{name} must be below 1, got 1.")
+        decays = ("factor_decay", "momentum", "critic_factor_decay")
+        check_below_one(**{name: getattr(self, name) for name in decays})
 
 
 class ACKTR(PolicyGradient):

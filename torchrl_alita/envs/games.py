@@ -19,10 +19,10 @@ from torchrl.envs import EnvBase
 
 from torchrl_alita._checks import (
     check_at_least_one,
+    check_below_one,
     check_distribution,
     check_finite,
     check_integer,
-    check_number,
     checked_seed,
 )
 from torchrl_alita._extras import import_extra
@@ -112,9 +112,7 @@ class MarkovGame(SavedState, StaysOnDevice, EnvBase):
         check_at_least_one(num_envs=num_envs)
         if horizon is not None:
             check_at_least_one(horizon=horizon)
-        check_number(discount=discount)
-        if not 0 <= discount < 1:
-            raise ValueError(f"discount must be at least 0 and below 1, got {discount}.")
+        check_below_one(discount=discount)
         super().__init__(device=device, batch_size=[num_envs])
         self.discount = float(discount)
         self.horizon = horizon

@@ -10,7 +10,13 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.data import Bounded, Composite, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs import ExplorationType, exploration_type
 
-from torchrl_alita._checks import check_at_least_one, check_number, check_share, require_keys
+from torchrl_alita._checks import (
+    check_at_least_one,
+    check_below_one,
+    check_number,
+    check_share,
+    require_keys,
+)
 from torchrl_alita.layout import ACTION
 from torchrl_alita.modules.one_hot import one_hot
 
@@ -382,9 +388,8 @@ def _check_arguments(
     agreement: float, persistence: float, spread: float, burst_length: float, burst_share: float
 ) -> None:
     check_share(agreement=agreement, spread=spread)
-    check_number(persistence=persistence, burst_length=burst_length, burst_share=burst_share)
-    if not 0 <= persistence < 1:
-        raise ValueError(f"persistence must be at least 0 and below 1, got {persistence}.")
+    check_below_one(persistence=persistence)
+    check_number(burst_length=burst_length, burst_share=burst_share)
     if not 1 <= burst_length < math.inf:
         raise ValueError(f"burst_length must be finite and at least 1, got {burst_length}.")
     if not 0 < burst_share <= 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchrl_alita._checks import check_number
+from torchrl_alita._checks import check_below_one
 
 __all__ = ["OwnGradient"]
 
@@ -46,9 +46,7 @@ class OwnGradient(nn.Module):
 
     def __init__(self, decay: float = 0.99):
         super().__init__()
-        check_number(decay=decay)
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay}.")
+        check_below_one(decay=decay)
         self.decay = float(decay)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("count", torch.zeros(()))

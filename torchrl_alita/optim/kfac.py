@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from torchrl_alita._checks import check_at_least_one, check_positive, check_share
+from torchrl_alita._checks import check_at_least_one, check_below_one, check_positive
 from torchrl_alita.modules.stacked_linear import StackedLinear
 
 __all__ = ["KFAC"]
@@ -79,11 +79,8 @@ class KFAC(torch.optim.Optimizer):
         basis_interval: int = 10,
     ):
         check_positive(lr=lr, max_kl=max_kl, damping=damping)
-        check_share(momentum=momentum, decay=decay)
+        check_below_one(momentum=momentum, decay=decay)
         check_at_least_one(basis_interval=basis_interval)
-        for name, value in (("momentum", momentum), ("decay", decay)):
-            if value == 1:
-                raise ValueError(f"{name} must be below 1, got {value}.")
         self.layers: list[Layer] = [part for part in module.modules() if isinstance(part, Layer)]
         params = [param for layer in self.layers for param in layer.parameters()]
         known = {id(param) for param in params}

@@ -10,10 +10,10 @@ from tensordict.nn import dispatch
 
 from torchrl_alita._checks import (
     check_agents,
+    check_below_one,
     check_finite,
     check_flag,
     check_non_negative,
-    check_number,
     check_share,
     require_keys,
 )
@@ -95,9 +95,7 @@ class BonusScale(_transition.TransitionTransform):
         super().__init__(in_keys=[next_key(key) for key in coeffs], out_keys=[intrinsic_reward])
         check_non_negative(**{str(key): value for key, value in coeffs.items()})
         check_share(gamma=gamma)
-        check_number(decay=decay)
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay}.")
+        check_below_one(decay=decay)
         check_flag(frozen=frozen)
         self.frozen = frozen
         self.gamma, self.decay = float(gamma), float(decay)
