@@ -592,6 +592,23 @@ def test_a_file_in_the_place_of_a_runs_folder_is_named(tmp_path):
             train(tiny(run_dir), task=TASK)
 
 
+def test_a_bonus_that_nothing_writes_is_one_line(tmp_path, capsys):
+    words = [
+        "--algorithm.bonuses",
+        "my_bonus",
+        "1.0",
+        "--num-envs",
+        "5",
+        "--frames-per-batch",
+        "50",
+    ]
+    words += ["--evaluation-episodes", "5", "--run-dir", str(tmp_path / "run"), "--no-progress"]
+    assert main(["train", "mappo", "--task", "push_box", "--horizon", "10", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "The batch has no ('next', 'agents', 'my_bonus')" in error
+
+
 def test_an_error_in_the_users_own_code_says_where(tmp_path, capsys, monkeypatch):
     """Of an environment that cannot begin; what was asked for wrongly has no line of code."""
     monkeypatch.chdir(tmp_path)

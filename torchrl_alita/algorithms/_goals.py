@@ -23,7 +23,7 @@ class GoalSettings(Settings):
     def __post_init__(self):
         super().__post_init__()
         check_whole(0, own_features=self.own_features)
-        if self.goal_attention and not self.num_cells:
+        if self.goal_attention and not getattr(self, "num_cells", ()):
             raise ValueError("goal_attention is as wide as the first of num_cells, got ().")
         if getattr(self, "recurrent", False) and self.goal_attention:
             raise ValueError("goal_attention has no memory: recurrent must be False.")

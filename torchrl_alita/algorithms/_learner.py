@@ -445,7 +445,7 @@ class Learner:
         if 0 in rows:
             raise ValueError(f"The batch is empty: its entries begin with {tuple(rows)}.")
         agents = (*rows, layout.num_agents)
-        flags = {DONE: (*rows, 1), TERMINATED: (*rows, 1)}
+        flags: dict[NestedKey, tuple[int, ...]] = {DONE: (*rows, 1), TERMINATED: (*rows, 1)}
         for own in (AGENT_DONE, AGENT_TERMINATED):
             if batch.get(next_key(own), None) is not None:
                 flags[own] = (*agents, 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
+from torchrl_alita._checks import MissingKey
 from torchrl_alita._settings import field_docs, type_hints
 from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, get_algorithm
 from torchrl_alita.envs import get_task, task_names
@@ -143,7 +144,8 @@ def _train(
                 raise SystemExit(refused(error, program)) from None
             try:
                 summary = run.to_end()
-            except (OSError, NotFinite) as error:  # The disk is full; a reward is NaN.
+            # The disk is full; a reward is NaN; nothing writes a bonus that was asked for.
+            except (OSError, NotFinite, MissingKey) as error:
                 raise SystemExit(refused(error, program)) from None
     except KeyboardInterrupt:
         print(f"{program}: stopped by Ctrl-C.", file=sys.stderr)
