@@ -232,7 +232,7 @@ def texts(content: dict[str, Any]) -> dict[str, str]:
     config = content["config"]
     parts.append(
         f"N={config['n_agents']}, processor time, medians over {config['rounds']} rounds; the rest "
-        f"and the iterations are sums of medians. {made_by(content)}. Wall time and the least of "
+        f"and the iterations are sums of medians. Made by {made_by(content)}. Wall time and the least of "
         f"each: benchmarks/results/profile_update.json."
     )
     return {"profile": "\n\n".join(parts)}
