@@ -653,9 +653,10 @@ class Learner:
                 )
         for name, module in self.modules.items():
             saved = state_dict["modules"][name]
-            for key, value in module.state_dict().items():
+            # What is counted or remembered may have another shape.
+            for key, value in module.named_parameters():
                 found = saved.get(key)
-                if isinstance(value, torch.Tensor) and getattr(found, "shape", None) != value.shape:
+                if getattr(found, "shape", None) != value.shape:
                     there = "nothing" if found is None else tuple(found.shape)
                     raise ValueError(
                         f"The state is of other settings: {name} has {key} of the shape "
