@@ -588,7 +588,7 @@ def test_a_task_that_makes_another_number_of_agents_than_its_own_is_refused():
 def test_a_file_in_the_place_of_a_runs_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for run_dir in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match="file is a file; name a folder"):
+        with pytest.raises(OSError, match="file is a file; name a folder"):
             train(tiny(run_dir), task=TASK)
 
 

@@ -273,10 +273,10 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise a ValueError where a folder cannot be, as a file is in its place or on the way."""
+    """Raise a NotADirectoryError where a file is in a folder's place or on the way to it."""
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
-            raise ValueError(f"{place} is a file; name a folder.")
+            raise NotADirectoryError(f"{place} is a file; name a folder.")
 
 
 def check_same_shape(tensordict: TensorDictBase, key: NestedKey, shape: Sequence[int]) -> None:

@@ -130,17 +130,17 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("entry", "out", "message"),
+    ("entry", "out", "error", "message"),
     [
-        ("out/config.json", "out", "holds a single run"),
-        ("out", "out", "out is a file; name a folder"),
-        ("out", "out/below", "out is a file; name a folder"),
+        ("out/config.json", "out", ValueError, "holds a single run"),
+        ("out", "out", OSError, "out is a file; name a folder"),
+        ("out", "out/below", OSError, "out is a file; name a folder"),
     ],
 )
-def test_a_folder_that_is_none_or_of_a_single_run_is_refused(tmp_path, entry, out, message):
+def test_a_folder_that_is_none_or_of_a_single_run_is_refused(tmp_path, entry, out, error, message):
     (tmp_path / entry).parent.mkdir(exist_ok=True)
     (tmp_path / entry).write_text("{}")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         run_cells(cells(1), tmp_path / out)
 
 

@@ -55,13 +55,17 @@ _INSTALLED = (
 REFUSALS = (ValueError, TypeError, KeyError, ImportError, OSError)
 
 
-def refused(error: Exception, program: str = "torchrl-alita") -> int:
+def refused(error: Exception, program: str = "torchrl-alita", *, own_code: bool = False) -> int:
     """Say in one line what is wrong with a command line; the exit status of that, 2.
 
-    Of what the user's own code raises, an environment of theirs for example, it says where.
+    With ``own_code``, where the user's own code was at work, an environment of theirs for
+    example, it says on which of its lines.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    print(f"{program}: {' '.join(text.split())}{_in_own_code(error)}", file=sys.stderr)
+    print(
+        f"{program}: {' '.join(text.split())}{_in_own_code(error) if own_code else ''}",
+        file=sys.stderr,
+    )
     return 2
 
 
@@ -141,7 +145,7 @@ def _train(
                 quiet_libraries()
                 run = opened.enter_context(start(config))
             except REFUSALS as error:
-                raise SystemExit(refused(error, program)) from None
+                raise SystemExit(refused(error, program, own_code=True)) from None
             try:
                 summary = run.to_end()
             # The disk is full; a reward is NaN; nothing writes a bonus that was asked for.

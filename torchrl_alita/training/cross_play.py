@@ -235,7 +235,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.json is not None:
             given.json.write_text(json.dumps(rows, indent=1) + "\n")
     except REFUSALS as error:
-        return refused(error)
+        return refused(error, own_code=True)
     return 0
 
 
