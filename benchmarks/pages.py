@@ -72,11 +72,17 @@ class Measurement:
         if not config.report_only:
             torch.set_num_threads(config.threads)
             content = circumstances(f"{self.name}.py", config) | self.measure(config)
-            write_whole(self.path, json.dumps(content, indent=1, default=str) + "\n")
+            write_whole(self.path, json.dumps(content, indent=1, default=_plain) + "\n")
         content = self.results()
         for marker, text in self.texts(content).items():
             write_between(ROOT / self.page, marker, text)
         self.draw(content)
+
+
+def _plain(value: Any) -> str:
+    """What JSON has no form for; a path in the repository from its root, whose place is nobody's."""
+    inside = isinstance(value, Path) and value.is_relative_to(ROOT)
+    return str(value.relative_to(ROOT) if inside else value)
 
 
 def circumstances(script: str, config: Config) -> Content:

@@ -24,7 +24,7 @@ from typing import Any
 import pages
 import torch
 import tyro
-from pages import Measurement, circumstances, made_by, table
+from pages import Measurement, made_by, table
 from timing import ALGORITHMS, WORK, Stopwatch, in_turns, restart_with_allocator, work_config
 from torch._inductor.utils import fresh_cache
 
@@ -143,9 +143,9 @@ def time_parts(learner: Learner, watch: Stopwatch) -> None:
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """Every figure, with its circumstances."""
+    """Every figure."""
     restart_with_allocator()
-    return circumstances("profile_update.py", config) | measure_stages(config)
+    return measure_stages(config)
 
 
 def measure_stages(config: Config) -> dict[str, dict[str, Any]]:
@@ -232,8 +232,8 @@ def texts(content: dict[str, Any]) -> dict[str, str]:
     config = content["config"]
     parts.append(
         f"N={config['n_agents']}, processor time, medians over {config['rounds']} rounds; the rest "
-        f"and the iterations are sums of medians. Made by {made_by(content)}. Wall time and the least of "
-        f"each: benchmarks/results/profile_update.json."
+        f"and the iterations are sums of medians. Made by {made_by(content)}. Wall time and the "
+        f"least of each: benchmarks/results/profile_update.json."
     )
     return {"profile": "\n\n".join(parts)}
 

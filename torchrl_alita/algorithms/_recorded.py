@@ -53,8 +53,8 @@ class Recorded:
         if self.failed or form != (self._form or form):
             return self.function(*batches)
         # In the order of the recorded batches, which need not be that of these.
-        names = [list(each) for each in self._form or form]
-        values = [batch.get(n) for batch, own in zip(batches, names, strict=True) for n in own]
+        pairs = zip(batches, self._form or form, strict=True)
+        values = [batch.get(name) for batch, names in pairs for name in names]
         try:
             if self.graph is None:
                 self.graph, self._form = self._record(batches, values), form

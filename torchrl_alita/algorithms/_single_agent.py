@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -108,11 +108,9 @@ class SingleAgent(Learner):
         device: torch.device | str | None = None,
     ) -> TensorDictModuleBase:
         """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers: dict[str, Any] = {
-            "num_cells": settings.num_cells,
-            "layer_norm": settings.layer_norm,
-        }
-        return cls._make_actor(env, **layers, device=device)
+        return cls._make_actor(
+            env, num_cells=settings.num_cells, layer_norm=settings.layer_norm, device=device
+        )
 
     def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
         """A shallow copy with ``done`` and ``terminated`` for the agent, ``[*B, 1, 1]``.

@@ -331,10 +331,11 @@ class ALITA(MADDPG):
             KeyError: if a batch lacks a key.
         """
         batches = self._check_names(batches)
-        # A batch that is refused trains no estimator either.
-        paid = next_key(self.maddpg.tensor_keys.reward)
-        read = [next_key(REWARD) if key == paid else key for key in self.maddpg.in_keys]
-        require_keys(batches["batch"], read)
+        if self.estimators:
+            # A batch that is refused trains no estimator either.
+            paid = next_key(self.maddpg.tensor_keys.reward)
+            read = [next_key(REWARD) if key == paid else key for key in self.maddpg.in_keys]
+            require_keys(batches["batch"], read)
         logs = TensorDict()
         for estimator in self.estimators:  # Eq. 6, 8
             batch = batches[_name("conditional", estimator.team)]

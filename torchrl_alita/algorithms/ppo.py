@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.objectives import ClipPPOLoss, ValueEstimators
 
@@ -100,6 +100,7 @@ class PPO(SingleAgent):
 
     stochastic: ClassVar[bool] = True
     on_policy: ClassVar[bool] = True
+    _make_actor = staticmethod(partial(make_gaussian_actor, constant_scale=True))
     Settings: ClassVar[type[PPOSettings]] = PPOSettings
     settings: PPOSettings
 
@@ -137,21 +138,6 @@ class PPO(SingleAgent):
         self.modules = {"ppo": self.ppo}
         self.optimizers = {"ppo": make_optimizer(self.ppo, lr=settings.lr)}
         self._compile_losses()
-
-    @classmethod
-    def make_policy(
-        cls,
-        env: EnvBase,
-        settings: PPOSettings,
-        *,
-        device: torch.device | str | None = None,
-    ) -> TensorDictModuleBase:
-        """The policy, not trained, see :meth:`Learner.make_policy`."""
-        layers: dict[str, Any] = {
-            "num_cells": settings.num_cells,
-            "layer_norm": settings.layer_norm,
-        }
-        return make_gaussian_actor(env, constant_scale=True, **layers, device=device)
 
     def update(self, batches: Mapping[str, TensorDictBase]) -> TensorDict:
         """All epochs over what the policy has just done.

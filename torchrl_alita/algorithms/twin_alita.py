@@ -327,10 +327,10 @@ class TwinALITA(SingleAgent):
             KeyError: if a batch lacks a key.
         """
         batches = self._check_names(batches)
-        # A batch that is refused trains no clones either.
-        self._check_transitions(batches["batch"])
         logs = TensorDict()
         if self.estimator is not None:  # Eq. 8
+            # A batch that is refused trains no clones either.
+            self._check_transitions(batches["batch"])
             train_clones = self._recorded("clones", self._train_estimator)
             logs.update(train_clones(batches["conditional_0"]))
         return logs.update(self._step(batches["batch"], batches["recent"]))

@@ -101,7 +101,8 @@ def run_cells(
             in the folder, or it holds a single run, or the folder of a cell holds another
             run, or two cells have the same task, variant and seed.
         ImportError: if the launcher's package is not installed; the extra is named.
-        OSError: if the folder is a file, or the disk is full; what is there stays, and the same call goes on.
+        OSError: if the folder is a file, or the disk is full; what is there stays, and the same
+            call goes on.
         KeyboardInterrupt: after Ctrl-C, when the runs have written their checkpoints.
     """
     cells = check_sequence("cells", cells)
