@@ -22,7 +22,15 @@ from fakes import B, N, random_batch, sequences
 from torchrl_alita import BestOf
 
 
-@pytest.mark.parametrize("promise", contract.LOSS_PROMISES, ids=lambda f: f.__name__)
+def promises(functions):
+    """Each as a parameter; a graph takes seconds to trace."""
+    return [
+        pytest.param(f, id=f.__name__, marks=[pytest.mark.slow] * f.__name__.startswith("compiles"))
+        for f in functions
+    ]
+
+
+@pytest.mark.parametrize("promise", promises(contract.LOSS_PROMISES))
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_keeps_its_promise(name, promise):
     if name in ("influence_score", "maddpg_all"):
@@ -35,7 +43,7 @@ def test_loss_keeps_its_promise(name, promise):
     promise(LOSSES[name], of_one_agent(batch) if "in_turns" in name else batch)
 
 
-@pytest.mark.parametrize("promise", contract.TRANSFORM_PROMISES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("promise", promises(contract.TRANSFORM_PROMISES))
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transform_keeps_its_promise(name, promise):
     batch = random_batch()
@@ -60,6 +68,7 @@ def test_every_public_loss_and_transform_is_under_contract():
     assert public - others - parts == made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: scored(4), pathwise], ids=["score", "pathwise"])
 def test_the_influence_of_drawn_actions_compiles(make):
     """Random numbers differ between eager and compiled: the shape and the break count here."""
@@ -68,6 +77,7 @@ def test_the_influence_of_drawn_actions_compiles(make):
     assert graph(one_hot_episodes())["gap"].shape == (N - 1,)
 
 
+@pytest.mark.slow
 def test_the_sampled_optimum_with_uniform_actions_compiles():
     """Random numbers differ between eager and compiled: the shape and the break count here."""
     torch._dynamo.reset()

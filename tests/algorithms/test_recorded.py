@@ -74,6 +74,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_recorded_updates_are_the_eager_ones_with_the_same_random_numbers(name):
     """The last batch has another form, and is none of the graph's."""

@@ -243,6 +243,7 @@ def test_the_estimators_situations_are_those_of_the_sides_own_influencer():
     assert sides.replays()["good/conditional_1"].sampler.influencer == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sides",
     [

@@ -76,7 +76,13 @@ def start_elsewhere(folder: Path, *arguments: str, ends_with: int = 0) -> None:
     assert result.returncode == ends_with, result.stderr
 
 
-@pytest.mark.parametrize("suite", resume_runs.SUITES)
+@pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(suite, marks=[] if suite == "games" else pytest.mark.slow)
+        for suite in resume_runs.SUITES
+    ],
+)
 def test_a_run_resumed_in_a_new_process_is_the_one_that_never_stopped(tmp_path, suite):
     start_elsewhere(tmp_path / "resumed", suite)
     for name in resume_runs.SUITES[suite]:
