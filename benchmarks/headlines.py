@@ -1,4 +1,4 @@
-"""The table of the README: what teams reach on four tasks.
+"""The table of the README: what teams reach.
 
 python benchmarks/headlines.py
 """
@@ -32,7 +32,7 @@ class Headline:
 SPARSE = {
     "joint DQN": ("sparse", "one network over joint actions"),
     "on-policy ALITA (ALITA-C)": ("sparse_onpolicy", "ALITA-C"),
-    "on-policy ALITA, the paper's bonuses": (
+    "on-policy ALITA, the paper's bonuses, two epochs": (
         "sparse_onpolicy",
         "ALITA, the paper's parts, two epochs",
     ),

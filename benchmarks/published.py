@@ -165,3 +165,12 @@ PUBLISHED = (
         "issue 49 of https://github.com/marlbenchmark/on-policy",
     ),
 )
+
+# Of a method that is none of this package's; the study of its rules shows it.
+CMAE = Published(
+    "cmae",
+    "Push-Box by CMAE's rules",
+    "the frames at which greedy success begins",
+    "0.96 million",
+    "a public log of CMAE's code (https://github.com/nkarsanb7682/CMAE_RL_Final_Project, one seed)",
+)
