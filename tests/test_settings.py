@@ -259,6 +259,17 @@ def test_settings_are_values():
     assert issubclass(ALITA.Settings, Settings)
 
 
+def test_a_buffer_holds_the_whole_batches_that_a_run_makes():
+    """60 frames in batches of 50 are 100."""
+    algorithm = MADDPG(TargetEnv(), MADDPG.Settings(**SMALL))
+    options = {"algorithm": "maddpg", "num_envs": 1, "frames_per_batch": 50, "random_frames": 0}
+    buffers = Buffers(flat_config(total_frames=60, frames_per_update=50, **options), algorithm)
+    rows = random_batch(batch_size=(1, 100))
+    for first in (0, 50):
+        buffers.extend(rows[:, first : first + 50])
+    assert len(buffers.replay) == 100
+
+
 @pytest.mark.parametrize(("stored", "oldest"), [(60, 0), (80, 20), (40, 0)])
 def test_the_rows_of_a_prolonged_run_stand_from_the_oldest_to_the_newest(stored, oldest):
     """A full buffer of 60 rows goes on in one of 200: behind its rows, not in their middle."""

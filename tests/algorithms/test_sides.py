@@ -356,6 +356,34 @@ def test_each_sides_batch_and_noise_are_its_own():
     assert (drawn[:, :, 0] != first[ACTION][:, 0]).any()
 
 
+EXPLORING = MAPPOSettings(**ROLLED, exploration_start=0.5, exploration_frames=1_000)
+
+
+@pytest.mark.parametrize("adversary", [MAPPOSettings(**ROLLED), MADDPGSettings(**STORED)])
+def test_a_side_keeps_its_own_exploration_and_moves_it_on_alone(adversary):
+    """Each of its batches, of 35 frames of 1,000, takes 0.0175 of the half, once."""
+    config = run_config(None, {"good": EXPLORING, "adversary": adversary})
+    env = game()
+    algorithm = Sides(env, config.algorithm)
+    learning = Learning(config, algorithm)
+    gathering = Collection(config, env, algorithm, get_task(TASK))
+    for collected in islice(gathering, 2):
+        learning.learn(collected)
+        gathering.explored(collected)
+    assert collected["sides", "good", "agents", "exploring"].any()
+    good = algorithm.learners["good"]
+    assert good.updates > 0
+    assert float(good.exploration.eps) == pytest.approx(0.5 - 0.0175 * good.updates, abs=1e-6)
+
+
+def test_a_team_that_draws_its_actions_cannot_be_told_to_explore_together():
+    config = run_config(None, {"good": MAPPOSettings(**ROLLED), "adversary": "random"})
+    config = replace(config, training=replace(config.training, exploration="team"))
+    algorithm = Sides(game(), config.algorithm)
+    with pytest.raises(ValueError, match=r"exploration must be 'independent' for sides"):
+        make_exploration(config, algorithm)
+
+
 def test_a_fixed_side_is_left_as_it_was_and_a_run_gives_it(tmp_path):
     first = train(
         run_config(tmp_path / "first", {"good": "random", "adversary": MADDPGSettings(**STORED)})

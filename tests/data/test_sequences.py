@@ -144,6 +144,16 @@ def pays(batch: TensorDict) -> torch.Tensor:
     return (batch["next", "agents", "reward"] != 0).flatten(1).any(1)
 
 
+def test_a_reward_without_a_dimension_of_its_own_is_found():
+    """Row 4 alone is paid: with a share of 1 every sequence has it."""
+    filled = rewarded(1.0)
+    rows = steps(0, STEPS)
+    rows["next", "agents", "reward"] = torch.zeros(STEPS * E).index_fill_(0, torch.tensor(4), 1.0)
+    filled.extend(rows)
+    reward = filled.sample()["next", "agents", "reward"].view(8, T)
+    assert reward.sum(-1).tolist() == [1.0] * 8
+
+
 def test_a_share_of_the_sequences_has_a_reward_each_place_and_step_alike():
     """Two of 33 rows are paid, of which one is near the end."""
     filled = rewarded(0.25)

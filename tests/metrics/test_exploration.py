@@ -90,9 +90,9 @@ def test_what_stands_after_the_one_hots_is_not_read():
 
 def test_bins_are_half_open_and_what_is_outside_is_in_the_nearest():
     cells = BinnedCells(low=[0.0, -2.0], high=[1.0, 2.0], bins=[4, 2], features=(1, 0))
-    first = torch.tensor([-9.0, 0.0, 0.24, 0.25, 0.99, 1.0, torch.inf])
-    vectors = torch.stack([torch.zeros(7), first], -1)
-    assert cells(vectors)[:, 0].tolist() == [0, 0, 0, 1, 3, 3, 3]
+    first = torch.tensor([-9.0, 0.0, 0.24, 0.25, 0.99, 1.0, torch.inf, torch.nan])
+    vectors = torch.stack([torch.zeros(8), first], -1)
+    assert cells(vectors)[:, 0].tolist() == [0, 0, 0, 1, 3, 3, 3, 0]
     assert cells(torch.tensor([[-0.1, 0.0], [0.0, 0.0]]))[:, 1].tolist() == [0, 1]
     assert cells.sizes == (4, 2)
 
@@ -106,6 +106,7 @@ def test_bins_are_half_open_and_what_is_outside_is_in_the_nearest():
         (lambda: BinnedCells(low=0, high=1, bins=2, features=()), "from 0 on, got []."),
         (lambda: BinnedCells(low=0, high=1, bins=2, features=[-1]), "from 0 on, got [-1]."),
         (lambda: BinnedCells(low=0, high=1, bins=0, features=[0]), "bins must be at least 1"),
+        (lambda: BinnedCells(low=0, high=1, bins=2.5, features=[0]), "whole numbers, got 2.5."),
         (lambda: BinnedCells(low=1, high=1, bins=2, features=[0]), "above low, got 1 to 1."),
         (lambda: BinnedCells(low=0, high=math.inf, bins=2, features=[0]), "got 0 to inf."),
         (lambda: BinnedCells(low=[0, 0], high=1, bins=2, features=[0]), "or 1, got [0, 0]."),

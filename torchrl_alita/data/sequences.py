@@ -93,7 +93,7 @@ class SequenceSampler(Sampler):
     def _rewarded(self, storage: Storage, index: torch.Tensor | slice) -> torch.Tensor:
         """Whether rows have a reward, ``[len(index)]``."""
         reward = storage[:].get(next_key(self.reward))[index]
-        return (reward != 0).flatten(1).any(1)
+        return (reward != 0).reshape(len(reward), -1).any(1)
 
     def _rewarded_rows(self, storage: Storage) -> torch.Tensor:
         """Numbers of the rewarded rows, ``[M]``."""

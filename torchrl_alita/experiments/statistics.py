@@ -30,6 +30,7 @@ __all__ = [
     "FEWEST_RUNS",
     "Estimate",
     "bootstrap_interval",
+    "decimal",
     "estimate",
     "interquartile_mean",
     "performance_profile",
@@ -161,8 +162,23 @@ class Estimate:
             '1.0 [0.5, 1.5]'
         """
         if self.center is None:
-            return ", ".join(f"{value:,.{digits}f}" for value in self.points)
-        return f"{self.center:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
+            return ", ".join(decimal(value, digits) for value in self.points)
+        center, low, high = (decimal(value, digits) for value in (self.center, self.low, self.high))
+        return f"{center} [{low}, {high}]"
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number with so many digits behind the point, and no "-0.00".
+
+    Args:
+        value: any number.
+        digits: at least 0.
+
+    Examples:
+        >>> decimal(-0.001, 2), decimal(1234.5, 1)
+        ('0.00', '1,234.5')
+    """
+    return f"{round(value, digits) + 0.0:,.{digits}f}"
 
 
 def estimate(scores: Scores | Sequence[float]) -> Estimate:

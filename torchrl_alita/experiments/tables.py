@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.results import Row, normalized_score
-from torchrl_alita.experiments.statistics import estimate
+from torchrl_alita.experiments.statistics import decimal, estimate
 
 __all__ = [
     "RETURN",
@@ -98,8 +98,7 @@ class Column:
         """
         metric = self.value if self.untrained is None else self.untrained
         value = metrics.get(metric) if isinstance(metric, str) else None
-        # No "-0.00".
-        return "" if value is None else f"{round(value, self.digits) + 0.0:,.{self.digits}f}"
+        return "" if value is None else decimal(value, self.digits)
 
 
 def best(metric: str) -> Callable[[Row], float | None]:

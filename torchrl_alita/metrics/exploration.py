@@ -82,7 +82,7 @@ class OneHotCells(nn.Module):
 class BinnedCells(nn.Module):
     """Bins of some entries of a vector, ``[*B, F] -> [*B, K]``.
 
-    What is outside is in the nearest bin.
+    What is outside is in the nearest bin, NaN in the first.
 
     Args:
         low: lower end of the first bin, of all features or of each.
@@ -116,6 +116,8 @@ class BinnedCells(nn.Module):
         values = {"low": low, "high": high, "bins": bins}
         for name, value in values.items():
             row = torch.as_tensor(value, dtype=torch.float64)
+            if name == "bins" and not bool((row == row.floor()).all()):
+                raise ValueError(f"bins must be whole numbers, got {value}.")
             if row.ndim and row.shape != (count,):
                 raise ValueError(f"{name} must be one value, or {count}, got {value}.")
             self.register_buffer(name, row.expand(count).clone(), persistent=False)
@@ -131,6 +133,7 @@ class BinnedCells(nn.Module):
                 f"The cells read entry {max(self.features)}, got {vector.shape[-1]} entries."
             )
         place = (vector[..., self.features] - self.low) / (self.high - self.low) * self.bins
+        place = place.nan_to_num(nan=0.0)
         return torch.minimum(place.floor().clamp_min(0), self.bins - 1).long()
 
 

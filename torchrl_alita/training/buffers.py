@@ -59,7 +59,9 @@ class Buffers:
         self.drawn: dict[str, ReplayBuffer] = {}
         if not self.streams:
             return
-        size = min(settings.buffer_size, training.total_frames)
+        # A run makes whole batches.
+        made = training.total_frames + -training.total_frames % training.frames_per_batch
+        size = min(settings.buffer_size, made)
         length = max(stream.steps for stream in self.streams.values())
         if algorithm.recurrent:
             length = settings.burn_in + settings.sequence_length
@@ -83,7 +85,7 @@ class Buffers:
             batch_size = stream.batch_size or settings.batch_size
             same = stream.batch_size in (None, self.replay.batch_size)
             if stream.window is not None:
-                window = min(stream.window, training.total_frames)
+                window = min(stream.window, made)
                 self.drawn[name] = buffer(window, batch_size)
             elif stream.in_order:
                 self.drawn[name] = ReplayBuffer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -136,15 +136,26 @@ class _NoNoise(TensorDictModuleBase):
 class _SidesNoise(SidesPolicy):
     """The noise of each side that learns, on its own agents' actions."""
 
+    def __init__(
+        self,
+        sides: Mapping[str, Sequence[int]],
+        noises: Mapping[str, TensorDictModuleBase],
+        shrinking: Sequence[str],
+    ):
+        super().__init__(sides, noises)
+        # The others are moved on by their learners.
+        self.shrinking = tuple(shrinking)
+
     def step(self) -> None:
-        """Let all shrink."""
-        for noise in self.of_side.values():
-            noise.step()
+        """Let those of the training loop shrink."""
+        for name in self.shrinking:
+            self.of_side[name].step()
 
 
-def make_exploration(
-    config: Config, algorithm: Learner
-) -> AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise | _SidesNoise:
+_Noise = AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise | _SidesNoise
+
+
+def make_exploration(config: Config, algorithm: Learner) -> _Noise:
     """What follows the policies in training, so that they explore.
 
     Noise on continuous actions, a share of random one-hot ones; both shrink.
@@ -155,17 +166,35 @@ def make_exploration(
 
     Returns:
         A module that reads and writes the actions, with a ``step``.
+
+    Raises:
+        ValueError: if a team is to explore together whose policies explore by themselves.
     """
+    own = algorithm.exploration is not None
+    if config.training.exploration == "team" and algorithm.stochastic and not own:
+        raise ValueError(
+            f"exploration must be 'independent' for {config.algorithm_name}, whose policies draw "
+            f"their actions and have no other noise, got 'team'."
+        )
+    return _noise_of(config, algorithm)
+
+
+def _noise_of(config: Config, algorithm: Learner) -> _Noise:
+    """The noise of an algorithm, or of one side's."""
     if algorithm.exploration is not None:
         return algorithm.exploration
+    if isinstance(algorithm, Sides):
+        learners = algorithm.learners
+        noises = {
+            name: _noise_of(replace(config, algorithm=learner.settings), learner)
+            for name, learner in learners.items()
+        }
+        if all(isinstance(noise, _NoNoise) for noise in noises.values()):
+            return _NoNoise()
+        shrinking = [name for name, learner in learners.items() if learner.exploration is None]
+        return _SidesNoise(algorithm.sides, noises, shrinking)
     if algorithm.stochastic:
         return _NoNoise()
-    if isinstance(algorithm, Sides):
-        own = {
-            name: make_exploration(replace(config, algorithm=learner.settings), learner)
-            for name, learner in algorithm.learners.items()
-        }
-        return _SidesNoise(algorithm.sides, own)
     training = config.training
     # Those of an algorithm without an exploration of its own have the noise.
     settings: Any = config.algorithm
