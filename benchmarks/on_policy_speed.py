@@ -29,7 +29,7 @@ from torchrl_alita.training.collection import Collection
 GRID = {"num_envs": 1_024, "frames_per_batch": 65_536}
 # As on-policy ALITA has them there.
 PLAIN = {
-    **GRID, "algorithm.num_epochs": 2, "algorithm.minibatch_size": 4_096,
+    **GRID, "algorithm.num_epochs": 4, "algorithm.minibatch_size": 4_096,
     "algorithm.num_cells": (64, 64), "algorithm.value_num_cells": (64, 64),
     "algorithm.entropy_coeff": 0.01, "algorithm.lr": 2e-3,
 }  # fmt: skip

@@ -68,6 +68,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
         "maddpg, attention": {
             "algorithm": "maddpg", "critic_attention": True, "num_cells": (8,),
         },
+        "maddpg, factored": {"algorithm": "maddpg", "critic_factored": True},
         "maddpg, recurrent": {"algorithm": "maddpg", **MEMORY, "optimizer": "rmsprop"},
         **{name: {"algorithm": name} for name in ("a2c", "reinforce", "trpo", "acktr")},
     },

@@ -1463,6 +1463,7 @@ def test_every_public_constructor_meets_hostile_arguments():
     others |= {"AllAgents", "RandomPolicy", "SideView", "SidesPolicy"}
     others |= {"ClippedNormal", "Replay", "make_stochastic_actor"}
     others |= {"AgentAttention", "AttentionNet", "make_attention_actor", "make_attention_critic"}
+    others |= {"make_factored_critic"}
     others |= {"InfluenceAttention", "InfluenceAttentionLoss", "make_influence_attention"}
     others |= {"COMALoss", "make_counterfactual_critic", "make_team_value"}
     others |= {"LICALoss", "LICAMixer", "make_mixing_critic", "IntrinsicRewardLoss", "LIIRLoss"}

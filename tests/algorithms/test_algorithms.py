@@ -367,12 +367,21 @@ def test_a_typo_in_an_option_is_an_error(option):
     [
         partial(build, MADDPG),
         partial(build, MADDPG, critic_attention=True),
+        partial(build, MADDPG, critic_factored=True),
         partial(build, DDPG),
         partial(build, ALITA),
         partial(build, ALITA, estimator="clones"),
         partial(build, ALITA, estimator="centralized", influencers=(0, 2), estimator_updates=1),
     ],
-    ids=["maddpg", "attention", "ddpg", "marginal", "clones", "centralized_two_influencers"],
+    ids=[
+        "maddpg",
+        "attention",
+        "factored",
+        "ddpg",
+        "marginal",
+        "clones",
+        "centralized_two_influencers",
+    ],
 )
 def test_a_team_learns_to_act_as_it_is_told(make):
     """The mean reward of acting at random is about -1.1; the best is 0."""
@@ -398,6 +407,14 @@ def test_a_team_learns_to_act_as_it_is_told(make):
 def test_critics_that_attend_are_one_for_each_agent_and_of_all_observations(options):
     with pytest.raises(ValueError, match="critic_attention"):
         MADDPG.Settings(critic_attention=True, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scope": "own"}, {"num_critics": 2}, {"critic_attention": True}]
+)
+def test_a_factored_critic_is_one_for_the_team(options):
+    with pytest.raises(ValueError, match="critic_factored"):
+        MADDPG.Settings(critic_factored=True, **options)
 
 
 def test_a_batch_of_one_transition_is_enough():

@@ -21,6 +21,7 @@ from torchrl_alita.modules import (
     make_actor,
     make_attention_critic,
     make_critic,
+    make_factored_critic,
     make_recurrent_actor,
 )
 from torchrl_alita.objectives import MADDPGLoss
@@ -54,6 +55,9 @@ class MADDPGSettings(GoalSettings, NStepSettings, LambdaSettings, TeamSettings):
     critic_attention: bool = False
     """Critics that attend to the agents, with shared parameters, in the place of perceptrons of
     all that they see, see ``make_attention_critic``; of the first of num_cells in width."""
+    critic_factored: bool = False
+    """One critic of the team's value, a weighted sum of the values of each agent's own action,
+    see ``make_factored_critic``."""
     others_actions: Literal["buffer", "policy"] = "buffer"
     """What a critic sees of the other agents while its own climbs."""
     own_actions: Literal["policy", "all"] = "policy"
@@ -77,6 +81,13 @@ class MADDPGSettings(GoalSettings, NStepSettings, LambdaSettings, TeamSettings):
         check_non_negative(logits_coeff=self.logits_coeff, policy_noise=self.policy_noise)
         check_positive(actor_lr=self.actor_lr)
         check_tau(self.tau)
+        whole = (self.scope, self.num_critics, self.critic_attention) == ("all", 1, False)
+        if self.critic_factored and not whole:
+            raise ValueError(
+                "critic_factored is of one critic for the team: scope must be 'all', num_critics 1 "
+                f"and critic_attention False, got {self.scope!r}, {self.num_critics} and "
+                f"{self.critic_attention}."
+            )
         plain = (self.scope, self.critic_input, self.num_critics) == ("all", "observations", 1)
         if self.critic_attention and not (plain and self.num_cells):
             raise ValueError(
@@ -191,16 +202,17 @@ class MADDPG(Learner):
         if settings.critic_attention:
             width = settings.num_cells[0]
             return make_attention_critic(env, hidden_size=width, device=self.device)
-        return make_critic(
-            env,
-            num_critics=settings.num_critics,
-            scope=None if settings.scope == "all" else _own(self.layout.num_agents),
-            critic_input=settings.critic_input,
-            num_cells=settings.num_cells,
-            layer_norm=settings.layer_norm,
-            share_params=settings.share_params,
-            device=self.device,
-        )
+        networks: dict[str, Any] = {
+            "critic_input": settings.critic_input,
+            "num_cells": settings.num_cells,
+            "layer_norm": settings.layer_norm,
+            "share_params": settings.share_params,
+            "device": self.device,
+        }
+        if settings.critic_factored:
+            return make_factored_critic(env, **networks)
+        scope = None if settings.scope == "all" else _own(self.layout.num_agents)
+        return make_critic(env, num_critics=settings.num_critics, scope=scope, **networks)
 
     @classmethod
     def make_policy(

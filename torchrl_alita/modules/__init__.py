@@ -11,6 +11,7 @@ from torchrl_alita.modules.autoencoder import Autoencoder
 from torchrl_alita.modules.clipped_normal import ClippedNormal
 from torchrl_alita.modules.counterfactual import make_counterfactual_critic
 from torchrl_alita.modules.critics import make_critic, make_influence_network
+from torchrl_alita.modules.factored_critic import make_factored_critic
 from torchrl_alita.modules.gaussian import make_gaussian_actor, make_value
 from torchrl_alita.modules.goals import GoalAttention
 from torchrl_alita.modules.influence_attention import (
@@ -71,6 +72,7 @@ __all__ = [
     "make_counterfactual_critic",
     "make_critic",
     "make_discriminator",
+    "make_factored_critic",
     "make_gaussian_actor",
     "make_influence_attention",
     "make_influence_network",

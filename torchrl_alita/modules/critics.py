@@ -84,7 +84,7 @@ class _Critics(nn.Module):
         action: torch.Tensor,
         agents: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        _check_sizes(observation, action, self.sizes)
+        check_sizes(observation, action, self.sizes)
         if self.reads_state:
             parts = [*_state_parts(observation, action)]
         else:
@@ -191,7 +191,7 @@ def _state_parts(state: torch.Tensor, action: torch.Tensor) -> list[torch.Tensor
     return [part.expand(*part.shape[:-2], num_agents, -1) for part in parts]
 
 
-def _check_sizes(observation: torch.Tensor, action: torch.Tensor, sizes: tuple[int, int]) -> None:
+def check_sizes(observation: torch.Tensor, action: torch.Tensor, sizes: tuple[int, int]) -> None:
     if (observation.shape[-1], action.shape[-1]) != sizes:
         raise ValueError(
             f"The critics take {sizes[0]} features of observation and {sizes[1]} of action, "
@@ -213,7 +213,7 @@ class _InfluenceNetwork(nn.Module):
         )
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        _check_sizes(observation, action, self.sizes)
+        check_sizes(observation, action, self.sizes)
         features = torch.cat([observation.flatten(-2), action.flatten(-2)], -1)
         return self.net(features.unsqueeze(-2)).squeeze(-2).unsqueeze(-1)
 
