@@ -65,6 +65,17 @@ LEARNING = {
     "noise_end": 0.05,
     "noise_frames": 50_000,
 }
+# One value of the team, which keeps what is won, see docs/starcraft.md.
+FACTORED = LEARNING | {
+    "critic_factored": True,
+    "optimizer": "adam",
+    "actor_lr": 5e-4,
+    "critic_lr": 1e-3,
+    "lr_decay_frames": 1_000_000,
+    "lmbda": 0.6,
+    "noise_start": 0.5,
+    "noise_end": 0.02,
+}
 # In place of PyMARL's RMSprop and targets of one step, see docs/starcraft.md.
 Q_LEARNING = {
     "optimizer": "adam",
@@ -79,7 +90,7 @@ def defaults(task: str) -> dict[str, Config]:
     """A config for each algorithm, with the paper's coefficients of the task's map."""
     coeffs = TABLE_6.get(task.rpartition("/")[2], TABLE_6["2s3z"])
     alita = ALITASettings(
-        **LEARNING,
+        **FACTORED,
         **coeffs,
         diversity_coeff=0.01,
         influencers="random",
@@ -96,7 +107,7 @@ def defaults(task: str) -> dict[str, Config]:
     )
     settings = {
         "alita": alita,
-        "maddpg": MADDPGSettings(**LEARNING),
+        "maddpg": MADDPGSettings(**FACTORED),
         "qmix": QMIXSettings(**Q_LEARNING),
         "vdn": VDNSettings(**Q_LEARNING),
         "iql": IQLSettings(**Q_LEARNING),

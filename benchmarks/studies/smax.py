@@ -22,6 +22,17 @@ PYMARL = {
     "algorithm.batch_size": 32 * 40,
     "algorithm.lmbda": 0.0,
 }
+# A critic for each agent, of all that all do; the recipe has one that is factored.
+CRITIC_EACH = {
+    "algorithm.critic_factored": False,
+    "algorithm.optimizer": "rmsprop",
+    "algorithm.actor_lr": 1e-4,
+    "algorithm.critic_lr": 5e-4,
+    "algorithm.lr_decay_frames": 0,
+    "algorithm.lmbda": 0.0,
+    "algorithm.noise_start": 1.0,
+    "algorithm.noise_end": 0.05,
+}
 NO_MEMORY = {"algorithm.recurrent": False}
 
 # Influence on the others' health, place and cooldown, and nothing else.
@@ -44,12 +55,18 @@ STUDY = Study(
     },
     recipes={"": "recipes/starcraft.py"},
     variants={
-        "ALITA": Variant(algorithm="alita"),
-        "ALITA, no F": Variant(algorithm="alita", settings=NO_F),
-        "ALITA, no IM": Variant(algorithm="alita", settings=NO_IM),
-        "ALITA, symmetric": Variant(algorithm="alita", settings={"algorithm.influencers": "all"}),
-        "ALITA, wider code": Variant(algorithm="alita", settings=WIDER_CODE),
-        "MADDPG": Variant(algorithm="maddpg"),
+        "ALITA": Variant(algorithm="alita", settings=CRITIC_EACH),
+        "ALITA, no F": Variant(algorithm="alita", settings=CRITIC_EACH | NO_F),
+        "ALITA, no IM": Variant(algorithm="alita", settings=CRITIC_EACH | NO_IM),
+        "ALITA, symmetric": Variant(
+            algorithm="alita", settings=CRITIC_EACH | {"algorithm.influencers": "all"}
+        ),
+        "ALITA, wider code": Variant(algorithm="alita", settings=CRITIC_EACH | WIDER_CODE),
+        "MADDPG": Variant(algorithm="maddpg", settings=CRITIC_EACH),
+        "MADDPG, factored critic": Variant(algorithm="maddpg"),
+        "ALITA, factored critic": Variant(algorithm="alita"),
+        "ALITA, factored critic, no F": Variant(algorithm="alita", settings=NO_F),
+        "ALITA, factored critic, no IM": Variant(algorithm="alita", settings=NO_IM),
         "QMIX": Variant(algorithm="qmix"),
         "VDN": Variant(algorithm="vdn"),
         "IQL": Variant(algorithm="iql"),

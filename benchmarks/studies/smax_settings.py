@@ -4,14 +4,14 @@ One seed each, so that differences between rows say little; what all rows have i
 the table is for. Beside them stand two scripts, which learn nothing.
 """
 
-from studies.smax import BATTLES, WON
+from studies.smax import BATTLES, CRITIC_EACH, WON
 
 from torchrl_alita.experiments import RETURN, Column, Study, Variant, best, frames_of_best, last
 
 FASTER_VALUES = {"algorithm.tau": 0.05, "algorithm.critic_lr": 1e-3}
 PRESENT = {"algorithm.others_actions": "policy"}
 CHANGES = {
-    "the recipe's": {},
+    "the settings of 2s3z above": {},
     "the paper's steps of the actors": {"algorithm.actor_lr": 5e-4},
     "one action drawn": {"algorithm.own_actions": "policy"},
     "targets 5 times faster, more updates": {
@@ -35,7 +35,8 @@ STUDY = Study(
     tasks={"smax/2s3z": (100_000, {"evaluation_interval": 10_000})},
     recipes={"": "recipes/starcraft.py"},
     variants={
-        name: Variant(algorithm="maddpg", settings=settings) for name, settings in CHANGES.items()
+        name: Variant(algorithm="maddpg", settings=CRITIC_EACH | settings)
+        for name, settings in CHANGES.items()
     },
     columns={
         "": (
