@@ -294,8 +294,21 @@ SPREAD = ("--tasks", "vmas/spread", "--algorithms", "alita")
         ([*SPREAD, "--set", "maddpg.gamma", "0.9"], "is of 'maddpg', which is not among"),
         ([*SPREAD, "--set", "side.good", "random"], "is of 'side', which is not among"),
         (
-            ["--tasks", "mpe/adversary", "--algorithms", "sides", "--set", "side.good", "magdpg"]
-            + ["--set", "side.adversary", "ddpg", "--set", "side.adversary.gama", "1"],
+            [
+                "--tasks",
+                "mpe/adversary",
+                "--algorithms",
+                "sides",
+                "--set",
+                "side.good",
+                "random",
+                "--set",
+                "side.adversary",
+                "ddpg",
+                "--set",
+                "side.adversary.gama",
+                "1",
+            ],
             "Unknown option --side.adversary.gama. Did you mean --side.adversary.gamma?",
         ),
         ([*SPREAD, "--set", "num-envs"], "--set num-envs has no value"),
