@@ -267,7 +267,7 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
                 str(key), [k for k, end in last.items() if end in close], n=1, cutoff=0.0
             )
             hint = f" Did you mean {near[0]}?" if near else ""
-            if wanted in ("is_init", "recurrent_state"):
+            if wanted in ("is_init", "recurrent_state", "latent"):
                 hint = " Append recurrent_transforms(policy) to the environment."
             raise MissingKey(f"The batch has no {key}; it has {', '.join(present)}.{hint}")
 

@@ -497,6 +497,27 @@ def test_the_command_line_says_what_each_side_follows():
     assert make_config("sides", TASK, options).algorithm.fixed == {"adversary": "random"}
 
 
+@pytest.mark.parametrize("agent", ["lead_adversary", "lead-adversary"])
+def test_a_side_whose_name_has_an_underscore_is_given_as_any_other(agent):
+    """The sides of vmas/simple_world_comm; the task is another, as names are not looked at yet."""
+    config = parse_arguments(
+        [
+            "sides", "--task", TASK, f"--side.{agent}=maddpg", "--side.adversary", "random",
+            f"--side.{agent}.num-cells", "32", "32", f"--side.{agent}.no-layer-norm",
+            f"--side.{agent}.max_grad_norm", "2", f"--side.{agent}.agents", "0",
+        ]
+    )  # fmt: skip
+    assert config.algorithm == SidesSettings(
+        sides={
+            "lead_adversary": MADDPGSettings(
+                num_cells=(32, 32), max_grad_norm=2.0, layer_norm=False
+            ),
+            "adversary": "random",
+        },
+        agents={"lead_adversary": [0]},
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -510,6 +531,10 @@ def test_the_command_line_says_what_each_side_follows():
         (
             ["sides", "--side.good", "alita", "--side.good.gama", "1"],
             "Did you mean --side.good.gamma",
+        ),
+        (
+            ["sides", "--side.a_b", "alita", "--side.a_b.gama", "1"],
+            "Unknown option --side.a_b.gama. Did you mean --side.a_b.gamma?",
         ),
     ],
 )

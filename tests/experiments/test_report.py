@@ -118,6 +118,7 @@ def command(*words: object) -> int:
         (["good", "--compare", "a", "c"], "Unknown variant 'c'. Known: ['a', 'b <i>']"),
         (["good", "--compare", "a", "b <i>"], "at least 5 seeds"),
         (["empty"], "There is no finished run"),
+        (["twice"], "There are two rows of games, 50 frames, a, seed 0."),
         (["good", "--nonsense"], "unrecognized arguments: --nonsense"),
         ([], "the following arguments are required: dir"),
     ],
@@ -130,6 +131,7 @@ def test_what_cannot_be_reported_is_one_line_and_status_2(
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write("{}\n")
     write_rows(tmp_path / "good" / "results.jsonl", rows(2))
+    write_rows(tmp_path / "twice" / "results.jsonl", rows(3) + rows(3))
     write_rows(tmp_path / "empty" / "results.jsonl", [])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
@@ -139,6 +141,7 @@ def test_what_cannot_be_reported_is_one_line_and_status_2(
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("torchrl-alita report: ")
     assert said in captured.err
+    assert [file.name for file in (tmp_path / "twice").iterdir()] == ["results.jsonl"]
 
 
 def test_a_sweeps_report_has_its_episodes_and_marl_evals_file(tmp_path, monkeypatch, capsys):

@@ -113,6 +113,47 @@ def test_a_study_says_what_is_missing_and_compares_what_it_is_told_to(tmp_path):
     assert (tmp_path / "s_games_10.png").stat().st_size > 5_000
 
 
+@pytest.mark.parametrize("columns", [(Column("share", SHARE, 1),), ()])
+def test_a_check_without_figures_on_one_side_is_left_out(tmp_path, columns):
+    study = Study(
+        name="s",
+        page="page.md",
+        tasks={"games": (10, {})},
+        variants={name: Variant(algorithm="maddpg") for name in "abc"},
+        columns={"": columns},
+        checks=(("a", "b"), ("b", "a"), ("c", "b")),
+    )
+    none = run_of("a", 0, 0.0, 3.0, final={SHARE: None})
+    rows = [none, run_of("b", 0, 0.0, 1.0), run_of("c", 0, 0.0, 2.0)]
+    text = study_text(study, rows, tmp_path, link="pictures")
+    said = [line for line in text.splitlines() if "with probability" in line]
+    known = "- A run of c ends above one of b with probability 1.00: 1 and 1 runs, too few for an"
+    assert said == ([f"{known} interval."] if columns else [])
+
+
+def test_a_study_does_not_count_a_run_twice(tmp_path):
+    study = Study(
+        name="s",
+        page="page.md",
+        tasks={"games": (20, {})},
+        variants={"a": Variant(algorithm="maddpg")},
+        columns={"": (Column("share", SHARE, 1),)},
+        panels={"": {SHARE: "share"}},
+    )
+    # Two files, one behind the other; a run of another budget is another run.
+    other = run_of("a", 0, 0.0, 1.0, every=20)
+    rows = [run_of("a", seed, 0.0, 3.0) for seed in (0, 1, 0)]
+    said = "There are two rows of games, 10 frames, a, seed 0."
+    for refused in (
+        lambda: study_text(study, [other, *rows], tmp_path, link="."),
+        lambda: results_table(rows, study.columns[""]),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            refused()
+    assert not list(tmp_path.iterdir())
+    assert results_table([rows[0], rows[1], other], [])[1] == [["a", "2"]]
+
+
 def test_a_recipes_values_count_where_nothing_else_is_said():
     study = Study(
         name="s",
@@ -140,10 +181,14 @@ def test_curves_against_processor_seconds_have_their_own_picture(tmp_path):
     curve = [{"frames": at, "wall_seconds": at, "metrics": {SHARE: 1.0}} for at in (0, 4, 8)]
     slower = [{**point, "wall_seconds": 2 * point["wall_seconds"]} for point in curve]
     runs = [
-        make_row(task="games", curve=curve, wall_seconds=8.0, process_seconds=4.0, frames=8),
-        make_row(task="games", curve=slower, wall_seconds=16.0, process_seconds=8.0, frames=8),
-        make_row(task="games", curve=curve, wall_seconds=8.0, process_seconds=None, frames=8),
-    ]
+        make_row(
+            task="games", frames=8, seed=seed, curve=points, wall_seconds=wall,
+            process_seconds=spent,
+        )
+        for seed, (points, wall, spent) in enumerate(
+            [(curve, 8.0, 4.0), (slower, 16.0, 8.0), (curve, 8.0, None)]
+        )
+    ]  # fmt: skip
     assert seconds_at(runs) == {0: 0.0, 4: 3.0, 8: 6.0}
     assert seconds_at(runs[2:]) == {}
     study = Study(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from scripts import ROOT
 
 from torchrl_alita import __main__ as command_line
 from torchrl_alita.experiments import make_cells, read_rows, run_cell, run_cells, sweep
-from torchrl_alita.training.command import parse_arguments
+from torchrl_alita.training.command import check_option, parse_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +217,53 @@ def test_a_grid_is_of_the_algorithm_that_it_names():
     assert cell.command.endswith("--algorithm.share-params --no-double-q --algorithm.num-cells 8 4")
 
 
+def test_what_sides_follow_is_of_the_algorithm_sides_alone():
+    grid = {
+        "side.lead_adversary": ["maddpg", "random"],
+        "side.good": ["ddpg"],
+        "side.good.num-cells": [[8, 4]],
+        "wandb.project": ["p"],
+    }
+    found = make_cells(["t"], ["sides", "iql"], study="s", seeds=[7], frames=10, grid=grid)
+    names = ["sides, side.lead_adversary=maddpg", "sides, side.lead_adversary=random", "iql"]
+    assert [cell.variant for cell in found] == names
+    assert found[0].arguments[-9:] == [
+        *("--side.lead_adversary", "maddpg", "--side.good", "ddpg"),
+        *("--side.good.num-cells", "8", "4", "--wandb.project", "p"),
+    ]
+    assert found[2].arguments[-2:] == ["--wandb.project", "p"]
+    config = parse_arguments(
+        [*found[1].arguments, "--task", "mpe/adversary", "--total-frames=9999"]
+    )
+    assert config.algorithm.fixed == {"lead_adversary": "random"}
+    assert config.algorithm.learning["good"].num_cells == (8, 4)
+    for owner in ("side", "side.good"):
+        with pytest.raises(ValueError, match=f"is of '{owner}', which is not among"):
+            make_cells(["t"], ["iql"], study="s", seeds=1, frames=10, grid={f"{owner}.x": ["y"]})
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "said"),
+    [
+        ("alita", "num-env", "Unknown option num_env. Did you mean num_envs?"),
+        ("alita", "wandb.projet", "Unknown option wandb.projet. Did you mean wandb.project?"),
+        ("alita", "sies.good", "Unknown option sies.good: its part must be one of"),
+        ("alita", "side.good", "side.good is an option of the algorithm 'sides', not of 'alita'."),
+        ("sides", "algorithm.sides", "Unknown option algorithm.sides: its part must be one of"),
+    ],
+)
+def test_an_option_that_no_run_has_is_named(algorithm, name, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_option(algorithm, name)
+
+
+def test_options_of_every_part_are_known():
+    for name in ("num-envs", "training.num_envs", "algorithm.gamma", "wandb.project", "task.size"):
+        check_option("alita", name)
+    for name in ("side.good", "side.good.gamma"):
+        check_option("sides", name)
+
+
 def test_a_worker_ends_with_its_parent(tmp_path):
     """A wrong parent is one that is gone already."""
     if sys.platform != "linux":
@@ -244,6 +292,25 @@ SPREAD = ("--tasks", "vmas/spread", "--algorithms", "alita")
         ([*SPREAD, "--set", "num-envs", "many"], "num_envs must be a whole number"),
         ([*SPREAD, "--set", "num-envs", "0"], "num_envs must be at least 1"),
         ([*SPREAD, "--set", "maddpg.gamma", "0.9"], "is of 'maddpg', which is not among"),
+        ([*SPREAD, "--set", "side.good", "random"], "is of 'side', which is not among"),
+        (
+            [
+                "--tasks",
+                "mpe/adversary",
+                "--algorithms",
+                "sides",
+                "--set",
+                "side.good",
+                "random",
+                "--set",
+                "side.adversary",
+                "ddpg",
+                "--set",
+                "side.adversary.gama",
+                "1",
+            ],
+            "Unknown option --side.adversary.gama. Did you mean --side.adversary.gamma?",
+        ),
         ([*SPREAD, "--set", "num-envs"], "--set num-envs has no value"),
         ([*SPREAD, "--set", "seed", "1", "--set", "seed", "2"], "--set seed is given twice"),
         ([*SPREAD, "--workers", "0"], "--workers must be at least 1"),
@@ -282,6 +349,22 @@ def test_a_sweep_of_real_runs_from_the_command_line(tmp_path, capsys):
     assert [point["frames"] for point in row.curve] == [0, 50, 100, 150]
     assert row.references["random"]["evaluation/return_mean"] == 0
     assert command_line.main(["report", "out"]) == 0
+
+
+def test_sides_are_swept_and_reported_from_the_command_line(tmp_path, capsys):
+    words = ["--tasks", "mpe/adversary", "--algorithms", "sides", "--seeds", "1", "--out", "out"]
+    words += ["--total-frames", "100", "--workers", "1", "--no-progress"]
+    tiny = [setting.replace("maddpg.", "side.good.") for setting in TINY]
+    tiny += ["side.good ddpg maddpg", "side.adversary random", "pictures false"]
+    words += [word for setting in tiny for word in ("--set", *setting.split())]
+    assert command_line.main(["sweep", *words]) == 0, capsys.readouterr().err
+    rows = read_rows(tmp_path / "out" / "results.jsonl")
+    assert [row.variant for row in rows] == ["sides, side.good=ddpg", "sides, side.good=maddpg"]
+    assert [row.settings["side.good"] for row in rows] == ["ddpg", "maddpg"]
+    assert all("evaluation/return_good" in row.final for row in rows)
+    capsys.readouterr()
+    assert command_line.main(["report", "out"]) == 0
+    assert "| sides, side.good=maddpg | 1 |" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_a_rollout_with_all_transforms_trains_it():
     network, mixer, discriminator = networks()
     loss = MAVENLoss(network, mixer, discriminator)
     SoftUpdate(loss, tau=0.5)
-    env = TargetEnv(discrete=True, has_state=True).append_transform(EpisodeLatent(Z))
+    env = TargetEnv(discrete=True, has_state=True)
     env = env.append_transform(recurrent_transforms(network))
     losses = loss(env.rollout(9, network, break_when_any_done=False))
     (losses["loss_qvalue"] + losses["loss_discriminator"]).backward()

@@ -13,7 +13,7 @@ from tensordict.nn import (
     TensorDictModule,
     TensorDictModuleBase,
 )
-from torchrl.envs import EnvBase, Transform
+from torchrl.envs import EnvBase
 from torchrl.objectives import ClipPPOLoss
 
 from torchrl_alita._checks import check_at_least_one, check_non_negative, check_positive
@@ -28,8 +28,8 @@ from torchrl_alita.modules import (
     make_latent_policy,
     make_latent_qnetwork,
 )
+from torchrl_alita.modules.latent import give_latent_policy
 from torchrl_alita.objectives import MAVENLoss
-from torchrl_alita.transforms import EpisodeLatent
 
 __all__ = ["MAVEN", "MAVENSettings"]
 
@@ -156,6 +156,7 @@ class MAVEN(QMIX):
         settings = self.settings
         policy = make_latent_policy(env, num_latents=settings.num_latents, device=self.device)
         self.latent_policy = policy
+        give_latent_policy(self.actor, policy)
         self.episodes = EpisodeReturns(
             settings.latent_episodes, keys=[*policy.in_keys, LATENT, LATENT_LOG_PROB]
         )
@@ -187,11 +188,6 @@ class MAVEN(QMIX):
             last_action=settings.last_action,
             device=device,
         )
-
-    def env_transforms(self) -> list[Transform]:
-        """What must be appended to an environment in which the policies act."""
-        latent = EpisodeLatent(self.settings.num_latents, policy=self.latent_policy)
-        return [latent, *super().env_transforms()]
 
     @property
     def in_keys(self) -> list[NestedKey]:

@@ -20,6 +20,7 @@ from torchrl_alita._checks import check_integer
 from torchrl_alita._settings import plain_value
 from torchrl_alita.experiments.results import Row, row_of_run
 from torchrl_alita.saving import find_checkpoint, write_whole
+from torchrl_alita.training.config import option_text
 
 __all__ = ["Attempt", "Cell", "CellFolder", "run_cell"]
 
@@ -115,7 +116,7 @@ def _slug(text: str) -> str:
 
 
 def _option(name: str, value: Any) -> list[str]:
-    *prefix, last = name.replace("_", "-").removeprefix("training.").split(".")
+    *prefix, last = option_text(name).removeprefix("training.").split(".")
     if isinstance(value, bool):
         return [f"--{'.'.join([*prefix, last if value else f'no-{last}'])}"]
     option = f"--{'.'.join([*prefix, last])}"

@@ -19,7 +19,7 @@ from torchrl_alita.experiments.pictures import (
     draw_profiles,
     references_of,
 )
-from torchrl_alita.experiments.results import Row, read_rows
+from torchrl_alita.experiments.results import Row, check_distinct, read_rows
 from torchrl_alita.experiments.statistics import (
     FEWEST_RUNS,
     estimate,
@@ -89,13 +89,15 @@ def write_report(
         The :class:`Report`.
 
     Raises:
-        ValueError: if there are no rows, a metric or a variant is unknown, or there are fewer
-            than five seeds of a variant that is to be compared.
+        ValueError: if there are no rows, or two have the same task, frames, variant and seed; if
+            a metric or a variant is unknown, or there are fewer than five seeds of a variant that
+            is to be compared.
         ImportError: if matplotlib is not installed; the extra is named.
         OSError: if a file cannot be written.
     """
     if not any(row.frames for row in rows):
         raise ValueError("There is no finished run to report.")
+    check_distinct(rows)
     chosen = _metrics_of(rows, metrics)
     comparison = _comparison(rows, compare) if compare else None
     folder = Path(folder)

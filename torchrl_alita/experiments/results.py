@@ -24,6 +24,7 @@ except ImportError:  # Windows: there one process at a time may add rows.
 __all__ = [
     "Row",
     "append_row",
+    "check_distinct",
     "machine_fields",
     "normalized_score",
     "read_rows",
@@ -251,6 +252,33 @@ def append_row(path: str | Path, row: Row) -> None:
             # Half a row must not become the beginning of the next.
             os.truncate(path, size)
             raise
+
+
+def check_distinct(rows: Iterable[Row], *, by_frames: bool = True) -> None:
+    """Refuse two rows of one run, as two files have them that hold the same runs.
+
+    Args:
+        rows: of one or several tasks.
+        by_frames: runs of other frames are others.
+
+    Raises:
+        ValueError: if two rows have the same task, frames, variant and seed; they are named.
+
+    Examples:
+        >>> import types
+        >>> row = types.SimpleNamespace(task="push_box", frames=100, variant="ALITA", seed=3)
+        >>> check_distinct([row, row])
+        Traceback (most recent call last):
+        ...
+        ValueError: There are two rows of push_box, 100 frames, ALITA, seed 3.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    for row in rows:
+        frames = (f"{row.frames:,} frames",) if by_frames else ()
+        run = (row.task, *frames, row.variant, f"seed {row.seed}")
+        if run in seen:
+            raise ValueError(f"There are two rows of {', '.join(run)}.")
+        seen.add(run)
 
 
 def row_of_run(

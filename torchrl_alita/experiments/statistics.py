@@ -23,7 +23,7 @@ from torchrl_alita._checks import (
     check_whole,
 )
 from torchrl_alita._extras import import_extra
-from torchrl_alita.experiments.results import Row
+from torchrl_alita.experiments.results import Row, check_distinct
 from torchrl_alita.saving import write_whole
 
 __all__ = [
@@ -317,6 +317,8 @@ def write_marl_eval(path: str | Path, rows: Iterable[Row]) -> None:
     rows = [row for row in rows if row.curve]
     if not rows:
         raise ValueError("There are no rows with a curve to write.")
+    # The format has one run of a seed, whatever its frames.
+    check_distinct(rows, by_frames=False)
     for row in rows:
         environment, _, task = row.task.rpartition("/")
         runs = (
@@ -324,9 +326,6 @@ def write_marl_eval(path: str | Path, rows: Iterable[Row]) -> None:
             .setdefault(task, {})
             .setdefault(row.variant, {})
         )
-        name = f"seed_{row.seed}"
-        if name in runs:
-            raise ValueError(f"There are two rows of {row.task}, {row.variant}, seed {row.seed}.")
         steps = {
             f"step_{number}": {
                 "step_count": point["frames"],
@@ -335,7 +334,7 @@ def write_marl_eval(path: str | Path, rows: Iterable[Row]) -> None:
             }
             for number, point in enumerate(row.curve)
         }
-        runs[name] = {**steps, "absolute_metrics": _exported(row.final)}
+        runs[f"seed_{row.seed}"] = {**steps, "absolute_metrics": _exported(row.final)}
     write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torchrl_alita.experiments.cells import Cell
 from torchrl_alita.experiments.pictures import draw_curves
-from torchrl_alita.experiments.results import Row
+from torchrl_alita.experiments.results import Row, check_distinct
 from torchrl_alita.experiments.statistics import FEWEST_RUNS, probability_of_improvement
 from torchrl_alita.experiments.tables import (
     Column,
@@ -167,9 +167,14 @@ def study_text(study: Study, rows: Iterable[Row], pictures: str | Path, *, link:
 
     Returns:
         A section for each task and budget.
+
+    Raises:
+        ValueError: if two rows have the same task, frames, variant and seed.
     """
     parts = []
-    found = sections(study.ordered(rows))
+    rows = study.ordered(rows)
+    check_distinct(rows)
+    found = sections(rows)
     tasks = list(dict.fromkeys(task for task, _ in found))
     for (task, frames), of_section in found.items():
         columns = _of_task(study.columns, task, ())
@@ -237,14 +242,15 @@ def _caption(study: Study, rows: Sequence[Row]) -> str:
 def _checked(study: Study, rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """How probably a run of one variant ends above one of another."""
     runs = by_variant(rows)
+    figure = columns[0].of if columns else (lambda _: None)
     lines = []
     for ours, theirs in study.checks:
-        if ours not in runs or theirs not in runs:
-            continue
         first, second = (
-            [value for row in runs[name] if (value := columns[0].of(row)) is not None]
+            [value for row in runs.get(name, ()) if (value := figure(row)) is not None]
             for name in (ours, theirs)
         )
+        if not (first and second):
+            continue
         chance, interval = probability_of_improvement(first, second)
         known = (
             "too few for an interval"

@@ -28,7 +28,7 @@ from torchrl_alita._checks import (
 )
 from torchrl_alita._extras import import_extra
 from torchrl_alita._settings import plain_value
-from torchrl_alita.algorithms import get_algorithm
+from torchrl_alita.algorithms import SidesSettings, get_algorithm
 from torchrl_alita.envs import get_task
 from torchrl_alita.experiments.cells import Attempt, Cell, CellFolder, run_cell
 from torchrl_alita.experiments.results import Row, write_rows
@@ -38,6 +38,7 @@ from torchrl_alita.training.command import (
     parse_arguments,
     refused,
 )
+from torchrl_alita.training.config import SIDE
 
 try:
     import fcntl
@@ -52,6 +53,8 @@ _EXTRAS = {"ray": ("ray", "ray"), "submitit": ("submitit", "slurm")}
 _RESTARTS = 2
 # The beginning of what is said of a run that ended with the status of a refusal.
 _REFUSED = "status 2:"
+# Parts of the settings that every algorithm has beside its own.
+_SHARED = ("", "task", "wandb")
 # Seconds between two looks at the processes.
 _LOOK = 0.1
 # Seconds for which a run that is asked to end may write its checkpoint.
@@ -350,8 +353,10 @@ def make_cells(
         seeds: how many, from 0 on, or which.
         frames: environment steps of each run.
         grid: values by setting: ``"alita.influence_coeff"`` of one algorithm,
-            ``"task.size"`` of the task, ``"num_envs"`` of the training. One with several values
-            is part of a variant's name.
+            ``"task.size"`` of the task, ``"num_envs"`` of the training, ``"wandb.project"``. Of
+            the algorithm ``sides`` ``"side.good"`` is what a side follows,
+            ``"side.good.gamma"`` an option of that. One with several values is part of a
+            variant's name.
 
     Returns:
         The cells.
@@ -392,16 +397,16 @@ def make_cells(
         for name, values in (grid or {}).items()
     }
     for name, values in grid.items():
-        owner = name.rpartition(".")[0].replace("-", "_")
         if not values:
             raise ValueError(f"{name} has no value.")
         _check_once(name, values)
-        if owner not in ("", "task", *algorithms):
+        if not any(_as_setting(name, algorithm) for algorithm in algorithms):
+            owner = name.rpartition(".")[0].replace("-", "_")
             raise ValueError(f"{name} is of {owner!r}, which is not among {algorithms}.")
     variants = [
         (algorithm, settings)
         for algorithm in algorithms
-        for settings in _settings_of(algorithm, algorithms, grid)
+        for settings in _settings_of(algorithm, grid)
     ]
     return [
         Cell(
@@ -437,18 +442,28 @@ def _meaning(value: Any) -> Any:
         return text
 
 
-def _settings_of(
-    algorithm: str, algorithms: Sequence[str], grid: Mapping[str, Sequence[Any]]
-) -> list[dict[str, Any]]:
+def _settings_of(algorithm: str, grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the values that concern an algorithm."""
-    mine: dict[str, Sequence[Any]] = {}
-    for name, values in grid.items():
-        owner, _, option = name.replace("-", "_").rpartition(".")
-        if owner in ("", "task"):
-            mine[name.replace("-", "_")] = values
-        elif owner == algorithm:
-            mine[f"algorithm.{option}"] = values
+    named = {_as_setting(name, algorithm): values for name, values in grid.items()}
+    mine = {name: values for name, values in named.items() if name is not None}
     return [dict(zip(mine, values, strict=True)) for values in itertools.product(*mine.values())]
+
+
+def _as_setting(name: str, algorithm: str) -> str | None:
+    """What a run of an algorithm calls a setting of the grid; None if it has none."""
+    name = name.replace("-", "_")
+    owner, _, option = name.rpartition(".")
+    if owner in _SHARED or (_is_of_side(name) and _has_sides(algorithm)):
+        return name
+    return f"algorithm.{option}" if owner == algorithm else None
+
+
+def _is_of_side(name: str) -> bool:
+    return name.startswith(f"{SIDE}.")
+
+
+def _has_sides(algorithm: str) -> bool:
+    return get_algorithm(algorithm).Settings is SidesSettings
 
 
 def _variant(algorithm: str, settings: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> str:
@@ -478,7 +493,8 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--set", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"),
         help="values of a setting: alita.influence-coeff 0 0.1 of one algorithm, num-envs 50 of "
-        "the training, task.size 9 of the task; a value of several numbers as 64,64",
+        "the training, task.size 9 of the task, side.good maddpg of the algorithm sides; a value of "
+        "several numbers as 64,64",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=None, help="default: a core each")
     parser.add_argument("--launcher", choices=sorted(LAUNCHERS), default="local")
@@ -556,6 +572,7 @@ def _cells_of(config: argparse.Namespace) -> list[Cell]:
 def _check_setting(name: str, algorithms: Sequence[str]) -> None:
     owner, _, option = name.replace("_", "-").rpartition(".")
     owners = {algorithm.replace("_", "-"): algorithm for algorithm in algorithms}
+    with_sides = [algorithm for algorithm in algorithms if _has_sides(algorithm)]
     if owner == "":
         _check_training_option(option, algorithms)
     elif owner in owners:
@@ -565,7 +582,11 @@ def _check_setting(name: str, algorithms: Sequence[str]) -> None:
             f"--set {name} names no algorithm: write {algorithms[0]}.{option}, and the same of "
             f"each other one."
         )
-    elif owner != "task":
+    elif _is_of_side(name) and with_sides:
+        check_option(with_sides[0], name)
+    elif owner in _SHARED:
+        check_option(algorithms[0], name)
+    else:
         raise ValueError(f"--set {name} is of {owner!r}, which is not among --algorithms.")
 
 

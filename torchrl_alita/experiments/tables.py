@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchrl_alita.envs import get_task
-from torchrl_alita.experiments.results import Row, normalized_score
+from torchrl_alita.experiments.results import Row, check_distinct, normalized_score
 from torchrl_alita.experiments.statistics import decimal, estimate
 
 __all__ = [
@@ -228,7 +228,11 @@ def results_table(
 
     Returns:
         The titles, and the cells of each line.
+
+    Raises:
+        ValueError: if two rows have the same task, frames, variant and seed.
     """
+    check_distinct(rows)
     references = {name: metrics for row in rows for name, metrics in row.references.items()}
     references |= {row.variant: row.final for row in rows if not row.frames}
     # A run's own random team before the registered one.

@@ -19,6 +19,7 @@ from torch.distributions import OneHotCategorical
 from torchrl.envs import EnvBase
 from torchrl.modules import QMixer
 
+from torchrl_alita._borrow import borrow
 from torchrl_alita._checks import check_same_shape, require_keys, sizes
 from torchrl_alita.layout import (
     ACTION_VALUE,
@@ -83,6 +84,8 @@ class LatentGRU(MultiAgentGRU):
         super().__init__(share_params=True, **options)
         (self.num_latents,) = sizes("num_latents", [num_latents])
         self.latent = latent
+        # What draws the variable; with none each value is as likely.
+        self.latent_policy: TensorDictModuleBase | None = None
         self.in_keys = [*self.in_keys, latent]
         out_features = options["out_features"]
         self.decoder = nn.Linear(
@@ -127,8 +130,7 @@ def make_latent_qnetwork(
         device: of the parameters. Default: the environment's.
 
     Returns:
-        A TensorDictSequential, which needs an environment with
-        :class:`torchrl_alita.transforms.EpisodeLatent` and
+        A TensorDictSequential, which needs an environment with the transforms of
         :func:`torchrl_alita.transforms.recurrent_transforms`.
 
     Raises:
@@ -137,10 +139,9 @@ def make_latent_qnetwork(
 
     Examples:
         >>> from torchrl_alita.envs import make_env
-        >>> from torchrl_alita.transforms import EpisodeLatent, recurrent_transforms
+        >>> from torchrl_alita.transforms import recurrent_transforms
         >>> env = make_env("push_box", num_envs=5, n_agents=2)
         >>> network = make_latent_qnetwork(env, num_latents=4)
-        >>> env = env.append_transform(EpisodeLatent(4))
         >>> env = env.append_transform(recurrent_transforms(network))
         >>> env.rollout(3, network)["agents", "chosen_action_value"].shape
         torch.Size([5, 3, 2, 1])
@@ -158,6 +159,19 @@ def make_latent_qnetwork(
         device=env.device if device is None else device,
     )
     return TensorDictSequential(net, BestAction(masked=layout.masked))
+
+
+def give_latent_policy(network: TensorDictModuleBase, latent_policy: TensorDictModuleBase) -> None:
+    """Let a network's latent variable be drawn by a policy, which the network does not own.
+
+    Args:
+        network: of :func:`make_latent_qnetwork`.
+        latent_policy: as :func:`make_latent_policy` makes it, for
+            :func:`torchrl_alita.transforms.recurrent_transforms`.
+    """
+    for module in network.modules():
+        if isinstance(module, LatentGRU):
+            borrow(module, "latent_policy", latent_policy)
 
 
 class _LatentMixer(nn.Module):

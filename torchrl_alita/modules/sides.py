@@ -12,7 +12,7 @@ from torchrl.data import TensorSpec
 
 from torchrl_alita._agents import gather_agents
 from torchrl_alita._checks import check_callable, check_kind
-from torchrl_alita.layout import ACTION, ACTION_MASK
+from torchrl_alita.layout import ACTION, ACTION_MASK, LATENT
 from torchrl_alita.modules.one_hot import one_hot
 
 __all__ = ["AllAgents", "RandomPolicy", "SidesPolicy", "side_of"]
@@ -159,8 +159,13 @@ class SidesPolicy(TensorDictModuleBase):
         return [key for key in map(unravel_key, policy.out_keys) if key != ACTION]
 
     def reads_game(self, name: str, key: NestedKey) -> bool:
-        """Whether a side's key is of the game, and not what its own policies have written."""
+        """Whether a side's key is of the game, and not the side's own.
+
+        Its own are what its policies have written, and the latent variable by which they act.
+        """
         key = unravel_key(key)
+        if key == LATENT:
+            return False
         own = self._own_keys(self.of_side[name]) if name in self.of_side else []
         return key not in own and _following(key) not in own
 

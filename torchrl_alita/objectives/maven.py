@@ -69,13 +69,12 @@ class MAVENLoss(ValueDecompositionLoss):
         ...     make_latent_mixer,
         ...     make_latent_qnetwork,
         ... )
-        >>> from torchrl_alita.transforms import EpisodeLatent, recurrent_transforms
+        >>> from torchrl_alita.transforms import recurrent_transforms
         >>> env = make_env("push_box", num_envs=5, n_agents=2, seed=0)
         >>> network, mixer, discriminator = (
         ...     make(env, num_latents=4)
         ...     for make in (make_latent_qnetwork, make_latent_mixer, make_discriminator)
         ... )
-        >>> env = env.append_transform(EpisodeLatent(4))
         >>> env = env.append_transform(recurrent_transforms(network))
         >>> maven = MAVENLoss(network, mixer, discriminator)
         >>> updater = SoftUpdate(maven, tau=0.01)

@@ -12,12 +12,14 @@ from torchrl.envs import EnvBase
 from torchrl_alita.algorithms import (
     AlgorithmSettings,
     Learner,
+    MAVENSettings,
     SidesSettings,
     algorithm_of,
     get_algorithm,
     settings_from_plain,
 )
-from torchrl_alita.modules import AllAgents
+from torchrl_alita.modules import AllAgents, make_latent_policy
+from torchrl_alita.modules.latent import give_latent_policy
 from torchrl_alita.saving.checkpoint import find_checkpoint, read_component
 from torchrl_alita.saving.run_directory import read_config
 
@@ -25,6 +27,8 @@ __all__ = ["build_learner", "init_policy", "load_policy", "load_side"]
 
 # Of agents that take turns, each is saved under this and its index.
 _IN_TURNS = "policies."
+# Before the names of the parameters of a policy in TorchRL's losses.
+_IN_LOSS = "actor_network_params."
 # Settings that say how fast an update is, and nothing of the policies.
 _OF_SPEED = ("compile", "compile_mode", "cuda_graph", "mixed_precision")
 _CHOSEN = "selection/chosen"
@@ -45,10 +49,13 @@ def load_policy(
     Returns:
         The module that :func:`torchrl_alita.modules.make_actor` makes, or
         :func:`torchrl_alita.modules.make_gaussian_actor`,
-        :func:`torchrl_alita.modules.make_recurrent_actor` or
-        :func:`torchrl_alita.modules.make_qnetwork`, as the run's config says. One with a
-        memory needs the transforms of
-        :func:`torchrl_alita.transforms.recurrent_transforms`. Of the two agents of
+        :func:`torchrl_alita.modules.make_recurrent_actor`,
+        :func:`torchrl_alita.modules.make_qnetwork` or
+        :func:`torchrl_alita.modules.make_latent_qnetwork`, as the run's config says. One with a
+        memory needs an environment with what
+        :func:`torchrl_alita.transforms.recurrent_transforms` gives for it,
+        ``env.append_transform(recurrent_transforms(policy))``; of MAVEN's this draws the latent
+        variable too, as in the run. Of the two agents of
         :class:`torchrl_alita.TwinALITA` it is the one that the run's last evaluation up to
         the checkpoint found better.
 
@@ -79,6 +86,13 @@ def load_policy(
     fixed = _policies_of_runs(env, settings, device)
     policy = algorithm.make_policy(env, settings, device=device, **fixed)
     _load(policy, _chosen(_saved(checkpoint), checkpoint), checkpoint)
+    if isinstance(settings, MAVENSettings) and settings.latent_policy == "hierarchical":
+        latent_policy = make_latent_policy(env, num_latents=settings.num_latents, device=device)
+        learner = read_component(checkpoint, "algorithm", device="cpu")
+        saved = learner["modules"]["latent_policy"].items()
+        own = {k.removeprefix(_IN_LOSS): v for k, v in saved if k.startswith(_IN_LOSS)}
+        _load(latent_policy, own, checkpoint)
+        give_latent_policy(policy, latent_policy)
     return policy
 
 

@@ -23,15 +23,18 @@ from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, ge
 from torchrl_alita.envs import get_task, task_names
 from torchrl_alita.saving import read_config
 from torchrl_alita.training.config import (
+    PARTS,
     SIDE,
     Config,
     TrainingSettings,
     config_from_plain,
     make_config,
+    option_text,
     unknown_option,
 )
 from torchrl_alita.training.evaluation import side_returns
 from torchrl_alita.training.learning import NotFinite
+from torchrl_alita.training.logging import WandbSettings
 from torchrl_alita.training.loop import start
 
 __all__ = [
@@ -277,7 +280,8 @@ def check_option(algorithm: str, name: str) -> None:
 
     Args:
         algorithm: its name.
-        name: ``"num-envs"``, or ``"algorithm.influence-coeff"``.
+        name: ``"num-envs"``, ``"algorithm.influence-coeff"`` or ``"wandb.project"``. Those of a
+            task and of a side are not looked at.
 
     Raises:
         ValueError: if there is none; the nearest is given.
@@ -290,13 +294,24 @@ def check_option(algorithm: str, name: str) -> None:
         algorithm.influence_coeff?
     """
     part, _, option = name.replace("-", "_").rpartition(".")
-    if part.split(".")[0] == SIDE and get_algorithm(algorithm).Settings is SidesSettings:
-        # Which options a side has follows from its algorithm, which is an option itself.
+    settings = get_algorithm(algorithm).Settings
+    of_side = part.split(".")[0] == SIDE
+    if part == "task" or (of_side and settings is SidesSettings):
+        # Which options a task or a side has follows from what it is, which is an option itself.
         return
+    if of_side:
+        raise ValueError(f"{name} is an option of the algorithm 'sides', not of {algorithm!r}.")
     kinds: dict[str, Any] = {
         "": TrainingSettings,
-        "algorithm": get_algorithm(algorithm).Settings,
+        "training": TrainingSettings,
+        "wandb": WandbSettings,
     }
+    if settings is not SidesSettings:
+        kinds["algorithm"] = settings
+    if part not in kinds:
+        known = [one for one in PARTS if one in (*kinds, "task")]
+        known += [SIDE] if settings is SidesSettings else []
+        raise ValueError(f"Unknown option {name}: its part must be one of {known}.")
     prefix = f"{part}." if part else ""
     known = [field.name for field in dataclasses.fields(kinds[part])]
     if option not in known:
@@ -307,8 +322,8 @@ def _sides_in(arguments: Sequence[str]) -> dict[str, str]:
     """What each side follows, by ``"side.NAME"``: it decides which options there are."""
     found = {}
     for i, argument in enumerate(arguments):
-        if match := re.fullmatch(rf"--({SIDE}\.\w+)(?:=(.+))?", argument):
-            option, value = match.groups()
+        if match := re.fullmatch(rf"--({SIDE}\.[\w-]+)(?:=(.+))?", argument):
+            option, value = option_text(match[1]), match[2]
             if value is None:
                 value = arguments[i + 1] if i + 1 < len(arguments) else "--"
             if value.startswith("--"):
@@ -342,7 +357,7 @@ def _parts(config: Config) -> dict[str, Any]:
 def _options(config: Config) -> list[str]:
     """Every option of its settings, as a command line has it."""
     return [
-        f"--{prefix}{field.name.replace('_', '-')}"
+        f"--{option_text(f'{prefix}{field.name}')}"
         for prefix, settings in _parts(config).items()
         for field in dataclasses.fields(settings)
     ]
@@ -379,7 +394,7 @@ def _parser(config: Config) -> OneLineParser:
                 continue
             hint = hints[field.name]
             group.add_argument(
-                f"--{prefix}{field.name.replace('_', '-')}",
+                f"--{option_text(f'{prefix}{field.name}')}",
                 dest=f"{prefix}{field.name}",
                 nargs="+" if _accepts(hint, tuple) else None,
                 # One for the first value, one for those that may follow.
@@ -450,9 +465,9 @@ def _shown(value: Any) -> str:
 
 
 def _normal(arguments: Sequence[str], config: Config) -> list[str]:
-    """Arguments in one form: dashes in names, ``--x=true`` for a flag ``--x``."""
+    """Arguments in one form: dashes in names but those of sides, ``--x=true`` for a flag ``--x``."""
     flags = {
-        f"{prefix}{name}".replace("_", "-")
+        option_text(f"{prefix}{name}")
         for prefix, settings in _parts(config).items()
         for name, hint in type_hints(type(settings)).items()
         if _accepts(hint, bool)
@@ -463,7 +478,7 @@ def _normal(arguments: Sequence[str], config: Config) -> list[str]:
             found.append(argument)
             continue
         name, equals, value = argument[2:].partition("=")
-        name = name.replace("_", "-")
+        name = option_text(name)
         positive = re.sub(rf"^((?:algorithm|task|wandb|{SIDE}\.\w+)\.)?no-", r"\1", name)
         alone = all(word.startswith("--") for word in arguments[i + 1 : i + 2])
         if not equals and name in flags and alone:

@@ -27,7 +27,14 @@ from torchrl_alita.algorithms import (
 from torchrl_alita.envs import Task, get_task
 from torchrl_alita.training.logging import LoggerName, WandbSettings
 
-__all__ = ["Config", "TrainingSettings", "config_from_plain", "make_config", "plain_config"]
+__all__ = [
+    "Config",
+    "TrainingSettings",
+    "config_from_plain",
+    "make_config",
+    "option_text",
+    "plain_config",
+]
 
 # What a dotted option begins with; one of training has no part.
 PARTS = ("training", "algorithm", "task", "wandb")
@@ -403,6 +410,22 @@ def _changed(prefix: str, settings: Any, values: Mapping[str, Any]) -> Any:
             for name, value in values.items()
         },
     )
+
+
+def option_text(name: str) -> str:
+    """An option's name as a command line has it, without ``--``: in dashes, but for a side's name.
+
+    Args:
+        name: with dashes or underscores.
+
+    Examples:
+        >>> option_text("algorithm.num_cells"), option_text("side.lead-adversary.num_cells")
+        ('algorithm.num-cells', 'side.lead_adversary.num-cells')
+    """
+    parts = name.replace("_", "-").split(".")
+    if parts[0] == SIDE and len(parts) > 1:
+        parts[1] = parts[1].replace("-", "_")
+    return ".".join(parts)
 
 
 def _is_text(value: Any) -> bool:

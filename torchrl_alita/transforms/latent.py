@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModuleBase
 from torchrl.data import Composite, OneHot, Unbounded
 from torchrl.envs import Transform
@@ -30,7 +30,8 @@ class EpisodeLatent(Transform):
         policy: writes the variable ``[*B, Z]`` and ``"latent_log_prob"`` ``[*B]``, as
             :func:`torchrl_alita.modules.make_latent_policy` does. It is borrowed: the transform
             neither saves nor trains it. Default: none, uniform.
-        latent: key written. Default: ``"latent"``.
+        latent: key written; the policy writes its last part, and the log-probability stands beside
+            it. Default: ``"latent"``.
 
     Raises:
         ValueError: if Z is below 1, the policy does not write what it must, or in a worker
@@ -56,9 +57,11 @@ class EpisodeLatent(Transform):
         policy: TensorDictModuleBase | None = None,
         latent: NestedKey = LATENT,
     ):
-        super().__init__(out_keys=[latent] if policy is None else [latent, LATENT_LOG_PROB])
+        path = (latent,) if isinstance(latent, str) else tuple(latent)
+        self.drawn_keys = [path[-1], LATENT_LOG_PROB][: 1 if policy is None else 2]
+        super().__init__(out_keys=[unravel_key((*path[:-1], key)) for key in self.drawn_keys])
         (self.num_latents,) = sizes("num_latents", [num_latents])
-        missing = set() if policy is None else set(self.out_keys) - set(policy.out_keys)
+        missing = set() if policy is None else set(self.drawn_keys) - set(policy.out_keys)
         if missing:
             raise ValueError(f"The policy of the latent variable must write {sorted(missing)}.")
         self.policy: TensorDictModuleBase | None = None
@@ -77,9 +80,11 @@ class EpisodeLatent(Transform):
         """For all environments; those that did not end keep theirs."""
         shape = (*self.parent.batch_size, self.num_latents)
         if self.policy is not None:
-            drawn = self.policy(tensordict_reset.copy()).select(*self.out_keys)
-            check_same_shape(drawn, self.out_keys[0], shape)
-            return tensordict_reset.update(drawn.float())
+            drawn = self.policy(tensordict_reset.copy())
+            check_same_shape(drawn, self.drawn_keys[0], shape)
+            for key, written in zip(self.drawn_keys, self.out_keys, strict=True):
+                tensordict_reset.set(written, drawn.get(key).float())
+            return tensordict_reset
         # The least of exponential draws is each one's equally often.
         best = torch.empty(shape, device=self.parent.device).exponential_().argmin(-1)
         return tensordict_reset.set(self.out_keys[0], one_hot(best, self.num_latents))
@@ -92,5 +97,5 @@ class EpisodeLatent(Transform):
             self.num_latents, shape=shape, dtype=torch.float32, device=device
         )
         if self.policy is not None:
-            observation_spec[LATENT_LOG_PROB] = Unbounded(shape=rows, device=device)
+            observation_spec[self.out_keys[1]] = Unbounded(shape=rows, device=device)
         return observation_spec

@@ -10,7 +10,8 @@ from torchrl.envs import Compose, InitTracker, TensorDictPrimer, Transform
 from torchrl.modules.utils import get_primers_from_module
 
 from torchrl_alita.layout import ACTION, LAST_ACTION
-from torchrl_alita.modules import SidesPolicy
+from torchrl_alita.modules import LatentGRU, SidesPolicy
+from torchrl_alita.transforms.latent import EpisodeLatent
 
 __all__ = ["LastAction", "recurrent_transforms"]
 
@@ -55,9 +56,10 @@ class LastAction(Transform):
 def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
     """What an environment needs for a network with a memory.
 
-    TorchRL's InitTracker, which marks where episodes begin, :class:`LastAction`, and the
-    network's primers, which give its state. With them an agent sees what PyMARL's see
-    (https://arxiv.org/abs/1902.04043).
+    TorchRL's InitTracker, which marks where episodes begin, :class:`LastAction`, the network's
+    primers, which give its state, and for one with a latent variable :class:`EpisodeLatent`.
+    With them an agent sees what PyMARL's see (https://arxiv.org/abs/1902.04043). An
+    EpisodeLatent of your own must be appended after these, or theirs replaces what it draws.
 
     Args:
         network: as in :func:`torchrl_alita.modules.make_recurrent_actor`; or a
@@ -80,7 +82,26 @@ def recurrent_transforms(network: TensorDictModuleBase) -> Compose:
     if primers is None:
         raise ValueError(f"{type(network).__name__} has no memory to prime.")
     last_action = [LastAction()] if LAST_ACTION in network.in_keys else []
-    return Compose(InitTracker(), *last_action, primers)
+    return Compose(InitTracker(), *last_action, *_latents(network), primers)
+
+
+def _latents(network: TensorDictModuleBase) -> list[Transform]:
+    """What draws the latent variable of a network; of each side's, where the side has it."""
+    parts = network.of_side if isinstance(network, SidesPolicy) else {"": network}
+    found = [
+        (name, module)
+        for name, policy in parts.items()
+        for module in policy.modules()
+        if isinstance(module, LatentGRU)
+    ]
+    return [
+        EpisodeLatent(
+            module.num_latents,
+            policy=module.latent_policy,
+            latent=network.outside(name, module.latent, own=True) if name else module.latent,
+        )
+        for name, module in found
+    ]
 
 
 def _primers(network: TensorDictModuleBase) -> Transform | None:
