@@ -98,17 +98,22 @@ class RunDirectory:
             check_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
         self._unlock = self._lock()
-        if resume:
-            self._check_resumable(config)
-            self.checkpoints.remove_unfinished()
-        elif (self.path / "config.json").exists():
-            if self.checkpoints.latest() is not None:
-                raise ValueError(
-                    f"{self.path} holds a run already; choose another run_dir, or resume it."
-                )
-            self._clear()
-        # Python reads back an infinite setting as it stands.
-        self._write("config.json", config)
+        try:
+            if resume:
+                self._check_resumable(config)
+                self.checkpoints.remove_unfinished()
+            elif (self.path / "config.json").exists():
+                if self.checkpoints.latest() is not None:
+                    raise ValueError(
+                        f"{self.path} holds a run already; choose another run_dir, or resume it."
+                    )
+                self._clear()
+            # Python reads back an infinite setting as it stands.
+            self._write("config.json", config)
+        except BaseException:
+            # The error's traceback keeps this object, and with it the lock.
+            self._unlock()
+            raise
 
     def _lock(self) -> Callable[[], object]:
         """Keep other runs out of the directory until this one ends, or its process."""
@@ -130,13 +135,15 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is not None and self.checkpoints.latest() is None:
-            self._clear()
-            # What others have left there stays.
-            for folder in (self.checkpoints.directory, self.path):
-                with suppress(OSError):
-                    folder.rmdir()
-        self._unlock()
+        try:
+            if kind is not None and self.checkpoints.latest() is None:
+                self._clear()
+                # What others have left there stays.
+                for folder in (self.checkpoints.directory, self.path):
+                    with suppress(OSError):
+                        folder.rmdir()
+        finally:
+            self._unlock()
 
     def _clear(self) -> None:
         """Remove what a run writes before its first checkpoint."""
