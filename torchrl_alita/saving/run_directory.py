@@ -97,19 +97,19 @@ class RunDirectory:
         if not resume:
             check_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+        self._config = config
         self._unlock = self._lock()
         try:
             if resume:
                 self._check_resumable(config)
                 self.checkpoints.remove_unfinished()
             elif (self.path / "config.json").exists():
-                if self.checkpoints.latest() is not None:
+                # One that has finished is no killed start, whatever became of its checkpoints.
+                if self.checkpoints.latest() is not None or self._summary.exists():
                     raise ValueError(
                         f"{self.path} holds a run already; choose another run_dir, or resume it."
                     )
                 self._clear()
-            # Python reads back an infinite setting as it stands.
-            self._write("config.json", config)
         except BaseException:
             # The error's traceback keeps this object, and with it the lock.
             self._unlock()
@@ -133,6 +133,20 @@ class RunDirectory:
 
     def __enter__(self) -> RunDirectory:
         return self
+
+    def begin(self) -> None:
+        """Say in it what the run is from here on; a run that goes on is finished no longer."""
+        latest = self.checkpoints.latest()
+        asked = self._config.get("training", {}).get("total_frames", 0)
+        # In this order: one that is killed in between is the old run, which can be resumed.
+        if latest is not None and _frames(latest) < asked:
+            self._summary.unlink(missing_ok=True)
+        # Python reads back an infinite setting as it stands.
+        self._write("config.json", self._config)
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
@@ -165,9 +179,10 @@ class RunDirectory:
         latest = self.checkpoints.latest()
         if latest is None:
             raise ValueError(f"{self.path} has no checkpoint to resume from.")
-        made = int(latest.name.rpartition("-")[2])
-        asked_frames = config.get("training", {}).get("total_frames", made)
-        if asked_frames < made:
+        training, made = config.get("training", {}), _frames(latest)
+        asked_frames = training.get("total_frames", made)
+        # The last batch is a whole one.
+        if asked_frames + -asked_frames % training.get("frames_per_batch", 1) < made:
             raise ValueError(
                 f"{self.path} has made {made} frames; total_frames cannot be below, got "
                 f"{asked_frames}."
@@ -192,6 +207,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _frames(checkpoint: Path) -> int:
+    """How far the run was when it was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _by_option(config: Mapping[str, Any]) -> dict[str, Any]:

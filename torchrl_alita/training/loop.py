@@ -222,6 +222,8 @@ class Run:
             self.directory.checkpoints.load(self.components)
             self._changes = self.directory.checkpoints.changes()
             self._begin_episodes()
+        # A checkpoint that cannot be loaded has changed nothing.
+        self.directory.begin()
         self._resumed_at = dict(self.progress)
         self._started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.directory.path / "metrics.csv", until=self.frames)
