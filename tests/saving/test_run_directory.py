@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
-from fakes import N, TargetEnv, flat_config
+from fakes import N, TargetEnv, changed_training, flat_config
 
+from torchrl_alita import MADDPG
 from torchrl_alita.envs import Task
 from torchrl_alita.experiments import row_of_run
-from torchrl_alita.saving import find_checkpoint, read_config, run_directory
-from torchrl_alita.training import loop, train
+from torchrl_alita.saving import find_checkpoint, read_config, run_directory, write_whole
+from torchrl_alita.training import loop, parse_arguments, train
+from torchrl_alita.training.command import main
 
 TASK = Task(make=TargetEnv, n_agents=N, horizon=4)
 
@@ -152,5 +155,81 @@ def test_a_run_whose_last_batch_goes_beyond_its_frames_is_resumed(tmp_path):
     """50 frames in batches of 20 are 60."""
     config = tiny(tmp_path / "run", total_frames=50)
     assert train(config, task=TASK)["frames"] == 60
-    again = replace(config.training, run_dir=None, resume=tmp_path / "run")
-    assert train(replace(config, training=again), task=TASK)["frames"] == 60
+    again = changed_training(config, run_dir=None, resume=tmp_path / "run")
+    assert train(again, task=TASK)["frames"] == 60
+
+
+# What may differ
+
+
+@pytest.mark.parametrize(
+    ("part", "option"), [("training", "stop_evaluations"), ("algorithm", "gamma")]
+)
+def test_a_run_of_a_version_without_an_option_goes_on_with_its_default(tmp_path, part, option):
+    run = tmp_path / "run"
+    train(tiny(run), task=TASK)
+    saved = read_config(run)
+    default = saved[part].pop(option)
+    write_whole(run / "config.json", json.dumps(saved))
+    assert train(tiny(None, resume=run, total_frames=60), task=TASK)["frames"] == 60
+    assert read_config(run)[part][option] == default
+
+
+def test_a_run_of_an_algorithm_that_is_not_registered_goes_on_without_an_option_too(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class OwnSettings(MADDPG.Settings):
+        new: int = 3
+
+    run = tmp_path / "run"
+    config = tiny(run)
+    own = OwnSettings(
+        **{f.name: getattr(config.algorithm, f.name) for f in fields(MADDPG.Settings)}
+    )
+    config = replace(config, algorithm=own)
+    train(config, task=TASK, make_algorithm=MADDPG)
+    saved = read_config(run)
+    assert saved["algorithm"].pop("new") == 3
+    write_whole(run / "config.json", json.dumps(saved))
+    config = changed_training(config, run_dir=None, resume=run, total_frames=60)
+    assert train(config, task=TASK, make_algorithm=MADDPG)["frames"] == 60
+
+
+def test_an_option_that_this_version_does_not_have_is_named_with_its_file(tmp_path):
+    run = tmp_path / "run"
+    train(tiny(run), task=TASK)
+    saved = read_config(run)
+    saved["training"]["momentum"] = 0.5
+    write_whole(run / "config.json", json.dumps(saved))
+    with pytest.raises(ValueError, match=r"run/config\.json: .*momentum"):
+        train(tiny(None, resume=run), task=TASK)
+
+
+def test_an_option_that_the_version_of_a_run_lacked_is_compared_by_its_default(tmp_path):
+    run = tmp_path / "run"
+    train(tiny(run), task=TASK)
+    saved = read_config(run)
+    del saved["training"]["stop_evaluations"]
+    write_whole(run / "config.json", json.dumps(saved))
+    with pytest.raises(ValueError, match=r"{'training.stop_evaluations': \(False, True\)}"):
+        train(tiny(None, resume=run, stop_evaluations=True), task=TASK)
+
+
+def test_a_resumed_run_may_draw_its_pictures_or_not(tmp_path):
+    run = tmp_path / "run"
+    train(tiny(run), task=TASK)
+    assert "curve.png" not in files(run)
+    assert train(tiny(None, resume=run, pictures=True), task=TASK)["frames"] == 40
+    assert "curve.png" in files(run)
+
+
+def test_a_command_line_that_resumes_names_the_option_that_differs_first(tmp_path, capsys):
+    """Not what would follow from it: 20 frames are no multiple of 7 environments."""
+    run = tmp_path / "run"
+    config = replace(tiny(run), task="vmas/spread")
+    train(config)
+    said = r"was started with another config; \(saved, asked\): {'training.num_envs': \(5, 7\)}"
+    with pytest.raises(ValueError, match=said):
+        parse_arguments(["--resume", str(run), "--num-envs", "7"])
+    assert main(["--resume", str(run), "--num-envs", "7"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'training.num_envs': (5, 7)" in line

@@ -24,11 +24,19 @@ try:
 except ImportError:  # Windows: there nobody keeps two runs out of one directory.
     fcntl = None
 
-__all__ = ["RunDirectory", "read_config"]
+__all__ = ["RunDirectory", "check_same", "read_config"]
 
 # What may differ in a run that is resumed: it does not shape what was done so far.
 _MAY_DIFFER = {
-    "training": ("progress", "loggers", "wandb", "threads", "total_frames", "keep_checkpoints"),
+    "training": (
+        "progress",
+        "loggers",
+        "wandb",
+        "threads",
+        "total_frames",
+        "keep_checkpoints",
+        "pictures",
+    ),
 }
 # Without a checkpoint they are of no use.
 _BEFORE_CHECKPOINT = ("config.json", "metrics.csv", "wandb.json")
@@ -55,6 +63,36 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     return content
 
 
+def check_same(run_dir: str | Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under a config that shapes it otherwise.
+
+    Args:
+        run_dir: the run's directory.
+        saved: its config, or a part of it, as plain data.
+        asked: likewise.
+
+    Raises:
+        ValueError: if they differ in what must not; each option is named with both values.
+
+    Examples:
+        >>> check_same("run", {"training": {"seed": 0}}, {"training": {"seed": 1}})
+        Traceback (most recent call last):
+        ...
+        ValueError: run was started with another config; (saved, asked): {'training.seed': (0, 1)}...
+    """
+    first, second = _by_option(saved), _by_option(asked)
+    differing = {
+        name: (first.get(name), second.get(name))
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    }
+    if differing:
+        raise ValueError(
+            f"{run_dir} was started with another config; (saved, asked): {differing}. "
+            "Leave these options out."
+        )
+
+
 class RunDirectory:
     """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
 
@@ -67,6 +105,8 @@ class RunDirectory:
         resume: continue the run that is there. It may be prolonged, and show and log itself
             otherwise.
         keep_checkpoints: how many of the newest stay.
+        complete: makes of what an earlier version has saved what this one would have. Default:
+            nothing.
 
     Raises:
         ValueError: if another run works in the directory, or a new run's holds one already; or,
@@ -87,6 +127,7 @@ class RunDirectory:
         config: Mapping[str, Any],
         resume: bool = False,
         keep_checkpoints: int = 2,
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda saved: saved,
     ):
         if path is None:
             name = config["algorithm"]["name"]
@@ -101,7 +142,7 @@ class RunDirectory:
         self._unlock = self._lock()
         try:
             if resume:
-                self._check_resumable(config)
+                self._check_resumable(config, complete)
                 self.checkpoints.remove_unfinished()
             elif (self.path / "config.json").exists():
                 # One that has finished is no killed start, whatever became of its checkpoints.
@@ -164,18 +205,17 @@ class RunDirectory:
         for name in _BEFORE_CHECKPOINT:
             (self.path / name).unlink(missing_ok=True)
 
-    def _check_resumable(self, config: Mapping[str, Any]) -> None:
-        saved, asked = _by_option(read_config(self.path)), _by_option(config)
-        differing = {
-            name: (saved.get(name), asked.get(name))
-            for name in sorted(saved.keys() | asked.keys())
-            if saved.get(name) != asked.get(name)
-        }
-        if differing:
-            raise ValueError(
-                f"{self.path} was started with another config; (saved, asked): {differing}. "
-                "Leave these options out."
-            )
+    def _check_resumable(
+        self,
+        config: Mapping[str, Any],
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
+        saved = read_config(self.path)
+        try:
+            saved = complete(saved)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}/config.json: {error}") from error
+        check_same(self.path, saved, config)
         latest = self.checkpoints.latest()
         if latest is None:
             raise ValueError(f"{self.path} has no checkpoint to resume from.")

@@ -29,7 +29,7 @@ from torchrl_alita.saving import (
     seed_everything,
 )
 from torchrl_alita.training.collection import Collection, with_memory
-from torchrl_alita.training.config import Config, plain_config
+from torchrl_alita.training.config import Config, completed_config, plain_config
 from torchrl_alita.training.evaluation import Evaluation, side_returns
 from torchrl_alita.training.figures import Pictures
 from torchrl_alita.training.learning import Learning
@@ -216,6 +216,7 @@ class Run:
                 config=plain,
                 resume=training.resume is not None,
                 keep_checkpoints=training.keep_checkpoints,
+                complete=lambda saved: completed_config(saved, self.config),
             )
         )
         if training.resume is not None:
