@@ -370,12 +370,14 @@ def make_config(
     sides: dict[str, Any] = {}
     seen: set[str] = set()
     for option, value in (options or {}).items():
-        if option.replace("-", "_") in seen:
+        meant = option.replace("-", "_")
+        part, _, field_name = meant.rpartition(".")
+        full_name = meant if part else f"training.{meant}"
+        if full_name in seen:
             raise ValueError(f"The option {option} is given twice.")
-        seen.add(option.replace("-", "_"))
-        part, _, field_name = option.replace("-", "_").rpartition(".")
+        seen.add(full_name)
         if part == SIDE or part.startswith(f"{SIDE}."):
-            sides[option.replace("-", "_")] = value
+            sides[meant] = value
             continue
         if part and part not in PARTS:
             raise ValueError(f"Unknown option {option}: its part must be one of {PARTS}.")
