@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 from fakes import N, TargetEnv, changed_training, flat_config
 
 from torchrl_alita import MADDPG
@@ -233,3 +234,59 @@ def test_a_command_line_that_resumes_names_the_option_that_differs_first(tmp_pat
     assert main(["--resume", str(run), "--num-envs", "7"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "'training.num_envs': (5, 7)" in line
+
+
+# What an error leaves
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard", "wandb"])
+def test_an_error_before_the_first_checkpoint_takes_the_loggers_files_away(
+    tmp_path, monkeypatch, logger
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    def fail(episodes) -> dict[str, torch.Tensor]:
+        raise ZeroDivisionError
+
+    if logger != "csv":
+        pytest.importorskip(logger, reason=f"{logger} is not installed: the extra {logger}")
+    with pytest.raises(ZeroDivisionError):
+        train(tiny(tmp_path / "run", loggers=(logger,)), task=replace(TASK, metrics=fail))
+    assert files(tmp_path) == set()
+
+
+def test_files_of_a_logger_that_were_there_before_a_run_stay(tmp_path, monkeypatch):
+    mine = tmp_path / "run" / "csv_logs" / "mine.csv"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("1")
+    monkeypatch.setattr(loop.Run, "_save", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(tiny(tmp_path / "run", loggers=("csv",)), task=TASK)
+    assert mine.read_text() == "1"
+
+
+def test_a_run_whose_config_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny(tmp_path / "run"), task=TASK)
+    assert files(tmp_path) == set()
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_beside_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "\udc80")
+
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "new")
+    assert files(tmp_path) == {"a.json"}
+    assert path.read_text() == "old"

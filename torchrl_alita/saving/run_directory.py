@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,6 +41,8 @@ _MAY_DIFFER = {
 }
 # Without a checkpoint they are of no use.
 _BEFORE_CHECKPOINT = ("config.json", "metrics.csv", "wandb.json")
+# Of the loggers; another program may have one of the same name in the same place.
+_FOLDERS = ("csv_logs", "tensorboard_logs", "wandb")
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -139,6 +142,7 @@ class RunDirectory:
             check_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
         self._config = config
+        self._new_folders = [name for name in _FOLDERS if not (self.path / name).exists()]
         self._unlock = self._lock()
         try:
             if resume:
@@ -193,6 +197,9 @@ class RunDirectory:
         try:
             if kind is not None and self.checkpoints.latest() is None:
                 self._clear()
+                self.checkpoints.remove_unfinished()
+                for name in self._new_folders:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
                 # What others have left there stays.
                 for folder in (self.checkpoints.directory, self.path):
                     with suppress(OSError):
