@@ -217,7 +217,7 @@ class RunDirectory:
         config: Mapping[str, Any],
         complete: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     ) -> None:
-        saved = read_config(self.path)
+        saved: Mapping[str, Any] = read_config(self.path)
         try:
             saved = complete(saved)
         except (TypeError, ValueError) as error:
