@@ -134,7 +134,7 @@ def train(config: Config) -> dict[str, Any]:
         "random_team": evaluation.evaluate(None)[0],
         "machine": machine(),
     }
-    evaluation.env.close()
+    evaluation.close()
     model.get_env().close()
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary

@@ -259,8 +259,8 @@ def test_fault_17_what_ends_before_the_first_checkpoint_leaves_no_directory(
         patch.setattr(loop.Run, where, end)
         with pytest.raises(error):
             train(tiny(None, resume=run, total_frames=80), task=TASK)
-    # One that has a checkpoint loses nothing.
-    assert before <= files(run)
+    # One that has a checkpoint loses nothing, but it is finished no longer.
+    assert before - {"summary.json"} <= files(run)
     assert train(tiny(None, resume=run, total_frames=80), task=TASK)["frames"] == 80
 
 

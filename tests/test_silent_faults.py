@@ -251,6 +251,14 @@ def test_a_cell_has_its_own_seed():
 def test_an_option_that_is_given_in_two_spellings_is_refused():
     with pytest.raises(ValueError, match=r"algorithm\.actor_lr is given twice"):
         make_config("maddpg", options={"algorithm.actor-lr": 0.1, "algorithm.actor_lr": 0.2})
+    for twice in ({"seed": 1, "training.seed": 2}, {"training.num-envs": 5, "num_envs": 5}):
+        with pytest.raises(ValueError, match=rf"{list(twice)[1]} is given twice"):
+            make_config("maddpg", options=twice)
+    with pytest.raises(ValueError, match="num_envs is given twice"):
+        Cell(
+            study="s", variant="v", task="push_box", algorithm="iql", frames=10, seed=1,
+            settings={"training.num-envs": 5, "num_envs": 10},
+        )  # fmt: skip
 
 
 def test_a_buffer_that_drops_what_nobody_has_seen_is_refused(tmp_path):

@@ -90,6 +90,12 @@ def test_half_a_row_is_refused_and_nothing_is_added_to_it(tmp_path):
     assert path.read_text() == whole + whole[:40]
 
 
+def test_what_is_no_row_makes_no_file_and_no_folder(tmp_path):
+    with pytest.raises(TypeError, match="A row must be a Row, got None"):
+        append_row(tmp_path / "new" / "spread.jsonl", None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_costs_the_row_and_leaves_the_file(tmp_path, monkeypatch):
     path = tmp_path / "spread.jsonl"
     append_row(path, make_row())

@@ -24,6 +24,7 @@ from torchrl_alita._checks import (
     did_you_mean,
 )
 from torchrl_alita._extras import import_extra, import_named
+from torchrl_alita.envs._closing import close_env
 from torchrl_alita.layout import ACTION, REWARD
 
 if TYPE_CHECKING:
@@ -394,17 +395,23 @@ def make_env(
         num_envs=num_envs, n_agents=n_agents, device=device, seed=seed, horizon=horizon, **own
     )
     check_kind("What the task makes", env, EnvBase, "a TorchRL environment")
+    try:
+        _check_made(env, num_envs, device, n_agents)
+        return _with_real_rewards(env)
+    except BaseException:
+        close_env(env)
+        raise
+
+
+def _check_made(
+    env: EnvBase, num_envs: int, device: torch.device | str, n_agents: int | None
+) -> None:
+    """Refuse what a task has made otherwise than it was told."""
     if tuple(env.batch_size) != (num_envs,):
         raise ValueError(
             f"The task must make {num_envs} environments, of the batch size ({num_envs},), got "
             f"{tuple(env.batch_size)}."
         )
-    _check_made(env, device, n_agents)
-    return _with_real_rewards(env)
-
-
-def _check_made(env: EnvBase, device: torch.device | str, n_agents: int | None) -> None:
-    """Refuse what a task has made otherwise than it was told."""
     if env.device is not None and env.device.type != torch.device(device).type:
         raise ValueError(
             f"The task must make its environments on {str(device)!r}, got {env.device}."

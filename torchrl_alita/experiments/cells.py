@@ -48,8 +48,8 @@ class Cell:
         keep: beginnings of the metrics whose curves are kept.
 
     Raises:
-        ValueError: if a setting is one of the above, as the seed, or seed or frames are no whole
-            number.
+        ValueError: if a setting is one of the above, as the seed, or is given twice, or seed or
+            frames are no whole number.
 
     Examples:
         >>> cell = Cell(
@@ -74,11 +74,14 @@ class Cell:
     keep: Sequence[str] = ("evaluation/", "exploration/")
 
     def __post_init__(self):
-        named = {name.replace("-", "_").removeprefix("training.") for name in self.settings}
-        if twice := sorted(named.intersection(_OWN)):
+        named = [name.replace("-", "_").removeprefix("training.") for name in self.settings]
+        if own := sorted(set(named).intersection(_OWN)):
             raise ValueError(
-                f"{twice[0]} is no setting here: a cell has its own task, seed and frames."
+                f"{own[0]} is no setting here: a cell has its own task, seed and frames."
             )
+        # On a command line the last one would count.
+        if twice := sorted(name for name in set(named) if named.count(name) > 1):
+            raise ValueError(f"The setting {twice[0]} is given twice.")
         # Of NumPy and torch too, and paths, which neither JSON nor a command line has.
         plain = {
             name: str(value) if isinstance(value, Path) else plain_value(value)

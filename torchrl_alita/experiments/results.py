@@ -228,12 +228,14 @@ def append_row(path: str | Path, row: Row) -> None:
     Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "spread.jsonl"
-        >>> _ = path.write_text("{")
         >>> append_row(path, None)
         Traceback (most recent call last):
         ...
-        ValueError: .../spread.jsonl, line 1, is unfinished.
+        TypeError: A row must be a Row, got None.
+        >>> path.exists()
+        False
     """
+    line = _line(row).encode()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("a+b") as file:
         if fcntl is not None:
@@ -243,7 +245,6 @@ def append_row(path: str | Path, row: Row) -> None:
         if file.read(1) not in (b"", b"\n"):
             file.seek(0)
             raise ValueError(f"{path}, line {len(file.read().splitlines())}, is unfinished.")
-        line = _line(row).encode()
         try:
             file.write(line)
             file.flush()

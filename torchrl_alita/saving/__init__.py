@@ -16,7 +16,7 @@ from torchrl_alita.saving.random_state import (
     preserve_random_state,
     seed_everything,
 )
-from torchrl_alita.saving.run_directory import RunDirectory, read_config
+from torchrl_alita.saving.run_directory import RunDirectory, check_same, read_config
 
 __all__ = [
     "Checkpoints",
@@ -24,6 +24,7 @@ __all__ = [
     "RandomState",
     "RunDirectory",
     "build_learner",
+    "check_same",
     "checkpoint_difference",
     "find_checkpoint",
     "init_policy",

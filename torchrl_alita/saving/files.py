@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["write_whole"]
@@ -15,7 +16,7 @@ def write_whole(path: str | Path, text: str) -> None:
         text: its content.
 
     Raises:
-        OSError: if it cannot be written; the old one stays.
+        OSError: if it cannot be written; the old one stays, and nothing beside it.
 
     Examples:
         >>> import tempfile
@@ -25,6 +26,11 @@ def write_whole(path: str | Path, text: str) -> None:
         '{}'
     """
     unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
-    with unfinished.open("w", newline="") as file:
-        file.write(text)
-    unfinished.replace(path)
+    try:
+        with unfinished.open("w", newline="") as file:
+            file.write(text)
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise

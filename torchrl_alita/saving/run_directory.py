@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,14 +25,24 @@ try:
 except ImportError:  # Windows: there nobody keeps two runs out of one directory.
     fcntl = None
 
-__all__ = ["RunDirectory", "read_config"]
+__all__ = ["RunDirectory", "check_same", "read_config"]
 
 # What may differ in a run that is resumed: it does not shape what was done so far.
 _MAY_DIFFER = {
-    "training": ("progress", "loggers", "wandb", "threads", "total_frames", "keep_checkpoints"),
+    "training": (
+        "progress",
+        "loggers",
+        "wandb",
+        "threads",
+        "total_frames",
+        "keep_checkpoints",
+        "pictures",
+    ),
 }
 # Without a checkpoint they are of no use.
 _BEFORE_CHECKPOINT = ("config.json", "metrics.csv", "wandb.json")
+# Of the loggers; another program may have one of the same name in the same place.
+_FOLDERS = ("csv_logs", "tensorboard_logs", "wandb")
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -55,6 +66,36 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     return content
 
 
+def check_same(run_dir: str | Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under a config that shapes it otherwise.
+
+    Args:
+        run_dir: the run's directory.
+        saved: its config, or a part of it, as plain data.
+        asked: likewise.
+
+    Raises:
+        ValueError: if they differ in what must not; each option is named with both values.
+
+    Examples:
+        >>> check_same("run", {"training": {"seed": 0}}, {"training": {"seed": 1}})
+        Traceback (most recent call last):
+        ...
+        ValueError: run was started with another config; (saved, asked): {'training.seed': (0, 1)}...
+    """
+    first, second = _by_option(saved), _by_option(asked)
+    differing = {
+        name: (first.get(name), second.get(name))
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    }
+    if differing:
+        raise ValueError(
+            f"{run_dir} was started with another config; (saved, asked): {differing}. "
+            "Leave these options out."
+        )
+
+
 class RunDirectory:
     """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
 
@@ -67,6 +108,8 @@ class RunDirectory:
         resume: continue the run that is there. It may be prolonged, and show and log itself
             otherwise.
         keep_checkpoints: how many of the newest stay.
+        complete: makes of what an earlier version has saved what this one would have. Default:
+            nothing.
 
     Raises:
         ValueError: if another run works in the directory, or a new run's holds one already; or,
@@ -87,6 +130,7 @@ class RunDirectory:
         config: Mapping[str, Any],
         resume: bool = False,
         keep_checkpoints: int = 2,
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda saved: saved,
     ):
         if path is None:
             name = config["algorithm"]["name"]
@@ -97,18 +141,24 @@ class RunDirectory:
         if not resume:
             check_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+        self._config = config
+        self._new_folders = [name for name in _FOLDERS if not (self.path / name).exists()]
         self._unlock = self._lock()
-        if resume:
-            self._check_resumable(config)
-            self.checkpoints.remove_unfinished()
-        elif (self.path / "config.json").exists():
-            if self.checkpoints.latest() is not None:
-                raise ValueError(
-                    f"{self.path} holds a run already; choose another run_dir, or resume it."
-                )
-            self._clear()
-        # Python reads back an infinite setting as it stands.
-        self._write("config.json", config)
+        try:
+            if resume:
+                self._check_resumable(config, complete)
+                self.checkpoints.remove_unfinished()
+            elif (self.path / "config.json").exists():
+                # One that has finished is no killed start, whatever became of its checkpoints.
+                if self.checkpoints.latest() is not None or self._summary.exists():
+                    raise ValueError(
+                        f"{self.path} holds a run already; choose another run_dir, or resume it."
+                    )
+                self._clear()
+        except BaseException:
+            # The error's traceback keeps this object, and with it the lock.
+            self._unlock()
+            raise
 
     def _lock(self) -> Callable[[], object]:
         """Keep other runs out of the directory until this one ends, or its process."""
@@ -129,38 +179,57 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         return self
 
+    def begin(self) -> None:
+        """Say in it what the run is from here on; a run that goes on is finished no longer."""
+        latest = self.checkpoints.latest()
+        asked = self._config.get("training", {}).get("total_frames", 0)
+        # In this order: one that is killed in between is the old run, which can be resumed.
+        if latest is not None and _frames(latest) < asked:
+            self._summary.unlink(missing_ok=True)
+        # Python reads back an infinite setting as it stands.
+        self._write("config.json", self._config)
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is not None and self.checkpoints.latest() is None:
-            self._clear()
-            # What others have left there stays.
-            for folder in (self.checkpoints.directory, self.path):
-                with suppress(OSError):
-                    folder.rmdir()
-        self._unlock()
+        try:
+            if kind is not None and self.checkpoints.latest() is None:
+                self._clear()
+                self.checkpoints.remove_unfinished()
+                for name in self._new_folders:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+                # What others have left there stays.
+                for folder in (self.checkpoints.directory, self.path):
+                    with suppress(OSError):
+                        folder.rmdir()
+        finally:
+            self._unlock()
 
     def _clear(self) -> None:
         """Remove what a run writes before its first checkpoint."""
         for name in _BEFORE_CHECKPOINT:
             (self.path / name).unlink(missing_ok=True)
 
-    def _check_resumable(self, config: Mapping[str, Any]) -> None:
-        saved, asked = _by_option(read_config(self.path)), _by_option(config)
-        differing = {
-            name: (saved.get(name), asked.get(name))
-            for name in sorted(saved.keys() | asked.keys())
-            if saved.get(name) != asked.get(name)
-        }
-        if differing:
-            raise ValueError(
-                f"{self.path} was started with another config; (saved, asked): {differing}. "
-                "Leave these options out."
-            )
+    def _check_resumable(
+        self,
+        config: Mapping[str, Any],
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
+        saved: Mapping[str, Any] = read_config(self.path)
+        try:
+            saved = complete(saved)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}/config.json: {error}") from error
+        check_same(self.path, saved, config)
         latest = self.checkpoints.latest()
         if latest is None:
             raise ValueError(f"{self.path} has no checkpoint to resume from.")
-        made = int(latest.name.rpartition("-")[2])
-        asked_frames = config.get("training", {}).get("total_frames", made)
-        if asked_frames < made:
+        training, made = config.get("training", {}), _frames(latest)
+        asked_frames = training.get("total_frames", made)
+        # The last batch is a whole one.
+        if asked_frames + -asked_frames % training.get("frames_per_batch", 1) < made:
             raise ValueError(
                 f"{self.path} has made {made} frames; total_frames cannot be below, got "
                 f"{asked_frames}."
@@ -185,6 +254,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _frames(checkpoint: Path) -> int:
+    """How far the run was when it was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _by_option(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,8 +88,8 @@ class Collection:
         return parts | ({"environment": environment_state(self.env)} if self.exact else {})
 
     def close(self) -> None:
-        """Close the environments."""
-        self.collector.shutdown()
+        """End it; its environment is the caller's to close."""
+        self.collector.shutdown(close_env=False)
 
     def begin_episodes(self, seed: int) -> None:
         """Set every environment back."""

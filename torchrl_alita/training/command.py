@@ -18,10 +18,10 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from torchrl_alita._checks import MissingKey
-from torchrl_alita._settings import field_docs, type_hints
+from torchrl_alita._settings import field_docs, parse_option, type_hints
 from torchrl_alita.algorithms import ALGORITHMS, SidesSettings, algorithm_of, get_algorithm
 from torchrl_alita.envs import get_task, task_names
-from torchrl_alita.saving import read_config
+from torchrl_alita.saving import check_same, read_config
 from torchrl_alita.training.config import (
     PARTS,
     SIDE,
@@ -258,12 +258,14 @@ def parse_arguments(
     if others:
         raise ValueError(unknown_option(others[0].partition("=")[0], _options(base)))
     named = ("task", "preset", "help")
-    return make_config(
-        name,
-        task,
-        {option: value for option, value in vars(given).items() if option not in named},
-        default=base,
-    )
+    options = {option: value for option, value in vars(given).items() if option not in named}
+    try:
+        return make_config(name, task, options, default=base)
+    except ValueError:
+        if first.resume is not None:
+            # What is wrong may follow from an option that is not to be given at all.
+            _check_given(first.resume, options, base)
+        raise
 
 
 def _saved_config(run_dir: str) -> Config:
@@ -273,6 +275,20 @@ def _saved_config(run_dir: str) -> Config:
         return config_from_plain(saved)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{run_dir}/config.json: {error}") from error
+
+
+def _check_given(run_dir: str, options: Mapping[str, Any], base: Config) -> None:
+    """Refuse options that differ from those of the run that is resumed."""
+    # Where it is and what it tells Weights & Biases is no part of what a run was started with.
+    apart = ("resume", "run_dir")
+    for prefix, settings in _parts(base).items():
+        if prefix == "wandb.":
+            continue
+        hints, part = type_hints(type(settings)), prefix.removesuffix(".") or "training"
+        given = [n for n in hints if f"{prefix}{n}" in options and n not in apart]
+        saved = {name: getattr(settings, name) for name in given}
+        asked = {n: parse_option(f"{prefix}{n}", options[f"{prefix}{n}"], hints[n]) for n in given}
+        check_same(run_dir, {part: saved}, {part: asked})
 
 
 def check_option(algorithm: str, name: str) -> None:

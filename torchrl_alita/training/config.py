@@ -30,6 +30,7 @@ from torchrl_alita.training.logging import LoggerName, WandbSettings
 __all__ = [
     "Config",
     "TrainingSettings",
+    "completed_config",
     "config_from_plain",
     "make_config",
     "option_text",
@@ -244,11 +245,12 @@ def plain_config(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(plain, default=str))
 
 
-def config_from_plain(plain: Mapping[str, Any]) -> Config:
+def config_from_plain(plain: Mapping[str, Any], *, like: Config | None = None) -> Config:
     """The config that :func:`plain_config` has written.
 
     Args:
         plain: what it gave.
+        like: a config of the same task and algorithm, which then need not be registered.
 
     Raises:
         ValueError: if a part is missing, or its task or its algorithm is not known.
@@ -263,15 +265,54 @@ def config_from_plain(plain: Mapping[str, Any]) -> Config:
     task = dict(plain["task"])
     name, known = task.pop("name"), None
     if task:
-        known = type(get_task(name).settings)(**{k: _tuples(v) for k, v in task.items()})
+        own = like.task_settings if like is not None else get_task(name).settings
+        known = type(own)(**{k: _tuples(v) for k, v in task.items()})
     training = dict(plain["training"])
     wandb = WandbSettings(**{k: _tuples(v) for k, v in training.pop("wandb", {}).items()})
     return Config(
         task=name,
         task_settings=known,
         training=TrainingSettings(**training, wandb=wandb),
-        algorithm=settings_from_plain(plain["algorithm"]),
+        algorithm=_algorithm_from_plain(plain["algorithm"], like),
     )
+
+
+def _algorithm_from_plain(plain: Mapping[str, Any], like: Config | None) -> AlgorithmSettings:
+    if like is None:
+        return settings_from_plain(plain)
+    options = {name: value for name, value in plain.items() if name != "name"}
+    return type(like.algorithm).from_plain(options)
+
+
+def completed_config(plain: Mapping[str, Any], like: Config) -> Mapping[str, Any]:
+    """What an earlier version wrote, with the options that it did not have at their defaults.
+
+    Args:
+        plain: of :func:`plain_config`, of any version.
+        like: the config with which it will be compared.
+
+    Returns:
+        What it was given, if it is of another task or algorithm.
+
+    Raises:
+        TypeError: for an option that this version does not have, or of another type.
+        ValueError: for a value that is out of its range now.
+
+    Examples:
+        >>> earlier = plain_config(Config())
+        >>> del earlier["training"]["stop_evaluations"]
+        >>> completed_config(earlier, Config()) == plain_config(Config())
+        True
+    """
+    task, algorithm = plain.get("task"), plain.get("algorithm")
+    if not isinstance(task, Mapping) or not isinstance(algorithm, Mapping):
+        return plain
+    names = task.get("name"), algorithm.get("name")
+    if names != (like.task, like.algorithm_name):
+        return plain
+    if len(task) > 1 and like.task_settings is None:
+        return plain
+    return plain_config(config_from_plain(plain, like=like))
 
 
 def _tuples(value: Any) -> Any:
@@ -330,12 +371,14 @@ def make_config(
     sides: dict[str, Any] = {}
     seen: set[str] = set()
     for option, value in (options or {}).items():
-        if option.replace("-", "_") in seen:
+        meant = option.replace("-", "_")
+        part, _, field_name = meant.rpartition(".")
+        full_name = meant if part else f"training.{meant}"
+        if full_name in seen:
             raise ValueError(f"The option {option} is given twice.")
-        seen.add(option.replace("-", "_"))
-        part, _, field_name = option.replace("-", "_").rpartition(".")
+        seen.add(full_name)
         if part == SIDE or part.startswith(f"{SIDE}."):
-            sides[option.replace("-", "_")] = value
+            sides[meant] = value
             continue
         if part and part not in PARTS:
             raise ValueError(f"Unknown option {option}: its part must be one of {PARTS}.")

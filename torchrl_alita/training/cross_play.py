@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torchrl.envs import EnvBase
 from torchrl_alita._checks import LARGEST_NUMPY_SEED, check_kind, check_sequence, check_whole
 from torchrl_alita.algorithms import fixed_policy
 from torchrl_alita.envs import SideView, Task, check_sides, get_task, make_env, sides_of
+from torchrl_alita.envs._closing import close_env
 from torchrl_alita.modules import SidesPolicy
 from torchrl_alita.saving import load_side
 from torchrl_alita.training.command import REFUSALS, OneLineParser, quiet_libraries, refused
@@ -79,36 +82,44 @@ def cross_play(
     task = get_task(task) if isinstance(task, str) else task
     check_kind("sides", sides, Mapping, "a mapping of sides to policies")
     options: dict[str, Any] = {"n_agents": n_agents, "horizon": horizon, "device": device}
-    env = make_env(task, num_envs=episodes, seed=seed, **options)
+    make = partial(make_env, task, num_envs=episodes, seed=seed, **options)
     horizon = task.horizon if horizon is None else horizon
-    known = check_sides(dict(agents or sides_of(env)), env.full_action_spec["agents"].shape[-1])
-    if set(known) != set(sides):
-        raise ValueError(f"The game has the sides {sorted(known)}, got {sorted(sides)}.")
-    policies = {name: _policies(name, sides[name], env, known[name], device) for name in known}
     rows = []
-    for chosen in product(*(policies[name].items() for name in known)):
-        names = dict(zip(known, (name for name, _ in chosen), strict=True))
-        own = dict(zip(known, (policy for _, policy in chosen), strict=True))
-        policy = SidesPolicy(known, own).to(device)
-        played = env
-        if policy.recurrent:
-            played = make_env(task, num_envs=episodes, seed=seed, **options)
-            played = played.append_transform(recurrent_transforms(policy))
-        result, _ = evaluate(
-            policy,
-            played,
-            task.metrics,
-            horizon=horizon,
-            seed=seed,
-            sides=known,
-        )
-        # Of sides that are paid against each other the mean over all agents says nothing; of
-        # one side it is the side's.
-        del result["return_std"]
-        mean = result.pop("return_mean")
-        result = {f"return_{name}": mean for name in known if len(known) == 1} | result
-        rows.append({name: names[name] for name in sides} | result)
+    with _closing(make()) as env:
+        known = check_sides(dict(agents or sides_of(env)), env.full_action_spec["agents"].shape[-1])
+        if set(known) != set(sides):
+            raise ValueError(f"The game has the sides {sorted(known)}, got {sorted(sides)}.")
+        policies = {name: _policies(name, sides[name], env, known[name], device) for name in known}
+        for chosen in product(*(policies[name].items() for name in known)):
+            names = dict(zip(known, (name for name, _ in chosen), strict=True))
+            own = dict(zip(known, (policy for _, policy in chosen), strict=True))
+            policy = SidesPolicy(known, own).to(device)
+            # A memory is kept by transforms around an environment of its own.
+            with _closing(make()) if policy.recurrent else nullcontext(env) as played:
+                if policy.recurrent:
+                    played = played.append_transform(recurrent_transforms(policy))
+                result, _ = evaluate(
+                    policy, played, task.metrics, horizon=horizon, seed=seed, sides=known
+                )
+            # Of sides that are paid against each other the mean over all agents says nothing; of
+            # one side it is the side's.
+            del result["return_std"]
+            mean = result.pop("return_mean")
+            result = {f"return_{name}": mean for name in known if len(known) == 1} | result
+            rows.append({name: names[name] for name in sides} | result)
     return rows
+
+
+@contextmanager
+def _closing(env: EnvBase) -> Iterator[EnvBase]:
+    """An environment that is closed at the end, and torch with as many threads as before."""
+    threads = torch.get_num_threads()
+    try:
+        yield env
+    finally:
+        close_env(env)
+        # Environments of TorchRL that are several set them.
+        torch.set_num_threads(threads)
 
 
 def _policies(

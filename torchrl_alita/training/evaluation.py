@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torchrl_alita._agents import gather_agents
 from torchrl_alita._modes import without_training
 from torchrl_alita.algorithms import Learner
 from torchrl_alita.envs import Task, environment_state, make_env
+from torchrl_alita.envs._closing import close_env
 from torchrl_alita.layout import DONE, OBSERVATION, REWARD, next_key
 from torchrl_alita.modules._acting import Acting
 from torchrl_alita.saving import preserve_random_state, seed_everything
@@ -188,8 +190,18 @@ class Evaluation:
         self.env = with_memory(self.env, algorithm)
         if len(algorithm.candidates()) > 1:
             episodes = self._training.selection_episodes
-            env = make_env(self._task, num_envs=episodes, seed=_SELECTION_SEED, **self._options)
-            self.selection_env = with_memory(env, algorithm)
+            # Known before anything is appended: an error there leaves it to be closed.
+            self.selection_env = make_env(
+                self._task, num_envs=episodes, seed=_SELECTION_SEED, **self._options
+            )
+            self.selection_env = with_memory(self.selection_env, algorithm)
+
+    def close(self) -> None:
+        """Close the environments, after which nothing is evaluated."""
+        with ExitStack() as closing:
+            for env in (self.env, self.selection_env):
+                if env is not None:
+                    closing.callback(close_env, env)
 
     def _check_beginning(self) -> None:
         starts = []

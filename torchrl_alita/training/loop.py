@@ -19,6 +19,7 @@ from torchrl.envs import EnvBase
 from torchrl_alita._extras import import_extra
 from torchrl_alita.algorithms import AlgorithmSettings, Learner, SidesSettings
 from torchrl_alita.envs import Task, make_env
+from torchrl_alita.envs._closing import close_env
 from torchrl_alita.saving import (
     RandomState,
     RunDirectory,
@@ -29,7 +30,7 @@ from torchrl_alita.saving import (
     seed_everything,
 )
 from torchrl_alita.training.collection import Collection, with_memory
-from torchrl_alita.training.config import Config, plain_config
+from torchrl_alita.training.config import Config, completed_config, plain_config
 from torchrl_alita.training.evaluation import Evaluation, side_returns
 from torchrl_alita.training.figures import Pictures
 from torchrl_alita.training.learning import Learning
@@ -191,18 +192,22 @@ class Run:
             "device": training.device,
             "horizon": task.horizon if training.horizon is None else training.horizon,
         }
-        env = make_env(task, num_envs=training.num_envs, seed=training.seed, **options)
-        self.evaluation = Evaluation(task, training, options)
-        algorithm = make_algorithm(env, config.algorithm)
-        env = with_memory(algorithm.prepare(env), algorithm)
-        self.evaluation.prepare(algorithm)
-        self.collection = Collection(config, env, algorithm, task)
-        self.learning = Learning(config, algorithm)
-        self.progress = self.learning.progress
-        if training.init_from is not None and training.resume is None:
-            init_policy(algorithm, training.init_from)
         with ExitStack() as opened:
+            env = make_env(task, num_envs=training.num_envs, seed=training.seed, **options)
+            # The last one has all transforms around it.
+            layers = [env]
+            opened.callback(lambda: close_env(layers[-1]))
+            self.evaluation = Evaluation(task, training, options)
+            opened.callback(self.evaluation.close)
+            algorithm = make_algorithm(env, config.algorithm)
+            layers.append(with_memory(algorithm.prepare(env), algorithm))
+            self.evaluation.prepare(algorithm)
+            self.collection = Collection(config, layers[-1], algorithm, task)
             opened.callback(self.collection.close)
+            self.learning = Learning(config, algorithm)
+            self.progress = self.learning.progress
+            if training.init_from is not None and training.resume is None:
+                init_policy(algorithm, training.init_from)
             self._open(opened)
             self.closing = opened.pop_all()
 
@@ -216,12 +221,15 @@ class Run:
                 config=plain,
                 resume=training.resume is not None,
                 keep_checkpoints=training.keep_checkpoints,
+                complete=lambda saved: completed_config(saved, self.config),
             )
         )
         if training.resume is not None:
             self.directory.checkpoints.load(self.components)
             self._changes = self.directory.checkpoints.changes()
             self._begin_episodes()
+        # A checkpoint that cannot be loaded has changed nothing.
+        self.directory.begin()
         self._resumed_at = dict(self.progress)
         self._started = time.perf_counter() - self.progress["wall_seconds"]
         self.metrics = MetricsFile(self.directory.path / "metrics.csv", until=self.frames)
