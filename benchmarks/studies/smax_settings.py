@@ -11,7 +11,7 @@ from torchrl_alita.experiments import RETURN, Column, Study, Variant, best, fram
 FASTER_VALUES = {"algorithm.tau": 0.05, "algorithm.critic_lr": 1e-3}
 PRESENT = {"algorithm.others_actions": "policy"}
 CHANGES = {
-    "the settings of 2s3z above": {},
+    "the earlier recipe's": {},
     "the paper's steps of the actors": {"algorithm.actor_lr": 5e-4},
     "one action drawn": {"algorithm.own_actions": "policy"},
     "targets 5 times faster, more updates": {

@@ -161,7 +161,7 @@ class Estimate:
             >>> Estimate((1.0,) * 5, 1.0, 0.5, 1.5).text(1)
             '1.0 [0.5, 1.5]'
         """
-        if self.center is None:
+        if self.center is None or self.low is None or self.high is None:
             return ", ".join(decimal(value, digits) for value in self.points)
         center, low, high = (decimal(value, digits) for value in (self.center, self.low, self.high))
         return f"{center} [{low}, {high}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
@@ -152,7 +152,9 @@ class _SidesNoise(SidesPolicy):
             self.of_side[name].step()
 
 
-_Noise = AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise | _SidesNoise
+_Noise: TypeAlias = (
+    "AdditiveGaussianModule | EGreedyModule | TeamExploration | _NoNoise | _SidesNoise"
+)
 
 
 def make_exploration(config: Config, algorithm: Learner) -> _Noise:
