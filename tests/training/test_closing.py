@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from fakes import N, TargetEnv, flat_config
 from torchrl.envs import SerialEnv
 
@@ -161,6 +162,23 @@ def test_cross_play_of_policies_with_a_memory_closes_an_environment_for_each(tmp
     run = str(tmp_path / "run")
     assert len(cross_play(task(), {"agents": [run, run]}, episodes=3)) == 2
     assert [env.closed for env in made] == [1, 1, 1]
+
+
+class Threaded(Counted):
+    """Changes torch's threads at its end, as several environments of TorchRL do."""
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def test_cross_play_gives_the_process_its_threads_back(made):
+    before = torch.get_num_threads()
+    try:
+        cross_play(task(Threaded), {"agents": "random"}, episodes=3)
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("wrong", [{"other": "random"}, {"agents": "no/such:policy"}])
