@@ -31,7 +31,7 @@ from torchrl_alita.envs.pybullet import (
     pybullet_task,
 )
 from torchrl_alita.saving import checkpoint_difference
-from torchrl_alita.training import evaluate
+from torchrl_alita.training import cross_play, evaluate
 from torchrl_alita.transforms import LastAction
 
 needs_pybullet = pytest.mark.skipif(
@@ -512,3 +512,9 @@ def test_transforms_around_a_task_read_its_action():
     rollout = env.rollout(3)
     assert torch.equal(rollout["next", "agents", "last_action"], rollout["agents", "action"])
     env.close()
+
+
+def test_a_robot_plays_alone_in_cross_play():
+    """Its environments are several, its agents one."""
+    row = cross_play("pybullet/HopperBulletEnv-v0", {"agents": "random"}, episodes=2, horizon=5)[0]
+    assert math.isfinite(row["return_agents"])

@@ -20,6 +20,7 @@ from torchrl_alita._checks import LARGEST_NUMPY_SEED, check_kind, check_sequence
 from torchrl_alita.algorithms import fixed_policy
 from torchrl_alita.envs import SideView, Task, check_sides, get_task, make_env, sides_of
 from torchrl_alita.envs._closing import close_env
+from torchrl_alita.layout import layout_of
 from torchrl_alita.modules import SidesPolicy
 from torchrl_alita.saving import load_side
 from torchrl_alita.training.command import REFUSALS, OneLineParser, quiet_libraries, refused
@@ -86,7 +87,7 @@ def cross_play(
     horizon = task.horizon if horizon is None else horizon
     rows = []
     with _closing(make()) as env:
-        known = check_sides(dict(agents or sides_of(env)), env.full_action_spec["agents"].shape[-1])
+        known = check_sides(dict(agents or sides_of(env)), layout_of(env).num_agents)
         if set(known) != set(sides):
             raise ValueError(f"The game has the sides {sorted(known)}, got {sorted(sides)}.")
         policies = {name: _policies(name, sides[name], env, known[name], device) for name in known}
