@@ -41,8 +41,9 @@ _MAY_DIFFER = {
 }
 # Without a checkpoint they are of no use.
 _BEFORE_CHECKPOINT = ("config.json", "metrics.csv", "wandb.json")
-# Of the loggers; another program may have one of the same name in the same place.
-_FOLDERS = ("csv_logs", "tensorboard_logs", "wandb")
+# Of the loggers; another program may have one of the same name in the same place. What Weights &
+# Biases keeps of a run stays: it says how the run ended.
+_FOLDERS = ("csv_logs", "tensorboard_logs")
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -100,7 +101,8 @@ class RunDirectory:
     """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
 
     A directory in which a run was killed before its first checkpoint is as good as empty. As a
-    context, a run that ends in an error before its first checkpoint takes its files away.
+    context, a run that ends in an error before its first checkpoint takes its files away, but for what
+    Weights & Biases keeps.
 
     Args:
         path: of the directory. Default: ``runs/`` and a name with the time.

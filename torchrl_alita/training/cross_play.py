@@ -84,9 +84,9 @@ def cross_play(
     check_kind("sides", sides, Mapping, "a mapping of sides to policies")
     options: dict[str, Any] = {"n_agents": n_agents, "horizon": horizon, "device": device}
     make = partial(make_env, task, num_envs=episodes, seed=seed, **options)
-    horizon = task.horizon if horizon is None else horizon
     rows = []
     with _closing(make()) as env:
+        horizon = task.horizon if horizon is None else horizon
         known = check_sides(dict(agents or sides_of(env)), layout_of(env).num_agents)
         if set(known) != set(sides):
             raise ValueError(f"The game has the sides {sorted(known)}, got {sorted(sides)}.")
