@@ -30,6 +30,7 @@ def found() -> dict[str, dict[str, list[str]]]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_whatever_waits_for_the_device_or_misses_it_is_found(found):
     clean = {name for name, transfers in found["planted"].items() if not transfers}
     assert found["planted"].keys() == PLANTED.keys()

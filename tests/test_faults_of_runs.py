@@ -641,6 +641,7 @@ def test_a_mode_of_weights_and_biases_that_does_not_exist_is_named(monkeypatch):
         WandbSettings().resolved_mode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [
@@ -670,6 +671,7 @@ def test_a_run_shows_no_line_of_another_library(task, tmp_path):
     assert last.startswith("Everything is in ")
 
 
+@pytest.mark.slow
 # Whole batches: TorchRL warns of others.
 @pytest.mark.parametrize(("recipe", "frames"), [("alita", 1_000), ("add_to_torchrl", 1_200)])
 def test_a_recipe_that_is_a_script_shows_no_line_of_another_library(recipe, frames):

@@ -463,6 +463,7 @@ def test_hostile_padding_is_no_part_of_the_running_scale(shown):
     torch.testing.assert_close(second.value_norm.scale(), first.value_norm.scale())
 
 
+@pytest.mark.slow
 def test_the_running_scale_compiles_with_a_mask_hostile_to_it():
     torch._dynamo.reset()
     eager, compiled = (LOSSES["influence_marginal"](value_norm=value_norm()) for _ in range(2))

@@ -71,6 +71,7 @@ def kept():
     assert counters["aot_autograd"]["autograd_cache_bypass"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize(
     ("kind", "options"),
@@ -93,6 +94,7 @@ def test_compiled_and_eager_updates_agree(kind, options):
     assert all(f.compiled is not None for f in (compiled._gradient, *functions))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 def test_compiled_and_eager_updates_of_recurrent_policies_agree():
     """Sequences, in which episodes begin; an update unrolls the policies several times."""

@@ -117,6 +117,7 @@ def test_it_finds_the_optimum_that_independent_learners_and_a_sum_miss():
         assert learned(kind, **options, **pymarl)[0] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_team_learns_to_deliver_a_box_that_neither_moves_alone(tmp_path):
     """In a small Push-Box, from runs of five steps of which a quarter is rewarded.
 

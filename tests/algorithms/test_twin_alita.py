@@ -655,6 +655,7 @@ def test_a_run_resumed_is_the_one_that_never_stopped(tmp_path, exact):
     assert ("environment" in difference) == exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["clones", "published"])
 def test_both_agents_learn_to_act_as_they_are_told(form):
     """The mean reward of acting at random is about -1.1; the best is 0."""

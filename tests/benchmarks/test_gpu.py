@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from scripts import load
 
 
+@pytest.mark.slow
 def test_the_script_measures_everything_and_its_tables_can_be_written(tmp_path):
     gpu = load("benchmarks", "gpu")
     config = gpu.Config(

@@ -51,6 +51,7 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_script_measures_and_reports_in_a_tiny_form(name, tmp_path, monkeypatch):
     if name == "twin_cost":

@@ -297,6 +297,7 @@ BATTLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("jaxmarl") is None, reason="the extra smax is not installed")
 @pytest.mark.parametrize(
     "options",

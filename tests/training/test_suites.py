@@ -31,6 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 # JaxMARL asks for integers of 64 bits, and names a later version of a game.
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype:UserWarning")
 @pytest.mark.parametrize("algorithm", ["maddpg", "alita"])
