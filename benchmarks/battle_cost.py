@@ -36,7 +36,10 @@ MILLION = 1_000_000
 # Of each method that stores: what is drawn costs the same from a larger one.
 BUFFER = 20_000
 # As the study has it.
-EITI = {name.removeprefix("algorithm."): value for name, value in smax.EITI.items()}
+EITI, CRITIC_EACH = (
+    {name.removeprefix("algorithm."): value for name, value in settings.items()}
+    for settings in (smax.EITI, smax.CRITIC_EACH)
+)
 # Name, algorithm, and what differs from its settings.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "QMIX": ("qmix", {}),
@@ -45,7 +48,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "MAVEN": ("maven", {}),
     "MAVEN, hierarchical": ("maven", {"latent_policy": "hierarchical"}),
     "MADDPG": ("maddpg", {}),
+    "MADDPG, a critic for each agent": ("maddpg", CRITIC_EACH),
     "ALITA": ("alita", {}),
+    "ALITA, a critic for each agent": ("alita", CRITIC_EACH),
     "ALITA, learned weights": ("alita", {"weights": "attention"}),
     "ALITA, symmetric": ("alita", {"influencers": "all"}),
     "COMA": ("coma", {}),
