@@ -42,6 +42,7 @@ STUDY = Study(
     panels={"": {RETURN: "return", DISTANCE: "sum of distances", COLLISIONS: "collisions"}},
     settings={"checkpoint_interval": EPISODES_OF_25, "pictures": False},
     seconds=True,
+    checks=(("ALITA", "MADDPG"), ("ALITA", "DDPG"), ("ALITA", "MATD3")),
     seeds=range(10),
     note=f"100 greedy episodes from the same states. {PAPER}",
 )
