@@ -55,6 +55,7 @@ HEADLINES = (
         {
             "MAPPO with a memory": ("smax", "MAPPO"),
             "QMIX": ("smax", "QMIX"),
+            "MADDPG with a factored critic": ("smax", "MADDPG, factored critic"),
             "a script, nothing learned": ("smax", "a script: the last enemy in reach"),
         },
     ),
