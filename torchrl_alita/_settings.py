@@ -8,12 +8,21 @@ import itertools
 import json
 import textwrap
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["FLAGS", "Settings", "field_docs", "parse_option", "plain_value", "type_hints"]
+__all__ = [
+    "FLAGS",
+    "Settings",
+    "differences",
+    "field_docs",
+    "parse_option",
+    "plain_value",
+    "type_hints",
+]
 
 
 def type_hints(cls: type) -> dict[str, Any]:
@@ -265,3 +274,17 @@ def _written(text: str, hint: Any) -> Any:
         except ValueError:
             return _NOTHING
     return hint(text) if hint in (str, Path) else _NOTHING
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each name at which two mappings differ, None where one has none.
+
+    Examples:
+        >>> differences({"seed": 0, "gamma": 0.9}, {"seed": 1, "gamma": 0.9})
+        {'seed': (0, 1)}
+    """
+    return {
+        name: (first.get(name), second.get(name))
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    }

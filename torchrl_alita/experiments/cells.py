@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torchrl_alita._checks import check_integer
-from torchrl_alita._settings import plain_value
+from torchrl_alita._settings import differences, plain_value
 from torchrl_alita.experiments.results import Row, row_of_run
 from torchrl_alita.saving import find_checkpoint, write_whole
 from torchrl_alita.training.config import option_text
@@ -152,13 +152,7 @@ class CellFolder:
         saved = self.path / "cell.json"
         asked = json.loads(json.dumps(dataclasses.asdict(cell)))
         if saved.exists():
-            there = json.loads(saved.read_text())
-            differing = {
-                name: (there.get(name), asked.get(name))
-                for name in sorted(there.keys() | asked.keys())
-                if there.get(name) != asked.get(name)
-            }
-            if differing:
+            if differing := differences(json.loads(saved.read_text()), asked):
                 raise ValueError(
                     f"{self.path} holds another run; (there, asked): {differing}. Choose "
                     f"another folder."

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from torchrl_alita._checks import check_folder
+from torchrl_alita._settings import differences
 from torchrl_alita.saving.checkpoint import Checkpoints
 from torchrl_alita.saving.files import write_whole
 
@@ -84,13 +85,7 @@ def check_same(run_dir: str | Path, saved: Mapping[str, Any], asked: Mapping[str
         ...
         ValueError: run was started with another config; (saved, asked): {'training.seed': (0, 1)}...
     """
-    first, second = _by_option(saved), _by_option(asked)
-    differing = {
-        name: (first.get(name), second.get(name))
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name)
-    }
-    if differing:
+    if differing := differences(_by_option(saved), _by_option(asked)):
         raise ValueError(
             f"{run_dir} was started with another config; (saved, asked): {differing}. "
             "Leave these options out."
@@ -101,8 +96,8 @@ class RunDirectory:
     """Files of one run: config.json, metrics.csv, checkpoints/ and what it leaves.
 
     A directory in which a run was killed before its first checkpoint is as good as empty. As a
-    context, a run that ends in an error before its first checkpoint takes its files away, but for what
-    Weights & Biases keeps.
+    context, a run that ends in an error before its first checkpoint takes its files away, but for
+    what Weights & Biases keeps.
 
     Args:
         path: of the directory. Default: ``runs/`` and a name with the time.
